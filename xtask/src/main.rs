@@ -1,2 +1,65 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask`: everything a developer, the hosted checks or a first visitor runs on this workspace.
+//!
+//! One file per command. It depends on no Chameleon crate, so it builds in seconds and can report on a
+//! workspace that does not compile.
+#![expect(
+    clippy::print_stdout,
+    reason = "talking to the person at the terminal is this program's job"
+)]
+
+mod bench;
+mod check;
+mod docs;
+mod files;
+mod release;
+mod tidy;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Checks, fixtures, benches, releases and the quick start of the Chameleon workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Format, spelling, lints, licences, docs and tests, the cheapest first
+    Check(check::CheckArgs),
+    /// Run the benches and name the machine and commit they ran on
+    Bench(bench::BenchArgs),
+    /// Rules of the house that no other tool knows
+    Tidy,
+    /// Build the API documentation, warnings being errors
+    Docs,
+    /// Check that every crate could be published as it stands
+    Release(release::ReleaseArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    let command = Cli::parse().command;
+    let workspace = Workspace::locate()?;
+    match command {
+        Command::Check(args) => check::run(&workspace, &args),
+        Command::Bench(args) => bench::run(&workspace, &args),
+        Command::Tidy => tidy::run(&workspace),
+        Command::Docs => docs::run(&workspace),
+        Command::Release(args) => release::run(&workspace, &args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,82 @@
+//! `cargo xtask bench`: the divan benches, with the machine and the commit they ran on.
+//!
+//! Benches run in the dev profile, which is optimised: another profile would build Burn once more.
+
+use clap::Args;
+use xshell::{Shell, cmd};
+
+use crate::workspace::Workspace;
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Handed to every bench: names to run, or divan's own flags
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    filter: Vec<String>,
+}
+
+/// Runs the benches of every member that has some.
+pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<()> {
+    let shell = workspace.shell()?;
+    println!("machine  {}", machine());
+    println!("commit   {}", commit(&shell));
+    let filter = &args.filter;
+    let mut ran = 0;
+    for member in &workspace.members {
+        for bench in &member.benches {
+            let package = &member.name;
+            println!("\n== {package}: {bench}");
+            cmd!(
+                shell,
+                "cargo bench --locked --profile dev -p {package} --bench {bench} -- {filter...}"
+            )
+            .run()?;
+            ran += 1;
+        }
+    }
+    if ran == 0 {
+        println!("no member has a bench yet");
+    }
+    Ok(())
+}
+
+/// The processor, how many of its threads we may use, and the system.
+pub(crate) fn machine() -> String {
+    let cpu_info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model_name(&cpu_info).unwrap_or("unknown processor");
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "{model}, {threads} threads, {} {}",
+        std::env::consts::OS,
+        std::env::consts::ARCH
+    )
+}
+
+/// The commit in short, with a mark when the checkout differs from it.
+fn commit(shell: &Shell) -> String {
+    cmd!(shell, "git describe --always --dirty --abbrev=10")
+        .quiet()
+        .ignore_stderr()
+        .read()
+        .unwrap_or_else(|_| "not a git checkout".to_owned())
+}
+
+fn model_name(cpu_info: &str) -> Option<&str> {
+    cpu_info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .and_then(|rest| rest.split_once(':'))
+        .map(|(_, name)| name.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_is_named_from_cpuinfo() {
+        let text = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t: a b\n";
+        assert_eq!(model_name(text), Some("Some CPU @ 2 GHz"));
+        assert_eq!(model_name("nothing here"), None);
+    }
+}
