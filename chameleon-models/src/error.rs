@@ -1,0 +1,349 @@
+//! Everything that can go wrong in this crate, as data: one enum, one variant per situation.
+//!
+//! Messages say what was found and what was expected; what to do about it is the program's to say.
+
+use std::path::PathBuf;
+
+/// An error raised while loading, running or saving a language model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    // Files and folders.
+    /// A file or folder could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// What was to be read.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file or folder could not be written; whatever was there before is untouched.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// What was to be written.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file that should hold JSON does not.
+    #[error("{} is not valid JSON", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where the parser stopped.
+        #[source]
+        source: serde_json::Error,
+    },
+
+    // Which model.
+    /// The text names neither a folder, nor a `.gguf` file, nor a hub id.
+    #[error(
+        "`{text}` is neither a model folder, nor a .gguf file, nor a hub id such as `owner/name`"
+    )]
+    NotAModelSource {
+        /// The text as given.
+        text: String,
+    },
+    /// There is nothing at this path.
+    #[error("there is no model at {}", path.display())]
+    ModelMissing {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The folder lacks a file that every model folder has.
+    #[error("{} has no {file}", folder.display())]
+    FolderIncomplete {
+        /// The model folder.
+        folder: PathBuf,
+        /// The missing file.
+        file: &'static str,
+    },
+    /// The model is of a family that is not implemented.
+    #[error("{} holds a `{found}` model; supported are {}", path.display(), crate::checkpoint::Architecture::NAMES)]
+    UnsupportedArchitecture {
+        /// The file that names the family.
+        path: PathBuf,
+        /// The family found.
+        found: String,
+    },
+    /// The configuration lacks a value or holds one of the wrong type.
+    #[error("{}: `{key}` should be {expected}, found {found}", path.display())]
+    ConfigValue {
+        /// The file that holds the configuration.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What was expected there.
+        expected: &'static str,
+        /// What was found there, `nothing` when the key is absent.
+        found: String,
+    },
+
+    // GGUF.
+    /// The file does not begin with the GGUF magic.
+    #[error("{} is not a GGUF file: it begins with {found:02x?}", path.display())]
+    NotGguf {
+        /// The file.
+        path: PathBuf,
+        /// Its first bytes.
+        found: Vec<u8>,
+    },
+    /// The GGUF version is not one that is read here.
+    #[error("{} is GGUF version {found}; versions 2 and 3 (little-endian) are supported", path.display())]
+    GgufVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+    },
+    /// The file ends too early.
+    #[error("{} ends inside {part}: {needed} bytes needed, {available} left", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// What was being read.
+        part: String,
+        /// How many bytes it takes.
+        needed: u64,
+        /// How many bytes the file still has.
+        available: u64,
+    },
+    /// A metadata value has a type that GGUF does not define, or one that is not read here.
+    #[error("{}: metadata `{key}` has the unknown value type {found}", path.display())]
+    GgufValueType {
+        /// The file.
+        path: PathBuf,
+        /// The metadata key.
+        key: String,
+        /// The type number found.
+        found: u32,
+    },
+    /// Text in the header is not UTF-8.
+    #[error("{}: {part} is not valid UTF-8", path.display())]
+    GgufText {
+        /// The file.
+        path: PathBuf,
+        /// What was being read.
+        part: String,
+    },
+    /// `general.alignment` is not a multiple of eight.
+    #[error("{}: general.alignment is {found}, expected a positive multiple of 8", path.display())]
+    GgufAlignment {
+        /// The file.
+        path: PathBuf,
+        /// The alignment found.
+        found: i128,
+    },
+    /// A name that must be unique appears twice.
+    #[error("{}: the name `{name}` appears twice", path.display())]
+    DuplicateName {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
+    /// A tensor has no dimensions, too many, an empty one, or more elements than fit in memory.
+    #[error("{}: tensor `{name}` has the impossible shape {found:?}", path.display())]
+    ImpossibleShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape as stored.
+        found: Vec<u64>,
+    },
+    /// A tensor lies, at least in part, outside of the file.
+    #[error("{}: tensor `{name}` ends at byte {end}, the file has {file_len}", path.display())]
+    TensorOutsideFile {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Where the tensor would end.
+        end: u64,
+        /// How long the file is.
+        file_len: u64,
+    },
+    /// A tensor starts where no tensor may start.
+    #[error("{}: tensor `{name}` starts at offset {offset}, expected a multiple of {alignment}", path.display())]
+    TensorMisaligned {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Where it starts.
+        offset: u64,
+        /// What the offset must be a multiple of.
+        alignment: u64,
+    },
+    /// Two tensors share bytes.
+    #[error("{}: tensors `{first}` and `{second}` overlap", path.display())]
+    TensorsOverlap {
+        /// The file.
+        path: PathBuf,
+        /// The tensor that comes first.
+        first: String,
+        /// The tensor that starts before the first one ends.
+        second: String,
+    },
+    /// A tensor is stored in a way that is not read here.
+    #[error("{}: tensor `{name}` is stored as {found}; supported are {}", path.display(), crate::tensor_dtype::TensorDtype::NAMES)]
+    UnsupportedDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// How it is stored.
+        found: String,
+    },
+    /// Quantised rows are not a whole number of blocks long.
+    #[error("{}: rows of tensor `{name}` have {row_len} values, {dtype} comes in blocks of {block_len}", path.display())]
+    PartialBlock {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Values in a row.
+        row_len: usize,
+        /// How the tensor is stored.
+        dtype: crate::tensor_dtype::TensorDtype,
+        /// Values in a block.
+        block_len: usize,
+    },
+    /// Blocks could not be turned into numbers.
+    #[error("{}: cannot dequantise tensor `{name}`", path.display())]
+    Dequantise {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Why not.
+        #[source]
+        source: candle_core::Error,
+    },
+
+    // Safetensors.
+    /// The header of a safetensors file is broken or does not match the file.
+    #[error("{} is not a valid safetensors file", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: safetensors::SafeTensorError,
+    },
+    /// The index names a shard that is not a plain file name.
+    #[error("{}: shard `{shard}` is not a file name inside the folder", path.display())]
+    ShardOutsideFolder {
+        /// The index file.
+        path: PathBuf,
+        /// The shard as named.
+        shard: String,
+    },
+    /// The index promises a tensor that its shard does not have.
+    #[error("{}: tensor `{name}` is not in shard `{shard}`", path.display())]
+    TensorNotInShard {
+        /// The index file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The shard that should have it.
+        shard: String,
+    },
+
+    // Tensors, whatever the file.
+    /// The model needs a tensor that the file lacks.
+    #[error("{} has no tensor `{name}`", path.display())]
+    TensorMissing {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has another shape than the model expects.
+    #[error("{}: tensor `{name}` has shape {found:?}, the model expects {expected:?}", path.display())]
+    ShapeMismatch {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape the model expects.
+        expected: Vec<usize>,
+    },
+    /// A weight is not a number.
+    #[error("{}: tensor `{name}` holds {value} at position {position}", path.display())]
+    NonFinite {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Position among the values of the tensor, row by row.
+        position: usize,
+        /// NaN or an infinity.
+        value: f32,
+    },
+
+    // Tokens.
+    /// The vocabulary or the rules of a tokenizer make no sense.
+    #[error("{}: the tokenizer is broken", path.display())]
+    Tokenizer {
+        /// The file that holds the tokenizer.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A merge joins pieces that the vocabulary does not have.
+    #[error("{}: merge {index}, `{merge}`, does not join two tokens into a third", path.display())]
+    BrokenMerge {
+        /// The file that holds the tokenizer.
+        path: PathBuf,
+        /// Which merge.
+        index: usize,
+        /// The merge as stored.
+        merge: String,
+    },
+    /// The kind of tokenizer is not implemented.
+    #[error("{}: tokenizer {kind} `{found}` is not supported; supported are {supported}", path.display())]
+    UnsupportedTokenizer {
+        /// The file that holds the tokenizer.
+        path: PathBuf,
+        /// `model` or `pre-tokenizer`.
+        kind: &'static str,
+        /// The one found.
+        found: String,
+        /// The ones that are.
+        supported: &'static str,
+    },
+    /// A special token id points outside of the vocabulary.
+    #[error("{}: {role} token id {token_id} is outside of the vocabulary of {vocab_size}", path.display())]
+    SpecialTokenOutsideVocab {
+        /// The file that holds the tokenizer.
+        path: PathBuf,
+        /// `bos`, `eos` or `pad`.
+        role: &'static str,
+        /// The id found.
+        token_id: u32,
+        /// The size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// The tokenizer can produce ids for which the model has no embedding.
+    #[error("the tokenizer has {tokenizer} tokens, the model only {model}")]
+    VocabTooLarge {
+        /// The number of tokens in the vocabulary.
+        tokenizer: usize,
+        /// The number of rows in the model's embedding.
+        model: usize,
+    },
+    /// Text could not be turned into token ids, or back.
+    #[error("the tokenizer failed")]
+    Encode {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

@@ -1,0 +1,82 @@
+//! The bytes of a model file: memory-mapped, or handed over by a test.
+//!
+//! Owns the crate's only `unsafe` block. Nothing here knows what the bytes mean.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use crate::error::ModelError;
+
+/// A file's bytes and where they came from (the path is only for messages).
+#[derive(Debug)]
+pub(crate) struct FileBytes {
+    path: PathBuf,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl FileBytes {
+    /// Maps a file into memory.
+    pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
+        let read_error = |source| ModelError::Read {
+            path: path.to_path_buf(),
+            source,
+        };
+        let file = File::open(path).map_err(read_error)?;
+        let metadata = file.metadata().map_err(read_error)?;
+        if metadata.is_dir() {
+            return Err(read_error(std::io::ErrorKind::IsADirectory.into()));
+        }
+        let content = if metadata.len() == 0 {
+            Content::Owned(Vec::new()) // an empty file cannot be mapped
+        } else {
+            map(&file).map(Content::Mapped).map_err(read_error)?
+        };
+        Ok(Self {
+            path: path.to_path_buf(),
+            content,
+        })
+    }
+
+    /// Wraps bytes that are in memory already; `path` appears in messages.
+    pub(crate) fn from_vec(path: &Path, bytes: Vec<u8>) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            content: Content::Owned(bytes),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.content {
+            Content::Mapped(mapped) => mapped,
+            Content::Owned(bytes) => bytes,
+        }
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "mapping is how gigabytes of weights are read without a second copy"
+)]
+fn map(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the mapping is read-only and private to this process. Should another process shorten
+    // the file meanwhile, reading it stops the program; it cannot make us read foreign memory. Files
+    // that this crate writes are replaced by renaming, never shortened in place.
+    unsafe { Mmap::map(file) }
+}
