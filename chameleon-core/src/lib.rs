@@ -1,1 +1,19 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+
+pub mod batch;
+pub mod device;
+pub mod factors;
+pub mod loss;
+pub mod pooling;
+pub mod seed;
+pub mod sequence;
+
+pub use batch::{BatchPlan, PlannedBatch, TokenBatch};
+pub use device::{BackendKind, DeviceError, DeviceSpec};
+pub use factors::{FactorShape, LoraFactors};
+pub use loss::{
+    ChunkRows, HeadInput, LinearCrossEntropy, linear_cross_entropy, perplexity, score_rows,
+};
+pub use pooling::prompt_embeddings;
+pub use seed::RunSeed;
+pub use sequence::{SequenceError, SplitSequence};
