@@ -1,2 +1,29 @@
-//! placeholder
-fn main() {}
+//! The `chameleon` program: read the flags, run one command, answer with an exit code.
+
+mod args;
+mod commands;
+mod errors;
+mod interrupt;
+mod output;
+mod resolve;
+
+use std::process::ExitCode;
+
+use errors::{CliError, ExitStatus};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    errors::install_panic_hook();
+    match run() {
+        Ok(status) => status.into(),
+        Err(error) => errors::report(&error),
+    }
+}
+
+fn run() -> Result<ExitStatus, CliError> {
+    let cli = resolve::read_flags(std::env::args_os().collect())?;
+    let run = resolve::resolve(cli)?;
+    commands::run(run)
+}

@@ -1,0 +1,186 @@
+//! Flags of the commands that train or score: `train`, `eval` and `compare`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{AdapterArg, DataArgs, ModelArg};
+
+/// `chameleon train`
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Texts to validate on; without them a part of --data is kept aside
+    #[arg(long, value_name = "PATH", conflicts_with = "valid_fraction")]
+    pub(crate) valid: Option<PathBuf>,
+    /// Part of --data kept aside to validate on [default: 0.1]
+    #[arg(long, value_name = "F")]
+    pub(crate) valid_fraction: Option<f64>,
+    /// Folder the adapter is written to
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// What is trained [default: core]
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub(crate) method: Option<TrainMethod>,
+    #[command(flatten)]
+    pub(crate) training: TrainingArgs,
+    /// Write a checkpoint every N steps, besides the one after each epoch
+    #[arg(long, value_name = "N")]
+    pub(crate) checkpoint_every: Option<usize>,
+    /// Go on from the last checkpoint in --out
+    #[arg(long)]
+    pub(crate) resume: bool,
+}
+
+/// `chameleon compare`
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Texts to test on; without them a part of --data is kept aside
+    #[arg(long, value_name = "PATH", conflicts_with = "test_fraction")]
+    pub(crate) test: Option<PathBuf>,
+    /// Part of --data kept aside to test on [default: 0.1]
+    #[arg(long, value_name = "F")]
+    pub(crate) test_fraction: Option<f64>,
+    /// Folder the tables and adapters are written to
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// What is compared [default: frozen,lora,dense,core,core-shuffled]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,..")]
+    pub(crate) methods: Vec<CompareMethod>,
+    /// Each method is trained once per seed [default: --seed]
+    #[arg(long, value_delimiter = ',', value_name = "N,..")]
+    pub(crate) seeds: Vec<u64>,
+    #[command(flatten)]
+    pub(crate) training: TrainingArgs,
+}
+
+/// `chameleon eval`
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArg,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Tokens the model sees at once [default: 1024]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) context: Option<usize>,
+    /// Tokens from one window to the next; below --context the windows overlap [default: --context]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) stride: Option<usize>,
+    /// Tokens scored at most
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<usize>,
+    /// Tokens at the start of each window that an adapter looks at and that are not scored [default: 32]
+    #[arg(long, value_name = "TOKENS", requires = "adapter")]
+    pub(crate) prefix: Option<usize>,
+}
+
+/// Flags shared by everything that trains.
+#[derive(Debug, Args)]
+pub(crate) struct TrainingArgs {
+    /// Rank of the factors [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(crate) rank: Option<usize>,
+    /// Multiplies the factors directly [default: 1]
+    #[arg(long, value_name = "F", conflicts_with = "alpha")]
+    pub(crate) scale: Option<f64>,
+    /// The same as `--scale` set to alpha / rank
+    #[arg(long, value_name = "F", conflicts_with = "scale")]
+    pub(crate) alpha: Option<f64>,
+    /// Modules of the transformer that get plain LoRA, such as `q_proj,v_proj` [default: the head only]
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
+    pub(crate) targets: Vec<String>,
+    /// Number of groups [default: 8]
+    #[arg(long, value_name = "K")]
+    pub(crate) clusters: Option<usize>,
+    /// What the hypernetwork sees of a group [default: centroid]
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) condition: Option<ConditionKind>,
+    /// Widths of the hypernetwork [default: 64,32]
+    #[arg(long, value_delimiter = ',', value_name = "N,..")]
+    pub(crate) hidden_sizes: Vec<usize>,
+    /// Part of the hypernetwork switched off at random in training [default: 0]
+    #[arg(long, value_name = "F")]
+    pub(crate) dropout: Option<f64>,
+    /// Tokens at the start of each text that make its prompt; they are never scored [default: 32]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) prefix: Option<usize>,
+    /// Tokens kept of each text [default: 128]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) seq_len: Option<usize>,
+    /// Texts in a batch at most [default: 16]
+    #[arg(long, value_name = "N")]
+    pub(crate) batch_size: Option<usize>,
+    /// Passes over the data [default: 3]
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<usize>,
+    /// Highest learning rate [default: 0.0005]
+    #[arg(long, value_name = "F")]
+    pub(crate) lr: Option<f64>,
+    /// Part of all steps in which the learning rate rises [default: 0.05]
+    #[arg(long, value_name = "F")]
+    pub(crate) warmup: Option<f64>,
+    /// Weight decay of AdamW [default: 0.01]
+    #[arg(long, value_name = "F")]
+    pub(crate) weight_decay: Option<f64>,
+    /// Largest norm of the gradient [default: 1]
+    #[arg(long, value_name = "F")]
+    pub(crate) clip: Option<f64>,
+    /// Where hidden states of the frozen model are kept [default: the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+}
+
+/// What `train` trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TrainMethod {
+    /// Plain LoRA, the same for every group
+    Lora,
+    /// A hypernetwork that writes all numbers of both factors (the paper)
+    Dense,
+    /// Learned factors and a hypernetwork that writes the small core between them
+    Core,
+}
+
+/// What `compare` compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompareMethod {
+    /// The model as it is
+    Frozen,
+    /// LoRA of the same rank
+    Lora,
+    /// LoRA with as many trained numbers as `core`
+    LoraEqual,
+    /// One LoRA for each group
+    Experts,
+    /// The dense hypernetwork
+    Dense,
+    /// The core hypernetwork
+    Core,
+    /// `core` with the conditions of other groups
+    CoreShuffled,
+    /// `core` with one condition for all groups
+    CoreConstant,
+}
+
+/// What the hypernetwork sees of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConditionKind {
+    /// The mean of the prompts in the batch (the paper)
+    Batch,
+    /// The trained centre of the group: the same answer whatever the neighbours
+    Centroid,
+    /// Each prompt alone
+    Prompt,
+    /// Batch mean and centre, weighted by the size of the batch
+    Blend,
+}

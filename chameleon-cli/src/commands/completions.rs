@@ -1,0 +1,16 @@
+//! `chameleon completions`: a script that teaches a shell the commands and flags.
+
+use clap::CommandFactory;
+
+use crate::{
+    args::Cli,
+    commands::Context,
+    errors::{CliError, ExitStatus},
+};
+
+pub(crate) fn run(shell: clap_complete::Shell, context: &Context) -> Result<ExitStatus, CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "chameleon", &mut script);
+    context.output.text(&String::from_utf8_lossy(&script))?;
+    Ok(ExitStatus::Done)
+}

@@ -1,0 +1,42 @@
+//! Ctrl-C: the first asks the command to stop at the next safe point, the second ends the program.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::errors::CliError;
+
+/// The exit code shells expect of a program that was interrupted.
+pub(crate) const EXIT_CODE: u8 = 130;
+
+/// Tells a command whether the user asked it to stop.
+#[derive(Debug, Clone)]
+pub(crate) struct Interrupt {
+    asked: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    /// Starts to listen for Ctrl-C and for polite requests to end.
+    pub(crate) fn listen() -> Result<Self, CliError> {
+        let asked = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&asked);
+        ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(i32::from(EXIT_CODE));
+            }
+        })
+        .map_err(CliError::Interrupt)?;
+        Ok(Self { asked })
+    }
+
+    /// Whether the user asked to stop.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// The flag itself, for library calls that poll it.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.asked)
+    }
+}

@@ -1,0 +1,292 @@
+//! From raw flags and a config file to one checked config per command.
+//!
+//! Everything that can be refused without opening a model or a data set is refused here, so that commands start only
+//! with values that make sense together.
+
+mod checks;
+mod config_file;
+mod training;
+
+use std::path::PathBuf;
+
+use chameleon_core::{DeviceSpec, RunSeed};
+
+use crate::{
+    args::{
+        AdapterArg, Cli, ClusterArgs, Command, DataArgs, EngineKind, GenerateArgs, GlobalArgs,
+        InfoArgs, ModelArg,
+    },
+    errors::CliError,
+    output::{Format, Output},
+};
+
+use checks::{Expected, at_least_one, required, within};
+
+pub(crate) use checks::ConfigError;
+pub(crate) use config_file::{ConfigFileError, read_flags};
+pub(crate) use training::{
+    AdapterConfig, CompareConfig, EvalConfig, EvalWindows, HeldOut, OptimizerConfig, TrainConfig,
+    TrainingConfig,
+};
+
+/// A command with everything it needs, checked.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) settings: Settings,
+    pub(crate) output: Output,
+    pub(crate) command: RunConfig,
+}
+
+/// What every command needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) device: DeviceSpec,
+    pub(crate) seed: RunSeed,
+    pub(crate) network: Network,
+    /// Threads for computing; as many as there are cores if `None`.
+    pub(crate) threads: Option<usize>,
+}
+
+/// Whether the network may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    Allowed,
+    Forbidden,
+}
+
+/// The checked config of one command.
+#[derive(Debug)]
+pub(crate) enum RunConfig {
+    Info(InfoConfig),
+    Cluster(ClusterConfig),
+    Train(TrainConfig),
+    Eval(EvalConfig),
+    Compare(CompareConfig),
+    Generate(GenerateConfig),
+    Completions(clap_complete::Shell),
+}
+
+/// `chameleon info`
+#[derive(Debug)]
+pub(crate) struct InfoConfig {
+    pub(crate) model: Option<String>,
+    pub(crate) adapter: Option<PathBuf>,
+}
+
+/// The texts to work on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DataConfig {
+    pub(crate) path: PathBuf,
+    pub(crate) text_field: String,
+    pub(crate) label_field: Option<String>,
+    pub(crate) max_examples: Option<usize>,
+}
+
+/// How a text is cut: the prompt in front, the scored rest behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SpanConfig {
+    /// Tokens of the prompt, at least one.
+    pub(crate) prefix: usize,
+    /// Tokens kept of the whole text, more than `prefix`.
+    pub(crate) seq_len: usize,
+}
+
+/// `chameleon cluster`
+#[derive(Debug)]
+pub(crate) struct ClusterConfig {
+    pub(crate) model: String,
+    pub(crate) data: DataConfig,
+    pub(crate) num_clusters: usize,
+    pub(crate) span: SpanConfig,
+    pub(crate) engine: EngineKind,
+    pub(crate) max_iterations: usize,
+    pub(crate) num_nearest: usize,
+}
+
+/// `chameleon generate`
+#[derive(Debug)]
+pub(crate) struct GenerateConfig {
+    pub(crate) model: String,
+    pub(crate) adapter: Option<PathBuf>,
+    pub(crate) prompts: PromptSource,
+    pub(crate) template: Template,
+    pub(crate) sampling: Sampling,
+    pub(crate) max_new_tokens: usize,
+    pub(crate) stop: Vec<String>,
+    pub(crate) batch_size: usize,
+}
+
+/// Where prompts come from.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum PromptSource {
+    Arguments(Vec<String>),
+    File(PathBuf),
+    StandardInput,
+}
+
+/// What is put around a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Template {
+    Plain,
+    Chat,
+}
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Sampling {
+    Greedy,
+    Sample {
+        temperature: f64,
+        top_k: Option<usize>,
+        top_p: Option<f64>,
+    },
+}
+
+/// Checks the flags of a command.
+pub(crate) fn resolve(cli: Cli) -> Result<Run, CliError> {
+    let output = output(&cli.global);
+    let settings = settings(&cli.global)?;
+    let command = match cli.command {
+        Command::Info(args) => RunConfig::Info(info(args)),
+        Command::Cluster(args) => RunConfig::Cluster(cluster(args)?),
+        Command::Train(args) => RunConfig::Train(training::train(args)?),
+        Command::Eval(args) => RunConfig::Eval(training::eval(args)?),
+        Command::Compare(args) => RunConfig::Compare(training::compare(args, settings.seed)?),
+        Command::Generate(args) => RunConfig::Generate(generate(args)?),
+        Command::Completions(args) => RunConfig::Completions(args.shell),
+    };
+    Ok(Run {
+        settings,
+        output,
+        command,
+    })
+}
+
+fn output(global: &GlobalArgs) -> Output {
+    let format = if global.json {
+        Format::Json
+    } else {
+        Format::Text
+    };
+    Output::new(format, &global.verbosity)
+}
+
+fn settings(global: &GlobalArgs) -> Result<Settings, CliError> {
+    let device = match &global.device {
+        Some(device) => device.parse()?,
+        None => DeviceSpec::preferred()?,
+    };
+    let network = if global.offline {
+        Network::Forbidden
+    } else {
+        Network::Allowed
+    };
+    let threads = global
+        .threads
+        .map(|threads| at_least_one("threads", threads))
+        .transpose()?;
+    Ok(Settings {
+        device,
+        seed: RunSeed(global.seed.unwrap_or(1)),
+        network,
+        threads,
+    })
+}
+
+fn info(args: InfoArgs) -> InfoConfig {
+    InfoConfig {
+        model: args.model.model,
+        adapter: args.adapter.adapter,
+    }
+}
+
+fn cluster(args: ClusterArgs) -> Result<ClusterConfig, ConfigError> {
+    Ok(ClusterConfig {
+        model: model(args.model)?,
+        data: data(args.data)?,
+        num_clusters: at_least_one(
+            "clusters",
+            required(args.clusters, "clusters", "the number of groups")?,
+        )?,
+        span: span(args.prefix, args.seq_len)?,
+        engine: args.engine.unwrap_or(EngineKind::Burn),
+        max_iterations: at_least_one("max-iterations", args.max_iterations.unwrap_or(50))?,
+        num_nearest: args.nearest.unwrap_or(3),
+    })
+}
+
+fn generate(args: GenerateArgs) -> Result<GenerateConfig, ConfigError> {
+    let sampling = if args.greedy {
+        Sampling::Greedy
+    } else {
+        Sampling::Sample {
+            temperature: within(
+                "temperature",
+                args.temperature.unwrap_or(0.8),
+                Expected::Temperature,
+            )?,
+            top_k: args
+                .top_k
+                .map(|top_k| at_least_one("top-k", top_k))
+                .transpose()?,
+            top_p: args
+                .top_p
+                .map(|top_p| within("top-p", top_p, Expected::Probability))
+                .transpose()?,
+        }
+    };
+    let prompts = match (args.file, args.prompts) {
+        (Some(file), _) => PromptSource::File(file),
+        (None, prompts) if prompts.is_empty() => PromptSource::StandardInput,
+        (None, prompts) => PromptSource::Arguments(prompts),
+    };
+    if args.stop.iter().any(String::is_empty) {
+        return Err(ConfigError::EmptyStop);
+    }
+    Ok(GenerateConfig {
+        model: model(args.model)?,
+        adapter: adapter(args.adapter),
+        prompts,
+        template: if args.chat {
+            Template::Chat
+        } else {
+            Template::Plain
+        },
+        sampling,
+        max_new_tokens: at_least_one("max-new-tokens", args.max_new_tokens.unwrap_or(64))?,
+        stop: args.stop,
+        batch_size: at_least_one("batch-size", args.batch_size.unwrap_or(8))?,
+    })
+}
+
+fn model(arg: ModelArg) -> Result<String, ConfigError> {
+    required(arg.model, "model", "a model")
+}
+
+fn adapter(arg: AdapterArg) -> Option<PathBuf> {
+    arg.adapter
+}
+
+fn data(args: DataArgs) -> Result<DataConfig, ConfigError> {
+    Ok(DataConfig {
+        path: required(args.data, "data", "texts")?,
+        text_field: args.text_field.unwrap_or_else(|| "text".to_owned()),
+        label_field: args.label_field,
+        max_examples: args
+            .max_examples
+            .map(|count| at_least_one("max-examples", count))
+            .transpose()?,
+    })
+}
+
+fn span(prefix: Option<usize>, seq_len: Option<usize>) -> Result<SpanConfig, ConfigError> {
+    let prefix = at_least_one("prefix", prefix.unwrap_or(32))?;
+    let seq_len = at_least_one("seq-len", seq_len.unwrap_or(128))?;
+    if prefix >= seq_len {
+        return Err(ConfigError::NothingToScore { prefix, seq_len });
+    }
+    Ok(SpanConfig { prefix, seq_len })
+}
+
+#[cfg(test)]
+mod tests;

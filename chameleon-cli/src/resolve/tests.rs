@@ -1,0 +1,345 @@
+//! Flags and files in, checked configs or refusals out.
+
+use std::{ffi::OsString, io::Write};
+
+use crate::{args::ConditionKind, errors::CliError};
+
+use super::*;
+
+const TRAIN: &str = "chameleon train --model m --data d --out o";
+
+fn resolve_line(line: &str) -> Result<RunConfig, CliError> {
+    let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+    let cli = read_flags(arguments)?;
+    resolve(cli).map(|run| run.command)
+}
+
+fn train(line: &str) -> TrainConfig {
+    match resolve_line(line) {
+        Ok(RunConfig::Train(config)) => config,
+        other => panic!("expected a training, found {other:?}"),
+    }
+}
+
+fn refusal(line: &str) -> ConfigError {
+    match resolve_line(line) {
+        Err(CliError::Config(error)) => error,
+        other => panic!("expected a refusal, found {other:?}"),
+    }
+}
+
+fn config_file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn with_file(line: &str, text: &str) -> Result<RunConfig, CliError> {
+    let file = config_file(text);
+    resolve_line(&format!("{line} --config {}", file.path().display()))
+}
+
+fn file_refusal(line: &str, text: &str) -> ConfigFileError {
+    match with_file(line, text) {
+        Err(CliError::ConfigFile(error)) => error,
+        other => panic!("expected a refusal of the file, found {other:?}"),
+    }
+}
+
+#[test]
+fn defaults_make_a_complete_training() {
+    let config = train(TRAIN);
+    assert_eq!(config.valid, HeldOut::Fraction(0.1));
+    assert_eq!(
+        config.training.span,
+        SpanConfig {
+            prefix: 32,
+            seq_len: 128
+        }
+    );
+    assert_eq!(config.training.adapter.hidden_sizes, [64, 32]);
+    assert_eq!(config.training.adapter.condition, ConditionKind::Centroid);
+}
+
+#[test]
+fn alpha_is_scale_times_rank() {
+    assert!(
+        (train(&format!("{TRAIN} --rank 8 --alpha 4"))
+            .training
+            .adapter
+            .scale
+            - 0.5)
+            .abs()
+            < 1e-12
+    );
+    assert!(
+        (train(&format!("{TRAIN} --rank 8 --scale 4"))
+            .training
+            .adapter
+            .scale
+            - 4.0)
+            .abs()
+            < 1e-12
+    );
+}
+
+#[test]
+fn impossible_numbers_are_refused_by_name() {
+    for (flags, flag) in [
+        ("--rank 0", "rank"),
+        ("--clusters 0", "clusters"),
+        ("--prefix 0", "prefix"),
+        ("--batch-size 0", "batch-size"),
+        ("--hidden-sizes 64,0", "hidden-sizes"),
+        ("--checkpoint-every 0", "checkpoint-every"),
+        ("--max-examples 0", "max-examples"),
+    ] {
+        assert_eq!(
+            refusal(&format!("{TRAIN} {flags}")),
+            ConfigError::Zero { flag }
+        );
+    }
+    for flags in [
+        "--lr 0",
+        "--lr nan",
+        "--lr=-1",
+        "--warmup 1",
+        "--dropout 1",
+        "--valid-fraction 1",
+        "--valid-fraction 0",
+        "--clip 0",
+        "--scale inf",
+    ] {
+        assert!(
+            matches!(
+                refusal(&format!("{TRAIN} {flags}")),
+                ConfigError::OutOfRange { .. }
+            ),
+            "{flags}"
+        );
+    }
+}
+
+#[test]
+fn a_prompt_must_leave_something_to_score() {
+    let error = refusal(&format!("{TRAIN} --prefix 128"));
+    assert_eq!(
+        error,
+        ConfigError::NothingToScore {
+            prefix: 128,
+            seq_len: 128
+        }
+    );
+    assert!(error.help().contains("--seq-len"));
+}
+
+#[test]
+fn windows_must_meet() {
+    let line = "chameleon eval --model m --data d";
+    assert!(matches!(
+        refusal(&format!("{line} --context 8 --stride 9")),
+        ConfigError::StrideSkipsTokens { .. }
+    ));
+    assert!(matches!(
+        refusal(&format!("{line} --context 1")),
+        ConfigError::ContextTooShort
+    ));
+    assert!(matches!(
+        refusal(&format!("{line} --context 32 --adapter a")),
+        ConfigError::PrefixFillsWindow {
+            prefix: 32,
+            context: 32
+        }
+    ));
+}
+
+#[test]
+fn a_comparison_names_each_method_once() {
+    let line = "chameleon compare --model m --data d --out o";
+    let error = refusal(&format!("{line} --methods lora,core-shuffled,lora"));
+    assert_eq!(
+        error,
+        ConfigError::Twice {
+            flag: "methods",
+            value: "lora".to_owned()
+        }
+    );
+    assert!(matches!(
+        refusal(&format!("{line} --seeds 3,3")),
+        ConfigError::Twice { .. }
+    ));
+}
+
+#[test]
+fn seeds_of_a_comparison_default_to_the_seed_of_the_run() {
+    match resolve_line("chameleon compare --model m --data d --out o --seed 9").unwrap() {
+        RunConfig::Compare(config) => assert_eq!(config.seeds, [RunSeed(9)]),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn prompts_come_from_one_place() {
+    let source = |line: &str| match resolve_line(line).unwrap() {
+        RunConfig::Generate(config) => config.prompts,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        source("chameleon generate --model m"),
+        PromptSource::StandardInput
+    );
+    assert_eq!(
+        source("chameleon generate --model m --file p.txt"),
+        PromptSource::File("p.txt".into())
+    );
+    assert_eq!(
+        source("chameleon generate a --model m b"),
+        PromptSource::Arguments(vec!["a".into(), "b".into()])
+    );
+    assert!(matches!(
+        resolve_line("chameleon generate --model m --file p a"),
+        Err(CliError::Flags(_))
+    ));
+}
+
+#[test]
+fn a_flag_beats_the_file() {
+    let text = "model = 'm'\ndata = 'd'\nout = 'o'\nrank = 16\nlr = 1e-3\ntargets = ['q_proj', 'v_proj']\nresume = true\n";
+    match with_file("chameleon train --rank 2 --targets k_proj", text).unwrap() {
+        RunConfig::Train(config) => {
+            assert_eq!(config.training.adapter.rank, 2);
+            assert_eq!(config.training.adapter.targets, ["k_proj"]);
+            assert!((config.training.optimizer.learning_rate - 1e-3).abs() < 1e-12);
+            assert_eq!(config.start, training::Start::Resume);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_flag_beats_a_key_it_excludes() {
+    match with_file(
+        &format!("{TRAIN} --alpha 8"),
+        "scale = 3.0\nvalid-fraction = 0.2\n",
+    )
+    .unwrap()
+    {
+        RunConfig::Train(config) => {
+            assert!((config.training.adapter.scale - 2.0).abs() < 1e-12);
+            assert_eq!(config.valid, HeldOut::Fraction(0.2));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_key_at_the_top_serves_every_command_that_knows_it() {
+    let text = "rank = 16\ncontext = 256\nseed = 4\n[train]\nrank = 3\n[eval]\nstride = 5\n";
+    match with_file(TRAIN, text).unwrap() {
+        RunConfig::Train(config) => assert_eq!(config.training.adapter.rank, 3),
+        other => panic!("{other:?}"),
+    }
+    match with_file("chameleon eval --model m --data d", text).unwrap() {
+        RunConfig::Eval(config) => assert_eq!(
+            config.windows,
+            EvalWindows {
+                context: 256,
+                stride: 5
+            }
+        ),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn prompts_after_two_dashes_stay_prompts() {
+    match with_file(
+        "chameleon generate --model m",
+        "greedy = true\nstop = ['a', 'b']\n",
+    )
+    .unwrap()
+    {
+        RunConfig::Generate(config) => {
+            assert_eq!(config.sampling, Sampling::Greedy);
+            assert_eq!(config.stop, ["a", "b"]);
+        }
+        other => panic!("{other:?}"),
+    }
+    let file = config_file("greedy = true\n");
+    let line = format!(
+        "chameleon generate --model m --config {} -- --greedy",
+        file.path().display()
+    );
+    match resolve_line(&line).unwrap() {
+        RunConfig::Generate(config) => assert_eq!(
+            config.prompts,
+            PromptSource::Arguments(vec!["--greedy".into()])
+        ),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn unknown_keys_are_named_with_the_nearest_known_one() {
+    match file_refusal(TRAIN, "seq_len = 64\n") {
+        ConfigFileError::UnknownKey { key, nearest, .. } => {
+            assert_eq!(key, "seq_len");
+            assert_eq!(nearest.as_deref(), Some("seq-len"));
+        }
+        other => panic!("{other:?}"),
+    }
+    match file_refusal(TRAIN, "[train]\nrnak = 64\n") {
+        ConfigFileError::UnknownKey { nearest, .. } => assert_eq!(nearest.as_deref(), Some("rank")),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(
+        file_refusal(TRAIN, "[training]\nrank = 1\n"),
+        ConfigFileError::UnknownKey { .. }
+    ));
+    assert!(matches!(
+        file_refusal(TRAIN, "config = 'x'\n"),
+        ConfigFileError::UnknownKey { .. }
+    ));
+}
+
+#[test]
+fn bad_files_are_refused_with_the_place() {
+    assert!(matches!(
+        file_refusal(TRAIN, "rank = 1\nlr = \n"),
+        ConfigFileError::Syntax { line: 2, .. }
+    ));
+    match file_refusal(TRAIN, "rank = 'many'\n") {
+        ConfigFileError::BadValue { key, reason, .. } => {
+            assert_eq!(key, "rank");
+            assert!(reason.contains("many"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(
+        file_refusal(TRAIN, "rank = [1, 2]\n"),
+        ConfigFileError::BadValue { .. }
+    ));
+    assert!(matches!(
+        file_refusal(TRAIN, "rank = { a = 1 }\n"),
+        ConfigFileError::BadValue { .. }
+    ));
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"rank = 1\n\xff").unwrap();
+    let error = resolve_line(&format!("{TRAIN} --config {}", file.path().display())).unwrap_err();
+    assert!(matches!(
+        error,
+        CliError::ConfigFile(ConfigFileError::NotUtf8 { position: 9, .. })
+    ));
+    let error = resolve_line(&format!("{TRAIN} --config /no/such/file")).unwrap_err();
+    assert!(matches!(
+        error,
+        CliError::ConfigFile(ConfigFileError::Unreadable { .. })
+    ));
+}
+
+#[test]
+fn an_unknown_device_lists_what_is_compiled_in() {
+    let error = resolve_line("chameleon info --device abacus").unwrap_err();
+    assert!(matches!(error, CliError::Device(_)));
+    assert!(error.to_string().contains("this build has"), "{error}");
+}

@@ -1,0 +1,9 @@
+//! Runs the commands in `docs/cli` and `tests/cmd` and compares what they print.
+
+#[test]
+fn commands_print_what_the_documents_show() {
+    trycmd::TestCases::new()
+        .env("NO_COLOR", "1")
+        .case("../docs/cli/*.md")
+        .case("tests/cmd/*.trycmd");
+}
