@@ -1,1 +1,26 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+
+pub mod condition;
+pub mod control;
+mod error;
+pub mod generator;
+pub mod grouped;
+pub mod head;
+mod init;
+pub mod network;
+#[cfg(test)]
+mod testing;
+
+pub use condition::{Condition, ConditionNorm, PromptGroup};
+pub use control::{ConditionControl, ConditionSource, ControlPlan};
+pub use error::HypernetError;
+pub use generator::{
+    Core, CoreConfig, Dense, DenseConfig, FactorGenerator, FactorGeneratorConfig, FactorInit,
+    Generator, GeneratorKind,
+};
+pub use grouped::GroupedFactors;
+pub use head::{
+    ConditionScaling, HyperLoraHead, HyperLoraHeadConfig, LoraHeadConfig, StaticHead,
+    adapted_linear,
+};
+pub use network::{HyperNetwork, HyperNetworkConfig, OutputInit};

@@ -1,0 +1,131 @@
+//! Our generator: static factors, of which the network mixes the ranks.
+
+use burn::config::Config;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use chameleon_core::{FactorShape, LoraFactors, RunSeed};
+
+use super::{Generator, check_shape};
+use crate::error::HypernetError;
+use crate::init::{factor_std, normal, zeros};
+use crate::network::{HyperNetwork, HyperNetworkConfig, OutputInit};
+
+/// Configuration of a [`Core`] generator.
+#[derive(Config, Debug, PartialEq)]
+pub struct CoreConfig {
+    /// Width of a condition.
+    pub condition_size: usize,
+    /// Sizes of the factors.
+    pub shape: FactorShape,
+    /// The multiplier of the factors.
+    #[config(default = 1.0)]
+    pub scale: f64,
+    /// Widths of the network's hidden layers.
+    #[config(default = "vec![64, 32]")]
+    pub hidden_sizes: Vec<usize>,
+    /// Probability of dropping a hidden feature in training.
+    #[config(default = 0.1)]
+    pub dropout: f64,
+    /// How the predicted cores start.
+    #[config(default = "OutputInit::Normal { std: 1e-2 }")]
+    pub output_init: OutputInit,
+}
+
+/// Factors `a = a0·(I + core)` and `b = b0`, with `core` `[rank, rank]` predicted per group.
+///
+/// With a zero core this is plain LoRA, so nothing is lost where conditions say nothing. `b0` starts
+/// at zero, so the first forward is the base model's and in the first step only `b0` has a gradient,
+/// as in plain LoRA; from the second step on everything has one.
+///
+/// Cores start small but not at zero. Were they zero too, all groups would start with the same `a`,
+/// and groups that want opposite changes would cancel each other's gradients exactly: training
+/// would never leave the start.
+#[derive(Module, Debug)]
+pub struct Core {
+    /// `[in, rank]`
+    pub a0: Param<Tensor<2>>,
+    /// `[rank, out]`
+    pub b0: Param<Tensor<2>>,
+    /// Predicts the flat cores.
+    pub network: HyperNetwork,
+    /// The multiplier of the factors.
+    pub scale: f64,
+}
+
+impl CoreConfig {
+    /// A generator whose weights depend on `seed` and on nothing else.
+    ///
+    /// # Panics
+    ///
+    /// When [`check`](Self::check) would refuse the configuration.
+    pub fn init(&self, seed: RunSeed, device: &Device) -> Core {
+        let FactorShape {
+            in_size,
+            out_size,
+            rank,
+        } = self.shape;
+        let network = self.network().init(seed.derive("network"), device);
+        let std = factor_std(in_size);
+        Core {
+            a0: normal([in_size, rank], std, seed.stream("a0"), device),
+            b0: zeros([rank, out_size], device),
+            network,
+            scale: self.scale,
+        }
+    }
+
+    /// Refuses sizes of zero and impossible dropout.
+    ///
+    /// # Errors
+    ///
+    /// Names the first setting that cannot work.
+    pub fn check(&self) -> Result<(), HypernetError> {
+        check_shape(self.shape)?;
+        self.network().check()
+    }
+
+    /// Numbers that training moves.
+    pub fn num_trainable_params(&self) -> usize {
+        self.shape.num_params() + self.network().num_params()
+    }
+
+    fn network(&self) -> HyperNetworkConfig {
+        let rank = self.shape.rank;
+        HyperNetworkConfig::new(self.condition_size, rank * rank)
+            .with_hidden_sizes(self.hidden_sizes.clone())
+            .with_dropout(self.dropout)
+            .with_output_init(self.output_init)
+    }
+}
+
+impl Generator for Core {
+    fn generate(&self, conditions: Tensor<2>) -> Vec<LoraFactors> {
+        let [num_groups, _] = conditions.dims();
+        let FactorShape { rank, .. } = self.shape();
+        let flat = self.network.forward(conditions); // [groups, rank * rank]
+        let (a0, b0) = (self.a0.val(), self.b0.val());
+        (0..num_groups)
+            .map(|group_idx| {
+                let core = flat
+                    .clone()
+                    .slice([group_idx..=group_idx])
+                    .reshape([rank, rank]);
+                LoraFactors {
+                    a: a0.clone() + a0.clone().matmul(core),
+                    b: b0.clone(),
+                    scale: self.scale,
+                }
+            })
+            .collect()
+    }
+
+    fn shape(&self) -> FactorShape {
+        let [in_size, rank] = self.a0.shape().dims();
+        let [_, out_size] = self.b0.shape().dims();
+        FactorShape {
+            in_size,
+            out_size,
+            rank,
+        }
+    }
+}
