@@ -1,7 +1,6 @@
 //! Small file helpers: walking a folder in a fixed order, writing so that nobody sees half a file.
 
 use std::fs;
-#[cfg(test)]
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +28,6 @@ pub(crate) fn walk(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Writes to a sibling and renames it, so that a reader sees the old file or the new one.
-#[cfg(test)]
 pub(crate) fn write_atomically(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
     let mut sibling = path.as_os_str().to_owned();
     sibling.push(".tmp");

@@ -11,6 +11,8 @@ mod bench;
 mod check;
 mod docs;
 mod files;
+mod fixtures;
+mod quickstart;
 mod release;
 mod tidy;
 mod workspace;
@@ -31,10 +33,14 @@ struct Cli {
 enum Command {
     /// Format, spelling, lints, licences, docs and tests, the cheapest first
     Check(check::CheckArgs),
+    /// Run every fixture's export.py again and report what changed
+    Fixtures(fixtures::FixturesArgs),
     /// Run the benches and name the machine and commit they ran on
     Bench(bench::BenchArgs),
     /// Rules of the house that no other tool knows
     Tidy,
+    /// From nothing to a trained adapter: fetch a small model, gather text, compare, train
+    Quickstart(quickstart::QuickstartArgs),
     /// Build the API documentation, warnings being errors
     Docs,
     /// Check that every crate could be published as it stands
@@ -46,8 +52,10 @@ fn main() -> anyhow::Result<()> {
     let workspace = Workspace::locate()?;
     match command {
         Command::Check(args) => check::run(&workspace, &args),
+        Command::Fixtures(args) => fixtures::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Tidy => tidy::run(&workspace),
+        Command::Quickstart(args) => quickstart::run(&workspace, &args),
         Command::Docs => docs::run(&workspace),
         Command::Release(args) => release::run(&workspace, &args),
     }

