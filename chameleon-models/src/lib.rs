@@ -1,9 +1,15 @@
 #![doc = include_str!("../README.md")]
 
+pub mod causal_lm;
 pub mod checkpoint;
+pub mod config_error;
 pub mod error;
+pub mod key_map;
+pub mod kv_cache;
+pub mod llama;
 pub mod tokenizer;
 
+mod attention;
 mod file_bytes;
 mod gguf;
 mod gguf_translation;
@@ -11,7 +17,12 @@ mod safetensors_folder;
 mod tensor_dtype;
 mod tokenizer_gguf;
 
+pub use causal_lm::{CausalLm, ModelSizes, TokenIds};
 pub use checkpoint::{Architecture, Checkpoint, TensorInfo};
+pub use config_error::ConfigError;
 pub use error::ModelError;
+pub use key_map::ImportReport;
+pub use kv_cache::KvCache;
+pub use llama::{Llama, LlamaConfig};
 pub use tensor_dtype::TensorDtype;
 pub use tokenizer::{SpecialTokenIds, TextStream, Tokenizer};

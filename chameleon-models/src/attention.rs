@@ -1,0 +1,125 @@
+//! Attention as both families use it: several query heads may share one key-value head.
+//!
+//! Projections, positions and caches are the caller's.
+
+use burn::tensor::activation::softmax;
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, Device, Tensor, assert_shape};
+
+/// Query, key and value of one layer, split into heads.
+#[derive(Debug)]
+pub(crate) struct AttentionInput<'a> {
+    /// `[batch, heads, seq, head_dim]`
+    pub(crate) query: Tensor<4>,
+    /// `[batch, kv_heads, slots, head_dim]`
+    pub(crate) key: Tensor<4>,
+    /// `[batch, kv_heads, slots, head_dim]`
+    pub(crate) value: Tensor<4>,
+    /// What each query may not look at.
+    pub(crate) mask: &'a AttentionMask,
+}
+
+/// What each query may not look at; built once for a forward pass and shared by its layers.
+#[derive(Debug, Clone)]
+pub(crate) enum AttentionMask {
+    /// Whatever comes later, in a pass over whole sequences.
+    Causal {
+        /// The same as numbers to add, for passes that record gradients; `[1, 1, seq, seq]`.
+        bias: Option<Tensor<4>>,
+    },
+    /// Slots of a cache: `true` is hidden; `[batch, 1, seq, slots]`.
+    Hidden(Tensor<4, Bool>),
+}
+
+impl AttentionMask {
+    /// The mask of a pass over whole sequences of `seq_len` tokens.
+    pub(crate) fn causal(seq_len: usize, device: &Device) -> Self {
+        let bias = device.is_autodiff().then(|| {
+            let hidden = Tensor::<2, Bool>::tril_mask([seq_len, seq_len], 0, device);
+            Tensor::<2>::zeros([seq_len, seq_len], device)
+                .mask_fill(hidden, f32::NEG_INFINITY)
+                .unsqueeze()
+        });
+        Self::Causal { bias }
+    }
+}
+
+/// Softmax of the scaled, masked scores times the values, heads side by side.
+///
+/// # Shapes
+///
+/// - output: `[batch, seq, heads * head_dim]`
+pub(crate) fn attend(input: AttentionInput<'_>) -> Tensor<3> {
+    let [batch, num_heads, seq_len, head_dim] = input.query.dims();
+    let [_, num_kv_heads, num_slots, _] = input.key.dims();
+    assert_shape!(input.key, [batch, num_kv_heads, num_slots, head_dim]);
+    assert_shape!(input.value, [batch, num_kv_heads, num_slots, head_dim]);
+
+    let tracked = input.query.is_tracked() || input.key.is_tracked() || input.value.is_tracked();
+    let attended = if tracked {
+        attend_recorded(input)
+    } else if input.query.is_autodiff() {
+        // Nothing to record below the first adapter: take the fused operation of the plain backend.
+        Tensor::from_inner(attend_fused(AttentionInput {
+            query: input.query.inner(),
+            key: input.key.inner(),
+            value: input.value.inner(),
+            mask: input.mask,
+        }))
+    } else {
+        attend_fused(input)
+    };
+    attended
+        .swap_dims(1, 2) // [batch, seq, heads, head_dim]
+        .reshape([batch, seq_len, num_heads * head_dim])
+}
+
+/// One fused operation of the backend.
+fn attend_fused(input: AttentionInput<'_>) -> Tensor<4> {
+    let options = AttentionModuleOptions {
+        is_causal: matches!(input.mask, AttentionMask::Causal { .. }),
+        ..Default::default()
+    };
+    let mask = match input.mask {
+        AttentionMask::Causal { .. } => None,
+        AttentionMask::Hidden(hidden) => Some(hidden.clone()),
+    };
+    attention(input.query, input.key, input.value, mask, None, options)
+}
+
+/// The same from separate operations, whose gradients Burn knows.
+fn attend_recorded(input: AttentionInput<'_>) -> Tensor<4> {
+    let [batch, num_heads, seq_len, head_dim] = input.query.dims();
+    let [_, num_kv_heads, num_slots, _] = input.key.dims();
+    let group_size = num_heads / num_kv_heads;
+
+    // The queries that share a key-value head stand below one another, so no key or value is copied.
+    let query = (input.query * (head_dim as f64).sqrt().recip()).reshape([
+        batch,
+        num_kv_heads,
+        group_size * seq_len,
+        head_dim,
+    ]);
+    let scores = query
+        .matmul(input.key.transpose()) // [batch, kv_heads, group * seq, slots]
+        .reshape([batch, num_heads, seq_len, num_slots]);
+    let scores = match input.mask {
+        AttentionMask::Causal { bias } => {
+            let bias = bias
+                .clone()
+                .expect("a mask made on an autodiff device has a bias");
+            scores + bias
+        }
+        AttentionMask::Hidden(hidden) => {
+            let hidden = hidden
+                .clone()
+                .expand([batch, num_heads, seq_len, num_slots]);
+            scores.mask_fill(hidden, f32::NEG_INFINITY)
+        }
+    };
+    softmax(scores, 3)
+        .reshape([batch, num_kv_heads, group_size * seq_len, num_slots])
+        .matmul(input.value)
+        .reshape([batch, num_heads, seq_len, head_dim])
+}

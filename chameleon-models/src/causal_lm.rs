@@ -1,0 +1,93 @@
+//! What every language model here can do: [`CausalLm`], and the numbers that describe one.
+//!
+//! The trait stops at hidden states and hands out the head's weight, because who scores, trains or
+//! decodes decides which rows deserve logits and which factors are added to them.
+
+use burn::tensor::{Int, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::kv_cache::KvCache;
+
+/// The sizes of a model, the same words for every family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelSizes {
+    /// Rows of the embedding, and logits per token.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward part.
+    pub intermediate_size: usize,
+    /// Transformer layers.
+    pub num_layers: usize,
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key and value heads; fewer than `num_heads` when heads share them.
+    pub num_kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// The longest sequence the model was made for.
+    pub max_seq_len: usize,
+}
+
+/// One token id or several, as `bos_token_id` and `eos_token_id` of a configuration may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TokenIds {
+    /// A single id.
+    One(u32),
+    /// Any of these ids.
+    Many(Vec<u32>),
+}
+
+impl TokenIds {
+    /// The ids.
+    pub fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::One(token_id) => std::slice::from_ref(token_id),
+            Self::Many(token_ids) => token_ids,
+        }
+    }
+}
+
+/// A causal language model: token ids in, hidden states out.
+pub trait CausalLm {
+    /// The sizes of this model.
+    fn sizes(&self) -> &ModelSizes;
+
+    /// The input embedding of every token, without positions; prompt embeddings are means of these.
+    ///
+    /// # Shapes
+    ///
+    /// - `token_ids`: `[batch, seq]`
+    /// - output: `[batch, seq, hidden]`
+    fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3>;
+
+    /// Hidden states after the final norm. A token sees itself and what precedes it, so padding on the
+    /// right changes no real token.
+    ///
+    /// # Shapes
+    ///
+    /// - `token_ids`: `[batch, seq]`
+    /// - output: `[batch, seq, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// Panics if `seq` exceeds the positions of a model that has learned ones.
+    fn hidden_states(&self, token_ids: Tensor<2, Int>) -> Tensor<3>;
+
+    /// Like [`hidden_states`](Self::hidden_states) for tokens that continue what `cache` holds; adds them to it.
+    ///
+    /// # Shapes
+    ///
+    /// - `token_ids`: `[batch, seq]`, the new tokens only
+    /// - output: `[batch, seq, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// Panics if the batch is not the cache's, or if a row outgrows a model that has learned positions.
+    fn hidden_states_with_cache(&self, token_ids: Tensor<2, Int>, cache: &mut KvCache)
+    -> Tensor<3>;
+
+    /// The weight of the head, `[hidden, vocab]`; a transposed view of the embedding when they are tied.
+    fn head_weight(&self) -> Tensor<2>;
+}

@@ -1,0 +1,10 @@
+//! The Llama family: rotary positions, root-mean-square norms, grouped-query attention, SwiGLU.
+
+mod config;
+mod import;
+mod model;
+mod rope;
+
+pub use config::{LlamaConfig, RopeParameters};
+pub use model::{Llama, LlamaAttention, LlamaLayer, LlamaMlp};
+pub use rope::{Llama3Scaling, RopeScaling};

@@ -1,0 +1,129 @@
+//! Rotary positions: wavelengths, their stretching for long contexts, and the rotation itself.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// How wavelengths are stretched for contexts longer than the model was first trained for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// Every wavelength becomes `factor` times longer.
+    Linear {
+        /// How much longer.
+        factor: f64,
+    },
+    /// Long wavelengths are stretched, short ones are not, with a ramp between (Llama 3.1).
+    Llama3(Llama3Scaling),
+}
+
+/// The numbers of Llama 3.1's stretching.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Llama3Scaling {
+    /// How much longer the long wavelengths become.
+    pub factor: f64,
+    /// Wavelengths above `original_max_seq_len / low_freq_factor` are stretched in full.
+    pub low_freq_factor: f64,
+    /// Wavelengths below `original_max_seq_len / high_freq_factor` stay as they are.
+    pub high_freq_factor: f64,
+    /// The length the model was first trained for.
+    pub original_max_seq_len: usize,
+}
+
+/// One angular speed for each pair of dimensions of a head.
+#[derive(Debug, Clone)]
+pub(crate) struct RotaryFrequencies {
+    inverse: Vec<f32>,
+}
+
+/// Cosines and sines for the positions of one forward pass, shared by all of its layers.
+#[derive(Debug, Clone)]
+pub(crate) struct Rotation {
+    /// `[batch or 1, 1, seq, head_dim / 2]`
+    cos: Tensor<4>,
+    /// `[batch or 1, 1, seq, head_dim / 2]`
+    sin: Tensor<4>,
+}
+
+impl RotaryFrequencies {
+    /// The angular speeds of a head of width `head_dim`.
+    pub(crate) fn new(head_dim: usize, base: f64, scaling: RopeScaling) -> Self {
+        // f32 as in PyTorch, so that long positions round to the same angles.
+        let inverse = (0..head_dim)
+            .step_by(2)
+            .map(|dim| {
+                let exponent = dim as f32 / head_dim as f32;
+                let speed = 1.0 / (base as f32).powf(exponent);
+                scaling.stretch(speed)
+            })
+            .collect();
+        Self { inverse }
+    }
+
+    /// The rotation for positions `[batch or 1, seq]`, given row by row.
+    pub(crate) fn at(&self, positions: &[Vec<usize>], device: &Device) -> Rotation {
+        let seq_len = positions.first().map_or(0, Vec::len);
+        let angles: Vec<f32> = positions
+            .iter()
+            .flatten()
+            .flat_map(|&position| {
+                self.inverse
+                    .iter()
+                    .map(move |speed| position as f32 * speed)
+            })
+            .collect();
+        let shape = [positions.len(), 1, seq_len, self.inverse.len()];
+        let table = |function: fn(f32) -> f32| {
+            let values: Vec<f32> = angles.iter().map(|&angle| function(angle)).collect();
+            Tensor::from_data(TensorData::new(values, shape), device)
+        };
+        Rotation {
+            cos: table(f32::cos),
+            sin: table(f32::sin),
+        }
+    }
+}
+
+impl Rotation {
+    /// Turns the first half of each head against the second one, as Hugging Face's weights expect.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[batch, heads, seq, head_dim]`
+    /// - output: `[batch, heads, seq, head_dim]`
+    pub(crate) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        let half = x.dims()[3] / 2;
+        let first = x.clone().narrow(3, 0, half);
+        let second = x.narrow(3, half, half);
+        let turned_first = first.clone() * self.cos.clone() - second.clone() * self.sin.clone();
+        let turned_second = second * self.cos.clone() + first * self.sin.clone();
+        Tensor::cat(vec![turned_first, turned_second], 3)
+    }
+}
+
+impl RopeScaling {
+    /// The angular speed after stretching.
+    fn stretch(self, speed: f32) -> f32 {
+        match self {
+            Self::None => speed,
+            Self::Linear { factor } => speed / factor as f32,
+            Self::Llama3(scaling) => scaling.stretch(speed),
+        }
+    }
+}
+
+impl Llama3Scaling {
+    fn stretch(self, speed: f32) -> f32 {
+        let original = self.original_max_seq_len as f64;
+        let wavelength = std::f64::consts::TAU / f64::from(speed);
+        if wavelength < original / self.high_freq_factor {
+            return speed;
+        }
+        if wavelength > original / self.low_freq_factor {
+            return speed / self.factor as f32;
+        }
+        let ramp = (original / wavelength - self.low_freq_factor)
+            / (self.high_freq_factor - self.low_freq_factor);
+        ((1.0 - ramp) * f64::from(speed) / self.factor + ramp * f64::from(speed)) as f32
+    }
+}

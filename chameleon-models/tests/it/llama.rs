@@ -1,0 +1,136 @@
+//! The Llama family against Hugging Face transformers, on tiny seeded models.
+
+use burn::module::{Lora, Module, ParamGroup};
+use burn::tensor::{Device, Tensor};
+use chameleon_models::causal_lm::CausalLm;
+use chameleon_models::llama::{Llama, LlamaConfig};
+
+use crate::fixture::{Fixture, next_token_loss, stored};
+
+const CASES: [&str; 3] = ["tied", "untied", "llama3_rope"];
+
+fn config(fixture: &Fixture) -> LlamaConfig {
+    serde_json::from_value(fixture.json["config"].clone()).unwrap()
+}
+
+fn load(fixture: &Fixture, device: &Device) -> Llama {
+    let mut model = config(fixture).init(device).unwrap();
+    let report = model.import(fixture.tensors());
+    assert!(report.is_complete(), "{report:?}");
+    assert!(report.unused.is_empty(), "{report:?}");
+    assert_eq!(report.loaded.len(), fixture.weights.len());
+    model
+}
+
+fn logits(model: &Llama, hidden: Tensor<3>) -> Tensor<3> {
+    hidden.matmul(model.head_weight().unsqueeze())
+}
+
+#[test]
+fn hidden_states_logits_and_loss_are_those_of_transformers() {
+    let device = Device::flex();
+    for case in CASES {
+        let fixture = Fixture::read("llama", case);
+        let model = load(&fixture, &device);
+        let token_ids = fixture.token_ids(&device);
+        let hidden = model.hidden_states(token_ids.clone());
+        fixture.assert_close("hidden", hidden.clone());
+        let logits = logits(&model, hidden);
+        fixture.assert_close("logits", logits.clone());
+        fixture.assert_close("loss", next_token_loss(logits, token_ids));
+    }
+}
+
+#[test]
+fn lora_logits_and_gradients_are_those_of_transformers() {
+    let device = Device::flex().autodiff();
+    for case in CASES {
+        let fixture = Fixture::read("llama", case);
+        let (rank, scale) = fixture.lora();
+        let targets = ParamGroup::from_regex(r"self_attn\.(q_proj|v_proj)\.weight$").unwrap();
+        let lora = Lora::new(rank, scale * rank as f64).set_param_group(targets);
+        let model = fixture.with_factors(load(&fixture, &device).apply_lora(lora));
+
+        let token_ids = fixture.token_ids(&device);
+        let logits = logits(&model, model.hidden_states(token_ids.clone()));
+        fixture.assert_close("lora.logits", logits.clone());
+        let loss = next_token_loss(logits, token_ids);
+        fixture.assert_close("lora.loss", loss.clone());
+        let grads = loss.backward();
+        let num_factors = 2 * 2 * model.sizes().num_layers;
+        assert_eq!(fixture.check_factor_gradients(&model, &grads), num_factors);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let fixture = Fixture::read("llama", "tied");
+    let mut tensors = fixture.tensors();
+    tensors.retain(|tensor| tensor.name != "model.layers.1.mlp.up_proj.weight");
+    for tensor in &mut tensors {
+        if tensor.name == "model.layers.0.mlp.down_proj.weight" {
+            tensor.shape = vec![32, 16].into();
+        }
+    }
+    for name in [
+        "model.layers.0.self_attn.q_proj.bias",
+        "model.layers.0.extra",
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+    ] {
+        tensors.push(stored(name, &fixture.weights["model.norm.weight"]));
+    }
+    tensors.push(stored(
+        "lm_head.weight",
+        &fixture.weights["model.embed_tokens.weight"],
+    ));
+
+    let mut model = config(&fixture).init(&Device::flex()).unwrap();
+    let report = model.import(tensors);
+    assert!(!report.is_complete());
+    assert_eq!(report.missing, ["model.layers.1.mlp.up_proj.weight"]);
+    assert_eq!(
+        report.unused,
+        [
+            "model.layers.0.extra",
+            "model.layers.0.self_attn.q_proj.bias"
+        ]
+    );
+    assert_eq!(
+        report.ignored,
+        [
+            "model.layers.0.self_attn.rotary_emb.inv_freq",
+            "lm_head.weight"
+        ]
+    );
+    assert_eq!(report.misshapen.len(), 1);
+    let misshapen = &report.misshapen[0];
+    assert_eq!(misshapen.name, "model.layers.0.mlp.down_proj.weight");
+    assert_eq!(misshapen.found, [32, 16]);
+    assert_eq!(misshapen.expected, [16, 32]);
+}
+
+#[test]
+fn names_may_lack_the_prefix() {
+    let fixture = Fixture::read("llama", "tied");
+    let mut tensors = fixture.tensors();
+    for tensor in &mut tensors {
+        tensor.name = tensor.name.trim_start_matches("model.").to_owned();
+    }
+    let mut model = config(&fixture).init(&Device::flex()).unwrap();
+    assert!(model.import(tensors).is_complete());
+}
+
+#[test]
+fn padding_on_the_right_changes_no_real_token() {
+    let device = Device::flex();
+    let fixture = Fixture::read("llama", "llama3_rope");
+    let model = load(&fixture, &device);
+    let token_ids = fixture.token_ids(&device);
+    let short = model.hidden_states(token_ids.clone().narrow(1, 0, 9));
+    let long = model.hidden_states(token_ids).narrow(1, 0, 9);
+    crate::fixture::assert_all_close(
+        "padded",
+        &long.into_data().try_to_vec().unwrap(),
+        &short.into_data().try_to_vec().unwrap(),
+    );
+}

@@ -1,0 +1,4 @@
+//! What the crate promises, tested from outside.
+
+mod fixture; // weights and expectations exported from Hugging Face transformers
+mod llama; // the Llama family against transformers
