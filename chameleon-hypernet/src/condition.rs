@@ -100,7 +100,7 @@ pub(crate) fn centroid(centroids: &Tensor<2>, cluster_idx: usize) -> Tensor<2> {
         cluster_idx < num_clusters,
         "cluster {cluster_idx} of {num_clusters}"
     );
-    centroids.clone().slice([cluster_idx..cluster_idx + 1])
+    centroids.clone().slice([cluster_idx..=cluster_idx])
 }
 
 fn blend_weight(num_prompts: usize, strength: f64) -> f64 {
@@ -280,7 +280,7 @@ mod tests {
         let group = group(4);
         let mean = group.prompt_embeddings.clone().mean_dim(0);
         assert_close(&Condition::Batch.conditions(group.clone()), &mean);
-        let centroid = group.centroids.clone().slice([1..2]);
+        let centroid = group.centroids.clone().slice([1..=1]);
         assert_close(&Condition::Centroid.conditions(group), &centroid);
     }
 

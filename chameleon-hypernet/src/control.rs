@@ -273,7 +273,7 @@ mod tests {
             panic!("shuffled gives a centroid");
         };
         assert_close(
-            &shuffled.slice([3..4]),
+            &shuffled.slice([3..=3]),
             &Condition::Centroid.conditions(group(other)),
         );
     }

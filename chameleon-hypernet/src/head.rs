@@ -466,7 +466,7 @@ mod tests {
             4,
         );
         let head = plain.clone().with_condition_norm(norm.clone());
-        let condition = embeddings.slice([0..1]);
+        let condition = embeddings.slice([0..=0]);
         assert_ne!(
             values(head.factors(condition.clone())[0].delta()),
             values(plain.factors(condition)[0].delta())

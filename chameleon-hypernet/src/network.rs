@@ -46,7 +46,7 @@ pub struct HyperNetworkConfig {
     pub output_init: OutputInit,
 }
 
-/// An MLP with ReLU and dropout after every layer but the last.
+/// An MLP with `ReLU` and dropout after every layer but the last.
 ///
 /// Dropout acts on an autodiff device only. It draws from Burn's generator of the device, so a
 /// training loop that is to repeat itself seeds the device (`Device::seed`) before each step.

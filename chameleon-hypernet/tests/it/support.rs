@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Distribution, FloatDType, Gradients, Tensor, TensorData, Tolerance};
 use chameleon_core::{FactorShape, RunSeed};
-use chameleon_hypernet::{GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig};
+use chameleon_hypernet::{
+    FactorGeneratorConfig, GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig,
+};
 
 pub(crate) const CONDITION_SIZE: usize = 16;
 pub(crate) const SHAPE: FactorShape = FactorShape {
@@ -19,14 +21,13 @@ pub(crate) fn full_head(kind: GeneratorKind) -> HyperLoraHeadConfig {
     let mut config = HyperLoraHeadConfig::preset(kind, CONDITION_SIZE, SHAPE).with_static_factors(
         Some(LoraHeadConfig::new(FactorShape { rank: 2, ..SHAPE }).with_scale(1.5)),
     );
-    use chameleon_hypernet::FactorGeneratorConfig::{Core, Dense};
     match &mut config.generator {
-        Dense(dense) => {
+        FactorGeneratorConfig::Dense(dense) => {
             dense.hidden_sizes = vec![8, 6];
             dense.dropout = 0.0;
             dense.scale = 0.7;
         }
-        Core(core) => {
+        FactorGeneratorConfig::Core(core) => {
             core.hidden_sizes = vec![8, 6];
             core.dropout = 0.0;
             core.scale = 0.7;

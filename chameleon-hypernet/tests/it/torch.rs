@@ -1,4 +1,4 @@
-//! Forward and gradients against PyTorch; see tests/fixtures/hyper_head/export.py.
+//! Forward and gradients against PyTorch; see `tests/fixtures/hyper_head/export.py`.
 
 use std::path::PathBuf;
 

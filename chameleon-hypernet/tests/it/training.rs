@@ -4,7 +4,9 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor};
 use chameleon_core::{FactorShape, LoraFactors, RunSeed};
-use chameleon_hypernet::{GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig};
+use chameleon_hypernet::{
+    CoreConfig, Generator as _, GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig, OutputInit,
+};
 
 const SHAPE: FactorShape = FactorShape {
     in_size: 8,
@@ -67,6 +69,19 @@ fn generators_learn_opposite_changes_from_a_zero_delta() {
         );
         assert!(last < 0.2, "{kind} ends at {last}");
     }
+}
+
+/// Why [`CoreConfig::output_init`] is not zero.
+#[test]
+fn zero_cores_never_leave_a_start_where_groups_cancel() {
+    let device = Device::flex().autodiff();
+    let task = Opposites::new(&device);
+    let core = CoreConfig::new(3, SHAPE)
+        .with_dropout(0.0)
+        .with_output_init(OutputInit::Zeros)
+        .init(RunSeed(1), &device);
+    let (_, last) = train(core, &task, |core| core.generate(task.conditions.clone()));
+    assert!((last - 1.0).abs() < 1e-6, "ends at {last}");
 }
 
 #[test]
