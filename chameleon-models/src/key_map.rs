@@ -22,6 +22,39 @@ pub(crate) struct KeyRule {
     pub(crate) prefix: Prefix,
 }
 
+impl KeyRule {
+    /// The head, which stands outside of the part that the prefix names.
+    pub(crate) const HEAD: Self = Self {
+        prefix: Prefix::Never,
+        ..Self::turned(HEAD_NAME)
+    };
+
+    /// The same name on both sides, stored as the module wants it.
+    pub(crate) const fn same(name: &'static str) -> Self {
+        Self::renamed(name, name)
+    }
+
+    /// Another name in the module, stored as it wants it.
+    pub(crate) const fn renamed(stored: &'static str, field: &'static str) -> Self {
+        Self {
+            stored,
+            field,
+            layout: StoredLayout::Same,
+            prefix: Prefix::Usual,
+        }
+    }
+
+    /// The same name on both sides, stored `[out, in]`.
+    pub(crate) const fn turned(name: &'static str) -> Self {
+        Self {
+            layout: StoredLayout::Transposed,
+            ..Self::same(name)
+        }
+    }
+}
+
+const HEAD_NAME: &str = "lm_head.weight";
+
 /// Whether a name usually follows the family's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prefix {
@@ -138,6 +171,14 @@ pub(crate) fn import<M: Module>(
 }
 
 impl ImportReport {
+    /// The report for a tied model, which is often saved with a copy of the embedding as its head.
+    pub(crate) fn ignoring_tied_head(mut self) -> Self {
+        if let Some(position) = self.unused.iter().position(|name| name == HEAD_NAME) {
+            self.ignored.push(self.unused.remove(position));
+        }
+        self
+    }
+
     fn add(&mut self, error: ApplyError, origin: impl Fn(&str) -> (String, StoredLayout)) {
         match error {
             ApplyError::ShapeMismatch {

@@ -50,6 +50,22 @@ pub(crate) struct CacheStep {
     first_slot: usize,
 }
 
+/// Where one layer keeps its keys and values during a pass.
+#[derive(Debug)]
+pub(crate) struct LayerSlots<'a> {
+    pub(crate) layer_idx: usize,
+    pub(crate) step: &'a CacheStep,
+    pub(crate) cache: &'a mut KvCache,
+}
+
+impl LayerSlots<'_> {
+    /// Stores the new keys and values, `[batch, kv_heads, seq, head_dim]`, and answers with all that
+    /// attention may look at, `[batch, kv_heads, slots, head_dim]`.
+    pub(crate) fn store(self, key: Tensor<4>, value: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        self.cache.extend(self.layer_idx, self.step, key, value)
+    }
+}
+
 impl KvCache {
     /// An empty cache for prompts of these lengths.
     ///
@@ -130,9 +146,7 @@ impl KvCache {
         }
     }
 
-    /// Stores the new keys and values of a layer, `[batch, kv_heads, seq, head_dim]`, and answers with what
-    /// attention may look at.
-    pub(crate) fn extend(
+    fn extend(
         &mut self,
         layer_idx: usize,
         step: &CacheStep,

@@ -10,7 +10,7 @@ use super::rope::{RotaryFrequencies, Rotation};
 use crate::attention::{AttentionInput, AttentionMask, attend};
 use crate::causal_lm::{CausalLm, ModelSizes};
 use crate::config_error::ConfigError;
-use crate::kv_cache::{CacheStep, KvCache};
+use crate::kv_cache::{KvCache, LayerSlots};
 
 /// A Llama model, made by [`LlamaConfig::init`].
 #[derive(Module, Debug)]
@@ -187,13 +187,6 @@ impl CausalLm for Llama {
     }
 }
 
-/// Where a layer keeps its keys and values during one step.
-struct LayerSlots<'a> {
-    layer_idx: usize,
-    step: &'a CacheStep,
-    cache: &'a mut KvCache,
-}
-
 impl LlamaLayer {
     fn forward(&self, hidden: Tensor<3>, rotation: &Rotation, mask: &AttentionMask) -> Tensor<3> {
         self.forward_with(hidden, |normed| {
@@ -256,12 +249,13 @@ impl LlamaAttention {
         slots: LayerSlots<'_>,
     ) -> Tensor<3> {
         let Projected { query, key, value } = self.project(hidden, rotation);
-        let (key, value) = slots.cache.extend(slots.layer_idx, slots.step, key, value);
+        let mask = &slots.step.mask;
+        let (key, value) = slots.store(key, value);
         self.o_proj.forward(attend(AttentionInput {
             query,
             key,
             value,
-            mask: &slots.step.mask,
+            mask,
         }))
     }
 

@@ -13,7 +13,7 @@ fn config(fixture: &Fixture) -> LlamaConfig {
     serde_json::from_value(fixture.json["config"].clone()).unwrap()
 }
 
-fn load(fixture: &Fixture, device: &Device) -> Llama {
+pub(crate) fn load(fixture: &Fixture, device: &Device) -> Llama {
     let mut model = config(fixture).init(device).unwrap();
     let report = model.import(fixture.tensors());
     assert!(report.is_complete(), "{report:?}");

@@ -1,0 +1,70 @@
+//! A model of any family.
+
+use burn::module::Module;
+use burn::tensor::{Int, Tensor};
+use burn_pack::Tensor as StoredTensor;
+
+use crate::causal_lm::{CausalLm, ModelSizes};
+use crate::gpt2::Gpt2;
+use crate::key_map::ImportReport;
+use crate::kv_cache::KvCache;
+use crate::llama::Llama;
+
+/// A model of any family, for code that learns only from a file which one it runs.
+#[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a program holds one or two of these, and boxing would hide the module's fields"
+)]
+pub enum LanguageModel {
+    /// GPT-2.
+    Gpt2(Gpt2),
+    /// Llama and its relatives.
+    Llama(Llama),
+}
+
+impl LanguageModel {
+    /// Takes its weights from the tensors of a checkpoint: named as Hugging Face does, of type f32.
+    ///
+    /// Whatever does not fit is named in the report, and leaves that part of the model as it was.
+    pub fn import(&mut self, tensors: Vec<StoredTensor>) -> ImportReport {
+        match self {
+            Self::Gpt2(model) => model.import(tensors),
+            Self::Llama(model) => model.import(tensors),
+        }
+    }
+
+    fn as_causal_lm(&self) -> &dyn CausalLm {
+        match self {
+            Self::Gpt2(model) => model,
+            Self::Llama(model) => model,
+        }
+    }
+}
+
+impl CausalLm for LanguageModel {
+    fn sizes(&self) -> &ModelSizes {
+        self.as_causal_lm().sizes()
+    }
+
+    fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
+        self.as_causal_lm().embed(token_ids)
+    }
+
+    fn hidden_states(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
+        self.as_causal_lm().hidden_states(token_ids)
+    }
+
+    fn hidden_states_with_cache(
+        &self,
+        token_ids: Tensor<2, Int>,
+        cache: &mut KvCache,
+    ) -> Tensor<3> {
+        self.as_causal_lm()
+            .hidden_states_with_cache(token_ids, cache)
+    }
+
+    fn head_weight(&self) -> Tensor<2> {
+        self.as_causal_lm().head_weight()
+    }
+}

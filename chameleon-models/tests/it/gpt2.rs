@@ -1,0 +1,91 @@
+//! The GPT-2 family against Hugging Face transformers, on tiny seeded models.
+
+use burn::module::{Lora, Module, ParamGroup};
+use burn::tensor::{Device, Tensor};
+use chameleon_models::gpt2::{Gpt2, Gpt2Config};
+use chameleon_models::{CausalLm, KvCache};
+
+use crate::fixture::{Fixture, next_token_loss, stored};
+
+const CASES: [&str; 2] = ["tied", "untied"];
+
+pub(crate) fn load(fixture: &Fixture, device: &Device) -> Gpt2 {
+    let config: Gpt2Config = serde_json::from_value(fixture.json["config"].clone()).unwrap();
+    let mut model = config.init(device).unwrap();
+    let report = model.import(fixture.tensors());
+    assert!(report.is_complete(), "{report:?}");
+    assert!(report.unused.is_empty(), "{report:?}");
+    assert_eq!(report.loaded.len(), fixture.weights.len());
+    model
+}
+
+fn logits(model: &Gpt2, hidden: Tensor<3>) -> Tensor<3> {
+    hidden.matmul(model.head_weight().unsqueeze())
+}
+
+#[test]
+fn hidden_states_logits_and_loss_are_those_of_transformers() {
+    let device = Device::flex();
+    for case in CASES {
+        let fixture = Fixture::read("gpt2", case);
+        let model = load(&fixture, &device);
+        let token_ids = fixture.token_ids(&device);
+        let hidden = model.hidden_states(token_ids.clone());
+        fixture.assert_close("hidden", hidden.clone());
+        let logits = logits(&model, hidden);
+        fixture.assert_close("logits", logits.clone());
+        fixture.assert_close("loss", next_token_loss(logits, token_ids));
+    }
+}
+
+#[test]
+fn lora_logits_and_gradients_are_those_of_transformers() {
+    let device = Device::flex().autodiff();
+    for case in CASES {
+        let fixture = Fixture::read("gpt2", case);
+        let (rank, scale) = fixture.lora();
+        let targets = ParamGroup::from_regex(r"attn\.c_attn\.weight$").unwrap();
+        let lora = Lora::new(rank, scale * rank as f64).set_param_group(targets);
+        let model = fixture.with_factors(load(&fixture, &device).apply_lora(lora));
+
+        let token_ids = fixture.token_ids(&device);
+        let logits = logits(&model, model.hidden_states(token_ids.clone()));
+        fixture.assert_close("lora.logits", logits.clone());
+        let loss = next_token_loss(logits, token_ids);
+        fixture.assert_close("lora.loss", loss.clone());
+        let grads = loss.backward();
+        let num_factors = 2 * model.sizes().num_layers;
+        assert_eq!(fixture.check_factor_gradients(&model, &grads), num_factors);
+    }
+}
+
+#[test]
+fn names_of_a_base_model_with_old_buffers_are_understood() {
+    let fixture = Fixture::read("gpt2", "tied");
+    let mut tensors = fixture.tensors();
+    for tensor in &mut tensors {
+        tensor.name = tensor.name.trim_start_matches("transformer.").to_owned();
+    }
+    tensors.push(stored(
+        "h.0.attn.bias",
+        &fixture.weights["transformer.ln_f.bias"],
+    ));
+    tensors.push(stored(
+        "lm_head.weight",
+        &fixture.weights["transformer.wte.weight"],
+    ));
+    let config: Gpt2Config = serde_json::from_value(fixture.json["config"].clone()).unwrap();
+    let report = config.init(&Device::flex()).unwrap().import(tensors);
+    assert!(report.is_complete() && report.unused.is_empty());
+    assert_eq!(report.ignored, ["h.0.attn.bias", "lm_head.weight"]);
+}
+
+#[test]
+#[should_panic(expected = "position 64 is past the 64 the model has")]
+fn a_position_past_the_table_is_a_bug_of_the_caller() {
+    let device = Device::flex();
+    let model = Gpt2Config::tiny().init(&device).unwrap();
+    let mut cache = KvCache::new(&[64]);
+    model.hidden_states_with_cache(Tensor::zeros([1, 64], &device), &mut cache);
+    model.hidden_states_with_cache(Tensor::zeros([1, 1], &device), &mut cache);
+}
