@@ -4,11 +4,13 @@ pub mod causal_lm;
 pub mod checkpoint;
 pub mod config_error;
 pub mod error;
+pub mod generate;
 pub mod gpt2;
 pub mod key_map;
 pub mod kv_cache;
 pub mod language_model;
 pub mod llama;
+pub mod sampling;
 pub mod tokenizer;
 
 mod attention;
@@ -23,10 +25,15 @@ pub use causal_lm::{CausalLm, ModelSizes, TokenIds};
 pub use checkpoint::{Architecture, Checkpoint, TensorInfo};
 pub use config_error::ConfigError;
 pub use error::ModelError;
+pub use generate::{
+    AdaptedHead, FinishReason, GenerateOptions, GenerateOutput, GenerateTimings, Generation,
+    HeadRows, NewToken, generate,
+};
 pub use gpt2::{Gpt2, Gpt2Config};
 pub use key_map::ImportReport;
 pub use kv_cache::KvCache;
 pub use language_model::LanguageModel;
 pub use llama::{Llama, LlamaConfig};
+pub use sampling::{RandomSampling, Sampler, Sampling};
 pub use tensor_dtype::TensorDtype;
 pub use tokenizer::{SpecialTokenIds, TextStream, Tokenizer};
