@@ -5,6 +5,7 @@
 //! methods and trains an adapter, and this file says where everything is.
 
 mod corpus;
+mod documents;
 mod model;
 mod near_duplicates;
 mod sources;

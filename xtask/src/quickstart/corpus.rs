@@ -4,13 +4,13 @@
 //! that repeats another is dropped, and no kind outnumbers another by plan; licences are fewer, because
 //! hardly any two of them say something different.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
+use super::documents::{Document, Kind, MAX_FILE_BYTES, draw, pieces};
 use super::near_duplicates::Seen;
 use super::sources::CrateSource;
 use crate::files;
@@ -40,71 +40,8 @@ impl Default for CorpusSize {
     }
 }
 
-/// Changing it chooses other texts.
-const SEED: &str = "quickstart 1";
-
-/// Larger files are tables and generated bindings.
-const MAX_FILE_BYTES: u64 = 200_000;
-
-/// Pieces taken from one file, so that a long file does not speak for its kind.
-const MAX_PIECES_PER_FILE: usize = 3;
-
-/// What a text is; the label in the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Kind {
-    C,
-    Licence,
-    Prose,
-    Rust,
-    Toml,
-}
-
-impl Kind {
-    const ALL: [Self; 5] = [Self::C, Self::Licence, Self::Prose, Self::Rust, Self::Toml];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::C => "c",
-            Self::Licence => "licence",
-            Self::Prose => "prose",
-            Self::Rust => "rust",
-            Self::Toml => "toml",
-        }
-    }
-
-    fn of(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?;
-        let upper = name.to_uppercase();
-        let is_licence = ["LICENSE", "LICENCE", "COPYING", "UNLICENSE"]
-            .iter()
-            .any(|start| upper.starts_with(start));
-        if is_licence {
-            return Some(Self::Licence);
-        }
-        // Cargo rewrites a published manifest; the author's own is beside it.
-        match name {
-            "Cargo.toml" => return None,
-            "Cargo.toml.orig" => return Some(Self::Toml),
-            _ => {}
-        }
-        match path.extension()?.to_str()? {
-            "c" | "h" => Some(Self::C),
-            "md" => Some(Self::Prose),
-            "rs" => Some(Self::Rust),
-            "toml" => Some(Self::Toml),
-            _ => None,
-        }
-    }
-}
-
-/// One text with where it is from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Document {
-    pub(crate) text: String,
-    pub(crate) kind: Kind,
-    /// `crate-version/path:line`.
-    pub(crate) source: String,
-}
+/// Texts of a kind looked at in one crate, at least.
+const MIN_CANDIDATES: usize = 12;
 
 /// The gathered texts, in an order that mixes the kinds.
 #[derive(Debug, Default)]
@@ -147,28 +84,20 @@ impl Corpus {
 /// Candidate texts of one kind, by crate.
 type Shelf = BTreeMap<String, Vec<Document>>;
 
+type Shelves = BTreeMap<Kind, Shelf>;
+
 /// Gathers a corpus within `size`; an error when there is too little to learn from.
 pub(crate) fn gather(sources: &[CrateSource], size: &CorpusSize) -> anyhow::Result<Corpus> {
-    let shelves = shelves(sources, size)?;
+    let shelves = without_repetitions(shelves(sources, size)?, size);
     let for_testing = choose_test_crates(&shelves, size);
-    let mut seen = Seen::default();
     let mut corpus = Corpus::default();
-    for kind in Kind::ALL {
-        let Some(shelf) = shelves.get(&kind) else {
-            continue;
-        };
+    for shelf in shelves.values() {
         let train = take(
             shelf,
             |name| !for_testing.contains(name),
             size.train_per_kind,
-            &mut seen,
         );
-        let test = take(
-            shelf,
-            |name| for_testing.contains(name),
-            size.test_per_kind,
-            &mut seen,
-        );
+        let test = take(shelf, |name| for_testing.contains(name), size.test_per_kind);
         if train.len().min(test.len()) >= size.least_per_side {
             corpus.train.extend(train);
             corpus.test.extend(test);
@@ -207,8 +136,8 @@ pub(crate) fn write(documents: &[Document], path: &Path) -> anyhow::Result<()> {
     files::write_atomically(path, lines.as_bytes())
 }
 
-fn shelves(sources: &[CrateSource], size: &CorpusSize) -> anyhow::Result<HashMap<Kind, Shelf>> {
-    let mut shelves: HashMap<Kind, Shelf> = HashMap::new();
+fn shelves(sources: &[CrateSource], size: &CorpusSize) -> anyhow::Result<Shelves> {
+    let mut shelves = Shelves::new();
     for source in sources {
         for path in files::walk(&source.dir)? {
             let Some(kind) = Kind::of(&path) else {
@@ -241,151 +170,87 @@ fn shelves(sources: &[CrateSource], size: &CorpusSize) -> anyhow::Result<HashMap
     Ok(shelves)
 }
 
-/// Cuts a file at line ends into texts within the bounds, and draws a few of them.
-fn pieces(contents: &str, kind: Kind, name: &str, size: &CorpusSize) -> Vec<Document> {
-    let contents = contents.replace("\r\n", "\n");
-    let (skipped, body) = without_notice(&contents, kind);
-    let mut pieces = Vec::new();
-    let mut text = String::new();
-    let mut first_line = skipped;
-    for (line_idx, line) in body.split_inclusive('\n').enumerate() {
-        if text.len() + line.len() > size.max_bytes {
-            pieces.push((first_line, std::mem::take(&mut text)));
+/// Drops every text that repeats one of a crate drawn before it, of whatever kind.
+fn without_repetitions(mut shelves: Shelves, size: &CorpusSize) -> Shelves {
+    let mut seen = Seen::default();
+    for shelf in shelves.values_mut() {
+        // Where few crates have a kind, each has to give more of it.
+        let wanted = size.train_per_kind + size.test_per_kind;
+        let per_crate = (4 * wanted / shelf.len().max(1)).max(MIN_CANDIDATES);
+        let mut names: Vec<String> = shelf.keys().cloned().collect();
+        names.sort_by_cached_key(|name| draw(name));
+        for name in names {
+            let Some(documents) = shelf.get_mut(&name) else {
+                continue;
+            };
+            documents.sort_by_cached_key(|document| draw(&document.source));
+            documents.truncate(per_crate);
+            documents.retain(|document| seen.take(&document.text));
+            if documents.is_empty() {
+                shelf.remove(&name);
+            }
         }
-        if text.is_empty() {
-            first_line = skipped + line_idx;
-        }
-        text.push_str(line);
     }
-    pieces.push((first_line, text));
-
-    let mut documents: Vec<Document> = pieces
-        .into_iter()
-        .map(|(line_idx, text)| Document {
-            text: text.trim().to_owned(),
-            kind,
-            source: format!("{name}:{}", line_idx + 1),
-        })
-        // A line longer than a text is data, not writing.
-        .filter(|document| (size.min_bytes..=size.max_bytes).contains(&document.text.len()))
-        .collect();
-    documents.sort_by_cached_key(|document| draw(&document.source));
-    documents.truncate(MAX_PIECES_PER_FILE);
-    documents
-}
-
-/// Leaves out the copyright notice at the top of a source file, which is the same in all files of a crate.
-/// Answers with the number of lines left out and the rest.
-fn without_notice(contents: &str, kind: Kind) -> (usize, &str) {
-    let is_notice: fn(&str) -> bool = match kind {
-        Kind::C => |line| {
-            ["/*", "*", "//"]
-                .iter()
-                .any(|start| line.starts_with(start))
-        },
-        Kind::Rust => |line| line.starts_with("//") && !line.starts_with("//!"),
-        Kind::Toml => |line| line.starts_with('#'),
-        Kind::Licence | Kind::Prose => return (0, contents),
-    };
-    let mut skipped = 0;
-    let mut rest = contents;
-    let mut in_block = false;
-    while let Some(line) = rest.split_inclusive('\n').next() {
-        let trimmed = line.trim();
-        let opens = kind == Kind::C && trimmed.starts_with("/*");
-        if !(in_block || trimmed.is_empty() || is_notice(trimmed)) {
-            break;
-        }
-        in_block = (in_block || opens) && !trimmed.contains("*/");
-        skipped += 1;
-        rest = &rest[line.len()..];
-    }
-    (skipped, rest)
+    shelves
 }
 
 /// Draws crates for testing until each kind has its share there, the kind in fewest crates first.
-fn choose_test_crates(shelves: &HashMap<Kind, Shelf>, size: &CorpusSize) -> BTreeSet<String> {
-    let mut kinds: Vec<Kind> = shelves.keys().copied().collect();
-    kinds.sort_by_key(|kind| (shelves[kind].len(), *kind));
-    let mut decided: BTreeMap<&str, bool> = BTreeMap::new();
-    for kind in kinds {
-        let shelf = &shelves[&kind];
+fn choose_test_crates(shelves: &Shelves, size: &CorpusSize) -> BTreeSet<String> {
+    let mut by_rarity: Vec<&Shelf> = shelves.values().collect();
+    by_rarity.sort_by_key(|shelf| shelf.len());
+    let mut tests: BTreeMap<&String, bool> = BTreeMap::new();
+    for shelf in by_rarity {
         let num_texts: usize = shelf.values().map(Vec::len).sum();
-        // Repetitions fall away later, hence more than the plan.
-        let wanted = (3 * size.test_per_kind).min(num_texts / 4);
-        let count = |decided: &BTreeMap<&str, bool>| -> usize {
-            shelf
-                .iter()
-                .filter(|(name, _)| decided.get(name.as_str()) == Some(&true))
-                .map(|(_, documents)| documents.len())
-                .sum()
-        };
-        let mut open: Vec<&String> = shelf
-            .keys()
-            .filter(|name| !decided.contains_key(name.as_str()))
-            .collect();
-        open.sort_by_cached_key(|name| draw(name));
+        let wanted = size.test_per_kind.min(num_texts / 5);
+        let is_open = |name: &String, tests: &BTreeMap<&String, bool>| !tests.contains_key(name);
         // The crate with most texts trains, or there would be nothing to train on where two crates are all.
         let largest = shelf
             .iter()
-            .max_by_key(|(name, texts)| (texts.len(), *name))
-            .map(|(name, _)| name);
+            .max_by_key(|(name, texts)| (texts.len(), *name));
+        if let Some((name, _)) = largest
+            && is_open(name, &tests)
+        {
+            tests.insert(name, false);
+        }
+        let mut open: Vec<&String> = shelf.keys().filter(|name| is_open(name, &tests)).collect();
+        open.sort_by_cached_key(|name| draw(name));
+        let mut num_tests: usize = shelf
+            .iter()
+            .filter(|(name, _)| tests.get(name) == Some(&true))
+            .map(|(_, documents)| documents.len())
+            .sum();
         for name in open {
-            let tests = Some(name) != largest && count(&decided) < wanted;
-            decided.insert(name, tests);
+            tests.insert(name, num_tests < wanted);
+            if num_tests < wanted {
+                num_tests += shelf[name].len();
+            }
         }
     }
-    decided
+    tests
         .into_iter()
         .filter(|(_, tests)| *tests)
-        .map(|(name, _)| name.to_owned())
+        .map(|(name, _)| name.clone())
         .collect()
 }
 
 /// One text of each crate in turn, until there are `count` or none is left.
-fn take(
-    shelf: &Shelf,
-    belongs: impl Fn(&String) -> bool,
-    count: usize,
-    seen: &mut Seen,
-) -> Vec<Document> {
-    let mut crates: Vec<(u64, Vec<&Document>)> = shelf
+fn take(shelf: &Shelf, belongs: impl Fn(&String) -> bool, count: usize) -> Vec<Document> {
+    let mut crates: Vec<&String> = shelf.keys().filter(|name| belongs(name)).collect();
+    crates.sort_by_cached_key(|name| draw(name));
+    let rounds = crates
         .iter()
-        .filter(|(name, _)| belongs(name))
-        .map(|(name, documents)| {
-            let mut drawn: Vec<_> = documents.iter().collect();
-            drawn.sort_by_cached_key(|document| draw(&document.source));
-            drawn.reverse();
-            (draw(name), drawn)
+        .map(|name| shelf[*name].len())
+        .max()
+        .unwrap_or(0);
+    (0..rounds)
+        .flat_map(|round| {
+            crates
+                .iter()
+                .filter_map(move |name| shelf[*name].get(round))
         })
-        .collect();
-    crates.sort_by_key(|(place, _)| *place);
-
-    let mut taken = Vec::new();
-    while taken.len() < count && crates.iter().any(|(_, left)| !left.is_empty()) {
-        for (_, left) in &mut crates {
-            if taken.len() == count {
-                break;
-            }
-            // Skip repetitions right away: the turn goes to a text that is taken.
-            while let Some(document) = left.pop() {
-                if seen.take(&document.text) {
-                    taken.push(document.clone());
-                    break;
-                }
-            }
-        }
-    }
-    taken
-}
-
-/// A number that is random to the eye and the same on every machine.
-fn draw(name: &str) -> u64 {
-    let digest = Sha256::new()
-        .chain_update(SEED)
-        .chain_update(name)
-        .finalize();
-    u64::from_be_bytes(digest[..8].try_into().expect("SHA-256 has 32 bytes"))
+        .take(count)
+        .cloned()
+        .collect()
 }
 
 #[cfg(test)]
@@ -400,9 +265,7 @@ mod tests {
             std::fs::create_dir_all(&folder).unwrap();
             for file in files {
                 let words: Vec<String> = (0..120)
-                    .map(|word_idx| {
-                        format!("w{:x}", draw(&format!("{name}{file}{file_idx}{word_idx}")))
-                    })
+                    .map(|word_idx| word(draw(&format!("{name}{file}{file_idx}{word_idx}"))))
                     .collect();
                 let text = words.join("\n");
                 files::write_atomically(&folder.join(file), text.as_bytes()).unwrap();
@@ -412,6 +275,16 @@ mod tests {
             name: name.to_owned(),
             dir,
         }
+    }
+
+    /// A word of ten letters.
+    fn word(mut number: u64) -> String {
+        std::iter::repeat_with(|| {
+            number /= 26;
+            char::from(b'a' + u8::try_from(number % 26).unwrap())
+        })
+        .take(10)
+        .collect()
     }
 
     fn small() -> CorpusSize {
@@ -511,51 +384,27 @@ mod tests {
     }
 
     #[test]
-    fn texts_stay_within_their_bounds_and_know_their_line() {
-        let size = CorpusSize::default();
-        let lines: Vec<String> = (0..2000).map(|idx| format!("line number {idx}")).collect();
-        let long = lines.join("\n");
-        let documents = pieces(&long, Kind::Prose, "x-1/README.md", &size);
-        assert_eq!(documents.len(), MAX_PIECES_PER_FILE);
-        for document in &documents {
-            assert!((size.min_bytes..=size.max_bytes).contains(&document.text.len()));
-            let line: usize = document.source.rsplit(':').next().unwrap().parse().unwrap();
-            assert!(
-                document
-                    .text
-                    .starts_with(&format!("line number {}\n", line - 1))
-            );
-        }
-        assert!(pieces(&"x".repeat(9000), Kind::Prose, "x", &size).is_empty());
-        assert!(pieces("", Kind::Prose, "x", &size).is_empty());
-    }
-
-    #[test]
-    fn notices_at_the_top_are_left_out() {
-        assert_eq!(
-            without_notice("/* Copyright\n   us */\n\nint x;\n", Kind::C),
-            (3, "int x;\n")
+    fn a_text_that_all_crates_share_is_taken_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = "the same words in each and every crate stand here ".repeat(20);
+        let sources: Vec<_> = (0..6)
+            .map(|idx| {
+                let source = crate_with(
+                    dir.path(),
+                    &format!("crate{idx}-1.0.0"),
+                    &["a.md", "lib.rs"],
+                    4,
+                );
+                files::write_atomically(&source.dir.join("NOTES.md"), shared.as_bytes()).unwrap();
+                source
+            })
+            .collect();
+        let corpus = gather(&sources, &small()).unwrap();
+        let all = corpus.train.iter().chain(&corpus.test);
+        assert!(
+            all.filter(|document| document.text.starts_with("the same words"))
+                .count()
+                <= 1
         );
-        assert_eq!(
-            without_notice("// Copyright\n//! Docs.\n", Kind::Rust),
-            (1, "//! Docs.\n")
-        );
-        assert_eq!(
-            without_notice("# Generated\n[package]\n", Kind::Toml),
-            (1, "[package]\n")
-        );
-        assert_eq!(without_notice("# Title\n", Kind::Prose), (0, "# Title\n"));
-        assert_eq!(without_notice("/* never closed\n", Kind::C), (1, ""));
-    }
-
-    #[test]
-    fn kinds_are_told_by_name() {
-        let kind = |name: &str| Kind::of(Path::new(name));
-        assert_eq!(kind("LICENSE-MIT"), Some(Kind::Licence));
-        assert_eq!(kind("LICENSE.md"), Some(Kind::Licence));
-        assert_eq!(kind("Cargo.toml"), None);
-        assert_eq!(kind("Cargo.toml.orig"), Some(Kind::Toml));
-        assert_eq!(kind("src/a.h"), Some(Kind::C));
-        assert_eq!(kind("a.png"), None);
     }
 }

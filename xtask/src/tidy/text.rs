@@ -8,7 +8,20 @@ use super::Finding;
 const MAX_LINES: usize = 400;
 
 /// Source files that may be longer, each with its reason.
-const MAY_BE_LONGER: &[(&str, &str)] = &[];
+const MAY_BE_LONGER: &[(&str, &str)] = &[
+    (
+        "chameleon-models/src/gguf.rs",
+        "one binary container, read front to back",
+    ),
+    (
+        "chameleon-models/src/gguf_translation.rs",
+        "one table of names per model family",
+    ),
+    (
+        "chameleon-models/src/tokenizer_gguf.rs",
+        "one tokenizer rebuilt from its parts",
+    ),
+];
 
 /// This folder quotes what it forbids.
 const QUOTES_THE_FORBIDDEN: &str = "xtask/src/tidy";
