@@ -3,6 +3,7 @@
 pub mod causal_lm;
 pub mod checkpoint;
 pub mod config_error;
+pub mod data;
 pub mod error;
 pub mod generate;
 pub mod gpt2;
@@ -24,6 +25,7 @@ mod tokenizer_gguf;
 pub use causal_lm::{CausalLm, ModelSizes, TokenIds};
 pub use checkpoint::{Architecture, Checkpoint, TensorInfo};
 pub use config_error::ConfigError;
+pub use data::{Corpus, Document, Example, Examples};
 pub use error::ModelError;
 pub use generate::{
     AdaptedHead, FinishReason, GenerateOptions, GenerateOutput, GenerateTimings, Generation,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::data::TokenisedText;
 use crate::error::ModelError;
 use crate::safetensors_folder::read_json;
 
@@ -123,6 +124,16 @@ impl Tokenizer {
     pub fn encode_with_special_tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = self.inner.encode_fast(text, true).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// [`encode`](Self::encode), and where in the text every token ends; for bits per byte.
+    pub fn encode_with_ends(&self, text: &str) -> Result<TokenisedText, ModelError> {
+        let encoding = self.inner.encode(text, false).map_err(failed)?;
+        let byte_ends = encoding.get_offsets().iter().map(|&(_, end)| end);
+        Ok(TokenisedText::new(
+            encoding.get_ids().to_vec(),
+            byte_ends.collect(),
+        ))
     }
 
     /// [`encode`](Self::encode) of many texts, on all cores.

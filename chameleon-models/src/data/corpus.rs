@@ -1,0 +1,380 @@
+//! Documents with their labels and where they came from.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::DataError;
+
+/// Where a document begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The file; shared, because all records of a file name it.
+    pub path: Arc<Path>,
+    /// The line of its first character, counted from 1.
+    pub line: usize,
+}
+
+impl Origin {
+    /// Line `line` of `path`.
+    pub fn new(path: impl Into<Arc<Path>>, line: usize) -> Self {
+        Self {
+            path: path.into(),
+            line,
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.path.display(), self.line)
+    }
+}
+
+/// One text that belongs together: it is never divided between train, valid and test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// The text, never without a visible character.
+    pub text: String,
+    /// Index into [`Corpus::label_names`].
+    pub label_idx: Option<usize>,
+    /// Where it begins.
+    pub origin: Origin,
+}
+
+/// What a reader passed over; counts, so that a report can say them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SkippedInput {
+    /// Documents without a visible character.
+    pub empty: usize,
+    /// Hidden files and folders.
+    pub hidden: usize,
+    /// Files with a zero byte near their start.
+    pub binary: usize,
+    /// Files larger than the bound for files in a folder.
+    pub too_large: usize,
+    /// Symbolic links.
+    pub links: usize,
+    /// Files of records inside a folder: a `.jsonl` is a data set of its own and is read when named itself.
+    pub record_files: usize,
+    /// Pipes, sockets and devices.
+    pub special: usize,
+    /// Files in a folder that are not UTF-8, with the position of the first invalid byte.
+    pub invalid_utf8: Vec<(PathBuf, u64)>,
+}
+
+impl SkippedInput {
+    /// Whether nothing was passed over.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for SkippedInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            (self.empty, "empty"),
+            (self.hidden, "hidden"),
+            (self.binary, "binary"),
+            (self.too_large, "too large"),
+            (self.links, "symbolic links"),
+            (self.record_files, "files of records"),
+            (self.special, "special files"),
+            (self.invalid_utf8.len(), "not UTF-8"),
+        ];
+        let parts = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect::<Vec<_>>();
+        if parts.is_empty() {
+            f.write_str("nothing skipped")
+        } else {
+            write!(f, "skipped: {}", parts.join(", "))
+        }
+    }
+}
+
+/// All documents of one path, at least one, in the order of the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Corpus {
+    documents: Vec<Document>,
+    label_names: Vec<String>,
+    skipped: SkippedInput,
+}
+
+impl Corpus {
+    /// The documents; at least one.
+    pub fn documents(&self) -> &[Document] {
+        &self.documents
+    }
+
+    /// The label names in the order of their first appearance, so that appended data keeps the old indices.
+    pub fn label_names(&self) -> &[String] {
+        &self.label_names
+    }
+
+    /// The name of a document's label.
+    ///
+    /// # Panics
+    /// If the document is of another corpus with more labels.
+    pub fn label_name(&self, document: &Document) -> Option<&str> {
+        document
+            .label_idx
+            .map(|label_idx| self.label_names[label_idx].as_str())
+    }
+
+    /// What the reader passed over.
+    pub fn skipped(&self) -> &SkippedInput {
+        &self.skipped
+    }
+
+    /// The indices of all documents, as [`cut`](super::cut) takes them.
+    pub fn all_documents(&self) -> Vec<usize> {
+        (0..self.documents.len()).collect()
+    }
+
+    /// Bytes of all texts together.
+    pub fn num_bytes(&self) -> usize {
+        self.documents
+            .iter()
+            .map(|document| document.text.len())
+            .sum()
+    }
+
+    /// All texts one after the other, joined by `separator`: what a perplexity over the whole corpus scores.
+    pub fn joined(&self, separator: &str) -> String {
+        let mut text = String::with_capacity(
+            self.num_bytes() + separator.len() * self.documents.len().saturating_sub(1),
+        );
+        for (document_idx, document) in self.documents.iter().enumerate() {
+            if document_idx > 0 {
+                text.push_str(separator);
+            }
+            text.push_str(&document.text);
+        }
+        text
+    }
+
+    /// Divides documents longer than `max_bytes` into pieces that are documents of their own.
+    ///
+    /// One long file is one document and so could not be split into train and valid. A cut falls after an empty
+    /// line if the second half of the piece has one, else after a line, else after a character; the pieces of a
+    /// document joined are its text, less pieces without a visible character. Those are counted as empty.
+    #[must_use]
+    pub fn divided(self, max_bytes: usize) -> Self {
+        let mut documents = Vec::with_capacity(self.documents.len());
+        let mut skipped = self.skipped;
+        for document in self.documents {
+            if document.text.len() <= max_bytes {
+                documents.push(document);
+                continue;
+            }
+            let mut rest = document.text.as_str();
+            let mut line = document.origin.line;
+            while !rest.is_empty() {
+                let (piece, tail) = rest.split_at(cut_position(rest, max_bytes));
+                if is_blank(piece) {
+                    skipped.empty += 1;
+                } else {
+                    documents.push(Document {
+                        text: piece.to_owned(),
+                        label_idx: document.label_idx,
+                        origin: Origin {
+                            path: Arc::clone(&document.origin.path),
+                            line,
+                        },
+                    });
+                }
+                line += count_lines(piece.as_bytes());
+                rest = tail;
+            }
+        }
+        Self {
+            documents,
+            label_names: self.label_names,
+            skipped,
+        }
+    }
+}
+
+/// Collects documents: the one way to a [`Corpus`], for our readers and for programs that have texts already.
+#[derive(Debug, Default)]
+pub struct CorpusBuilder {
+    documents: Vec<Document>,
+    label_names: Vec<String>,
+    label_indices: HashMap<String, usize>,
+    skipped: SkippedInput,
+    num_bytes: u64,
+}
+
+impl CorpusBuilder {
+    /// A corpus without documents.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a document, or counts it as empty when it has no visible character.
+    pub fn push(&mut self, text: String, label: Option<&str>, origin: Origin) {
+        if is_blank(&text) {
+            self.skipped.empty += 1;
+            return;
+        }
+        self.num_bytes += text.len() as u64;
+        let label_idx = label.map(|name| self.label_idx(name));
+        self.documents.push(Document {
+            text,
+            label_idx,
+            origin,
+        });
+    }
+
+    /// The counts of what is passed over.
+    pub fn skipped_mut(&mut self) -> &mut SkippedInput {
+        &mut self.skipped
+    }
+
+    /// Bytes of the texts so far.
+    pub fn num_bytes(&self) -> u64 {
+        self.num_bytes
+    }
+
+    /// The corpus.
+    ///
+    /// # Errors
+    /// [`DataError::EmptyCorpus`], naming `path`, if no document was added.
+    pub fn build(self, path: &Path) -> Result<Corpus, DataError> {
+        if self.documents.is_empty() {
+            return Err(DataError::EmptyCorpus {
+                path: path.to_owned(),
+                skipped: self.skipped,
+            });
+        }
+        Ok(Corpus {
+            documents: self.documents,
+            label_names: self.label_names,
+            skipped: self.skipped,
+        })
+    }
+
+    fn label_idx(&mut self, name: &str) -> usize {
+        if let Some(&label_idx) = self.label_indices.get(name) {
+            return label_idx;
+        }
+        let label_idx = self.label_names.len();
+        self.label_names.push(name.to_owned());
+        self.label_indices.insert(name.to_owned(), label_idx);
+        label_idx
+    }
+}
+
+fn is_blank(text: &str) -> bool {
+    text.chars().all(char::is_whitespace)
+}
+
+/// Number of line ends.
+pub(super) fn count_lines(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .fold(0, |count, &byte| count + usize::from(byte == b'\n'))
+}
+
+/// Where the first piece of `text` ends; at least one character, at most `max_bytes` unless one character is longer.
+fn cut_position(text: &str, max_bytes: usize) -> usize {
+    if text.len() <= max_bytes {
+        return text.len();
+    }
+    let window = &text[..text.floor_char_boundary(max_bytes)];
+    let half = window.len() / 2;
+    let paragraph = window.rfind("\n\n").map(|start| start + 2);
+    let line = window.rfind('\n').map(|start| start + 1);
+    paragraph
+        .filter(|&end| end > half)
+        .or(line.filter(|&end| end > half))
+        .or(Some(window.len()).filter(|&end| end > 0))
+        .unwrap_or_else(|| text.chars().next().map_or(0, char::len_utf8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn corpus_of(texts: &[&str]) -> Corpus {
+        let mut builder = CorpusBuilder::new();
+        for (line, text) in texts.iter().enumerate() {
+            builder.push(
+                (*text).to_owned(),
+                None,
+                Origin::new(Path::new("memory"), line + 1),
+            );
+        }
+        builder.build(Path::new("memory")).unwrap()
+    }
+
+    #[test]
+    fn labels_are_numbered_in_the_order_of_their_first_appearance() {
+        let mut builder = CorpusBuilder::new();
+        for name in ["wiki", "code", "wiki", "chat"] {
+            builder.push(
+                "x".to_owned(),
+                Some(name),
+                Origin::new(Path::new("memory"), 1),
+            );
+        }
+        let corpus = builder.build(Path::new("memory")).unwrap();
+        assert_eq!(corpus.label_names(), ["wiki", "code", "chat"]);
+        let names = corpus
+            .documents()
+            .iter()
+            .map(|document| corpus.label_name(document).unwrap())
+            .collect::<Vec<_>>();
+        assert_eq!(names, ["wiki", "code", "wiki", "chat"]);
+    }
+
+    #[test]
+    fn an_empty_corpus_says_what_was_skipped() {
+        let mut builder = CorpusBuilder::new();
+        builder.push(
+            " \n\t".to_owned(),
+            None,
+            Origin::new(Path::new("memory"), 1),
+        );
+        builder.skipped_mut().binary = 2;
+        let message = builder.build(Path::new("notes")).unwrap_err().to_string();
+        assert_eq!(message, "notes holds no text (skipped: 1 empty, 2 binary)");
+    }
+
+    #[test]
+    fn a_long_document_is_divided_after_an_empty_line_and_keeps_its_lines() {
+        let corpus = corpus_of(&["one\ntwo\n\nthree\nfour\n"]).divided(12);
+        let pieces = corpus
+            .documents()
+            .iter()
+            .map(|document| (document.text.as_str(), document.origin.line))
+            .collect::<Vec<_>>();
+        assert_eq!(pieces, [("one\ntwo\n\n", 1), ("three\nfour\n", 4)]);
+    }
+
+    #[test]
+    fn joined_puts_the_separator_between_documents_only() {
+        assert_eq!(corpus_of(&["a", "b", "c"]).joined("--"), "a--b--c");
+    }
+
+    proptest! {
+        #[test]
+        fn dividing_keeps_every_visible_character(
+            text in "[a-zäß漢🦎 \n]{1,200}",
+            max_bytes in 0_usize..40,
+        ) {
+            prop_assume!(!is_blank(&text));
+            let visible = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+            let divided = corpus_of(&[text.as_str()]).divided(max_bytes);
+            prop_assert_eq!(visible(&divided.joined("")), visible(&text));
+            for document in divided.documents() {
+                prop_assert!(document.text.len() <= max_bytes.max(4));
+            }
+        }
+    }
+}
