@@ -7,6 +7,7 @@ pub mod data;
 pub mod error;
 pub mod generate;
 pub mod gpt2;
+pub mod hidden_cache;
 pub mod key_map;
 pub mod kv_cache;
 pub mod language_model;
@@ -32,6 +33,7 @@ pub use generate::{
     HeadRows, NewToken, generate,
 };
 pub use gpt2::{Gpt2, Gpt2Config};
+pub use hidden_cache::{CacheSpec, CacheWriter, HiddenCache, OpenedCache};
 pub use key_map::ImportReport;
 pub use kv_cache::KvCache;
 pub use language_model::LanguageModel;
