@@ -12,67 +12,68 @@ fn main() {
     divan::main();
 }
 
-const SIZES: [Size; 2] = [
-    Size {
+const WORKLOADS: [Workload; 2] = [
+    Workload {
         num_points: 1_000,
         hidden_size: 64,
         num_clusters: 16,
     },
-    Size {
+    Workload {
         num_points: 4_000,
         hidden_size: 256,
         num_clusters: 64,
     },
 ];
 
-#[divan::bench(args = SIZES)]
-fn seeding_plus_plus(bencher: Bencher, size: Size) {
-    seeding(bencher, size, Seeding::PlusPlus);
+#[divan::bench(args = WORKLOADS)]
+fn seeding_plus_plus(bencher: Bencher, workload: Workload) {
+    seeding(bencher, workload, Seeding::PlusPlus);
 }
 
-#[divan::bench(args = SIZES)]
-fn seeding_greedy_plus_plus(bencher: Bencher, size: Size) {
-    seeding(bencher, size, Seeding::GreedyPlusPlus);
+#[divan::bench(args = WORKLOADS)]
+fn seeding_greedy_plus_plus(bencher: Bencher, workload: Workload) {
+    seeding(bencher, workload, Seeding::GreedyPlusPlus);
 }
 
-fn seeding(bencher: Bencher, size: Size, seeding: Seeding) {
-    let points = size.points();
+fn seeding(bencher: Bencher, workload: Workload, seeding: Seeding) {
+    let points = workload.points();
     bencher.bench_local(|| {
         seed_centroids(
             &points,
-            size.num_clusters,
+            workload.num_clusters,
             seeding,
             &mut RunSeed(1).stream("start"),
         )
     });
 }
 
-#[divan::bench(args = SIZES)]
-fn ten_lloyd_steps(bencher: Bencher, size: Size) {
-    let points = size.points();
-    let start = points.clone().slice([0..size.num_clusters]);
-    let config = KMeansConfig::new(size.num_clusters)
+#[divan::bench(args = WORKLOADS)]
+fn ten_lloyd_steps(bencher: Bencher, workload: Workload) {
+    let points = workload.points();
+    let start = points.clone().narrow(0, 0, workload.num_clusters);
+    let config = KMeansConfig::new(workload.num_clusters)
         .with_max_iterations(10)
         .with_tolerance(0.0);
     bencher.bench_local(|| config.fit_from(&points, &start));
 }
 
-#[divan::bench(args = SIZES)]
-fn nearest_of_32_unseen(bencher: Bencher, size: Size) {
-    let points = size.points();
-    let index = CentroidIndex::new(&points.clone().slice([0..size.num_clusters])).unwrap();
-    let unseen = points.slice([0..32]);
+#[divan::bench(args = WORKLOADS)]
+fn nearest_of_32_unseen(bencher: Bencher, workload: Workload) {
+    let points = workload.points();
+    let centroids = points.clone().narrow(0, 0, workload.num_clusters);
+    let index = CentroidIndex::new(&centroids).expect("random centroids are finite");
+    let unseen = points.narrow(0, 0, 32);
     bencher.bench_local(|| index.nearest(&unseen));
 }
 
 #[derive(Clone, Copy)]
-struct Size {
+struct Workload {
     num_points: usize,
     hidden_size: usize,
     num_clusters: usize,
 }
 
-impl Size {
+impl Workload {
     fn points(self) -> Tensor<2> {
         let mut rng = RunSeed(1).stream("points");
         let num_values = self.num_points * self.hidden_size;
@@ -86,7 +87,7 @@ impl Size {
     }
 }
 
-impl fmt::Display for Size {
+impl fmt::Display for Workload {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             num_points,

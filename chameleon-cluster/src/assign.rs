@@ -147,7 +147,7 @@ impl CentroidScorer {
             .step_by(chunk_rows)
             .map(|start| {
                 let end = num_points.min(start + chunk_rows);
-                let chunk = points.clone().slice([start..end]);
+                let chunk = points.clone().narrow(0, start, end - start);
                 let scores = chunk.matmul(self.doubled.clone()) + self.square_norms.clone(); // [chunk, clusters]
                 scores.argmin(1).squeeze_dim(1) // [chunk]
             })

@@ -1,10 +1,7 @@
 //! K-means: points in, centroids and assignments out. Owns the configuration, the restarts and the
 //! result; the steps are in `lloyd.rs`, the start in `init.rs`, new points in `assign.rs`.
 
-use burn::{
-    config::Config,
-    tensor::{Device, Tensor},
-};
+use burn::{config::Config, tensor::Tensor};
 use chameleon_core::RunSeed;
 use serde::{Deserialize, Serialize};
 
@@ -101,19 +98,19 @@ impl KMeansConfig {
         self.check()?;
         let points = PointSet::new(points)?;
         init::check_num_clusters(self.num_clusters, points.num_points())?;
-        let mut best: Option<KMeans> = None;
-        for restart_idx in 0..self.num_restarts {
+        let run = |restart_idx: usize| {
             let mut rng = seed.stream(&format!("kmeans/{restart_idx}"));
             let rows = init::seed_rows(&points, self.num_clusters, self.seeding, &mut rng);
-            let found = self.run(&points, points.gather(&rows))?;
-            if best
-                .as_ref()
-                .is_none_or(|best| found.inertia < best.inertia)
-            {
-                best = Some(found);
+            self.run(&points, points.gather(&rows))
+        };
+        let mut best = run(0)?;
+        for restart_idx in 1..self.num_restarts {
+            let found = run(restart_idx)?;
+            if found.inertia < best.inertia {
+                best = found;
             }
         }
-        Ok(best.expect("a checked configuration has at least one restart"))
+        Ok(best)
     }
 
     /// Groups points, starting from given centroids; seeding and restarts do not apply.
@@ -180,9 +177,12 @@ impl KMeansConfig {
             .iter()
             .sum();
         let frame = points.frame();
-        let device: Device = points.device();
         Ok(KMeans {
-            centroids: points::upload(frame.leave(&centroids), points.hidden_size(), &device),
+            centroids: points::upload(
+                frame.leave(&centroids),
+                points.hidden_size(),
+                &points.device(),
+            ),
             assignments,
             inertia: frame.square_distance(inertia),
             num_iterations,

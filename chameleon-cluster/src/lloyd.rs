@@ -124,9 +124,9 @@ fn means(points: &PointSet, centroids: &[f32], assignments: &[usize]) -> Vec<f32
         .filter(|(_, members)| !members.is_empty())
         .for_each(|(centroid, members)| {
             let mut sum = vec![0.0; hidden_size];
-            members
-                .iter()
-                .for_each(|&row_idx| points::add_row(&mut sum, points.row(row_idx)));
+            for &row_idx in members {
+                points::add_row(&mut sum, points.row(row_idx));
+            }
             for (value, sum) in centroid.iter_mut().zip(sum) {
                 *value = points::narrow(sum / members.len() as f64);
             }
@@ -136,9 +136,9 @@ fn means(points: &PointSet, centroids: &[f32], assignments: &[usize]) -> Vec<f32
 
 fn cluster_sizes(assignments: &[usize], num_clusters: usize) -> Vec<usize> {
     let mut sizes = vec![0; num_clusters];
-    assignments
-        .iter()
-        .for_each(|&cluster_idx| sizes[cluster_idx] += 1);
+    for &cluster_idx in assignments {
+        sizes[cluster_idx] += 1;
+    }
     sizes
 }
 

@@ -42,7 +42,9 @@ impl Frame {
                 .zip(partial)
                 .for_each(|(to, from)| *to += from);
         }
-        shift.iter_mut().for_each(|value| *value /= num_rows as f64);
+        for value in &mut shift {
+            *value /= num_rows as f64;
+        }
 
         let largest = rows
             .par_chunks(hidden_size)

@@ -40,9 +40,9 @@ pub fn cluster_sizes(
 ) -> Result<SizeSummary, ClusterError> {
     check_range(assignments, num_clusters)?;
     let mut sizes = vec![0; num_clusters];
-    assignments
-        .iter()
-        .for_each(|&cluster_idx| sizes[cluster_idx] += 1);
+    for &cluster_idx in assignments {
+        sizes[cluster_idx] += 1;
+    }
     let (smallest, largest) = (sizes.iter().copied().min(), sizes.iter().copied().max());
     let balance = if num_clusters > 1 && !assignments.is_empty() {
         entropy(sizes.iter().copied()) / (num_clusters as f64).ln()

@@ -1,5 +1,10 @@
 //! The crate from outside: agreement with scikit-learn and linfa, laws, and hostile input.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot read its input fails"
+)]
+
 mod agreement;
 mod determinism;
 mod hostile;
