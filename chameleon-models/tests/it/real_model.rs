@@ -1,0 +1,71 @@
+//! SmolLM2 against Hugging Face, when the two files are there.
+//!
+//! `CHAMELEON_TEST_GGUF` names the model, `CHAMELEON_TEST_GREEDY` a JSON file with `prompts` and
+//! `continuations` as token ids, decoded greedily by transformers from the same dequantised weights.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use burn::tensor::{Bytes, DType, Device};
+use chameleon_core::RunSeed;
+use chameleon_models::{
+    CausalLm, Checkpoint, GenerateOptions, Llama, LlamaConfig, Sampling, generate,
+};
+use serde_json::Value;
+
+fn load(path: &Path) -> Llama {
+    let checkpoint = Checkpoint::open(path).unwrap();
+    let config: LlamaConfig = serde_json::from_value(checkpoint.config().clone()).unwrap();
+    let mut model = config.init(&Device::flex()).unwrap();
+    let tensors = checkpoint
+        .tensors()
+        .map(|(name, info)| {
+            burn_pack::Tensor::new(
+                name.to_owned(),
+                DType::F32,
+                info.shape.clone(),
+                None,
+                Bytes::from_elems(checkpoint.read_f32(name).unwrap()),
+            )
+        })
+        .collect();
+    let report = model.import(tensors);
+    assert!(report.is_complete(), "{report:?}");
+    assert!(report.unused.is_empty(), "{report:?}");
+    model
+}
+
+#[test]
+fn greedy_texts_of_a_real_model_are_those_of_transformers() {
+    let (Some(model), Some(greedy)) = (
+        std::env::var_os("CHAMELEON_TEST_GGUF"),
+        std::env::var_os("CHAMELEON_TEST_GREEDY"),
+    ) else {
+        return;
+    };
+    let json = std::fs::read_to_string(greedy).unwrap();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let lists = |key: &str| -> Vec<Vec<u32>> { serde_json::from_value(json[key].clone()).unwrap() };
+    let (prompts, expected) = (lists("prompts"), lists("continuations"));
+
+    let model = load(Path::new(&model));
+    let weight = model.head_weight();
+    let options = GenerateOptions {
+        max_new_tokens: expected[0].len(),
+        sampling: Sampling::Greedy,
+        stop_token_ids: vec![],
+        seed: RunSeed(0),
+    };
+    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let output = generate(
+        &model,
+        &prompts,
+        &options,
+        |rows| rows.hidden.matmul(weight.clone()),
+        |_| ControlFlow::Continue(()),
+    )
+    .unwrap();
+    for (generation, expected) in output.generations.iter().zip(&expected) {
+        assert_eq!(&generation.token_ids, expected);
+    }
+}
