@@ -377,5 +377,48 @@ pub enum ModelError {
         token_id: u32,
         /// Rows of the model's embedding.
         vocab_size: usize,
+    // Chat.
+    /// A chat template cannot be parsed, or refuses the conversation.
+    #[error("the chat template failed")]
+    ChatTemplate {
+        /// Where, and why.
+        #[source]
+        source: minijinja::Error,
+    },
+
+    // The hub.
+    /// The cache lacks the model, or a part of it, and the hub may not be asked.
+    #[error(
+        "`{model}` is not, or not completely, in the cache {}; fetch it once without HF_HUB_OFFLINE, or name a folder or a .gguf file",
+        cache_folder.display()
+    )]
+    HubNotCached {
+        /// The model.
+        model: crate::source::HubModel,
+        /// Where it was looked for.
+        cache_folder: PathBuf,
+    },
+    /// The hub refused or did not answer, and the cache lacks the model.
+    #[error(
+        "cannot fetch `{model}` from {endpoint}; check the name and the network, set HF_TOKEN if the model asks for a login, or name a folder or a .gguf file"
+    )]
+    HubRequest {
+        /// The model.
+        model: crate::source::HubModel,
+        /// The hub's address.
+        endpoint: String,
+        /// Why not.
+        #[source]
+        source: Box<hf_hub::api::sync::ApiError>,
+    },
+    /// The model on the hub has no safetensors.
+    #[error(
+        "`{model}` has no safetensors; its GGUF files, to be named after a colon, are {gguf_files:?}"
+    )]
+    HubNoWeights {
+        /// The model.
+        model: crate::source::HubModel,
+        /// What it has instead.
+        gguf_files: Vec<String>,
     },
 }

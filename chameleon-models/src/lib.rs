@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+pub mod atomic_file;
 pub mod causal_lm;
+pub mod chat;
 pub mod checkpoint;
 pub mod config_error;
 pub mod data;
@@ -8,11 +10,13 @@ pub mod error;
 pub mod generate;
 pub mod gpt2;
 pub mod hidden_cache;
+pub mod hub;
 pub mod key_map;
 pub mod kv_cache;
 pub mod language_model;
 pub mod llama;
 pub mod sampling;
+pub mod source;
 pub mod tokenizer;
 
 mod attention;
@@ -24,6 +28,7 @@ mod tensor_dtype;
 mod tokenizer_gguf;
 
 pub use causal_lm::{CausalLm, ModelSizes, TokenIds};
+pub use chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate};
 pub use checkpoint::{Architecture, Checkpoint, TensorInfo};
 pub use config_error::ConfigError;
 pub use data::{Corpus, Document, Example, Examples};
@@ -34,10 +39,12 @@ pub use generate::{
 };
 pub use gpt2::{Gpt2, Gpt2Config};
 pub use hidden_cache::{CacheSpec, CacheWriter, HiddenCache, OpenedCache};
+pub use hub::{HubAccess, HubOptions, HubProgress};
 pub use key_map::ImportReport;
 pub use kv_cache::KvCache;
 pub use language_model::LanguageModel;
 pub use llama::{Llama, LlamaConfig};
 pub use sampling::{RandomSampling, Sampler, Sampling};
+pub use source::{HubModel, ModelSource};
 pub use tensor_dtype::TensorDtype;
 pub use tokenizer::{SpecialTokenIds, TextStream, Tokenizer};

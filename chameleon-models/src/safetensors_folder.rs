@@ -14,8 +14,8 @@ use crate::file_bytes::FileBytes;
 use crate::tensor_dtype::TensorDtype;
 
 const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// A model folder whose configuration and tensor headers have been read and checked.
 #[derive(Debug)]
