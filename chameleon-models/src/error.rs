@@ -68,6 +68,15 @@ pub enum ModelError {
         /// The family found.
         found: String,
     },
+    /// The configuration describes a model that cannot be built.
+    #[error("{} describes a model that cannot be built", path.display())]
+    Config {
+        /// The file that holds the configuration.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: crate::config_error::ConfigError,
+    },
     /// The configuration lacks a value or holds one of the wrong type.
     #[error("{}: `{key}` should be {expected}, found {found}", path.display())]
     ConfigValue {
@@ -377,6 +386,8 @@ pub enum ModelError {
         token_id: u32,
         /// Rows of the model's embedding.
         vocab_size: usize,
+    },
+
     // Chat.
     /// A chat template cannot be parsed, or refuses the conversation.
     #[error("the chat template failed")]

@@ -1,7 +1,13 @@
 //! What the crate promises, tested from outside.
 
+mod chat; // chat templates against transformers
+mod checkpoint; // files against what gguf and transformers read from them
 mod fixture; // weights and expectations exported from Hugging Face transformers
 mod generate; // cached decoding, batches of prompts, texts
+mod gguf_builder; // GGUF files written byte by byte
 mod gpt2; // the GPT-2 family against transformers
+mod hostile; // broken and lying files
 mod llama; // the Llama family against transformers
 mod real_model; // the same texts as transformers, when a model is there
+mod load; // from a path to a model that runs
+mod tokenizers; // tokenizers rebuilt from GGUF files against transformers
