@@ -1,0 +1,59 @@
+//! Which model an adapter belongs to.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::causal_lm::{CausalLm, ModelSizes};
+use crate::language_model::LanguageModel;
+
+/// A model as an adapter remembers it: two models with equal identities give equal prompt embeddings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelIdentity {
+    /// The family, `llama` or `gpt2`.
+    pub architecture: String,
+    /// The sizes.
+    pub sizes: ModelSizes,
+    /// SHA-256 of the embedding's values as little-endian f32, the first 16 hexadecimal digits.
+    pub fingerprint: String,
+}
+
+impl ModelIdentity {
+    /// Reads the identity off a loaded model.
+    pub fn of(model: &LanguageModel) -> Self {
+        let embedding = match model {
+            LanguageModel::Gpt2(model) => model.wte.weight.val(),
+            LanguageModel::Llama(model) => model.embed_tokens.weight.val(),
+        };
+        let digest = Sha256::digest(embedding.into_data().convert::<f32>().as_bytes());
+        let fingerprint = digest[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let architecture = match model {
+            LanguageModel::Gpt2(_) => "gpt2",
+            LanguageModel::Llama(_) => "llama",
+        };
+        Self {
+            architecture: architecture.to_owned(),
+            sizes: *model.sizes(),
+            fingerprint,
+        }
+    }
+}
+
+impl fmt::Display for ModelIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            architecture,
+            sizes,
+            fingerprint,
+        } = self;
+        write!(
+            f,
+            "{architecture} with {} layers of {} and {} tokens (fingerprint {fingerprint})",
+            sizes.num_layers, sizes.hidden_size, sizes.vocab_size
+        )
+    }
+}
