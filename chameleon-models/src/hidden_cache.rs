@@ -68,7 +68,7 @@ use thiserror::Error;
 
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use format::{CacheDefect, RowType};
-use format::{Layout, ReadLayoutError};
+use format::{FoundLayout, Layout, ReadLayoutError};
 pub use writer::CacheWriter;
 
 /// What a cache must hold to be of use.
@@ -205,7 +205,7 @@ impl HiddenCache {
             source,
         };
         let file = File::open(path).map_err(failed)?;
-        let layout = match Layout::read(&file).and_then(|found| found.finished()) {
+        let layout = match Layout::read(&file).and_then(FoundLayout::finished) {
             Ok(layout) => layout,
             Err(ReadLayoutError::Read(source)) => return Err(failed(source)),
             Err(ReadLayoutError::Defect(CacheDefect::NotACache)) => {

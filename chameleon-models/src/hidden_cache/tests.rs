@@ -377,12 +377,12 @@ fn every_changed_byte_of_header_and_table_is_noticed() {
     let spec = spec(&[1, 2], 2, RowType::F32);
     fill(writer_for(&path, &spec), &spec);
     let sound = fs::read(&path).unwrap();
-    for position in 0..128 + 3 * 8 {
+    for (position, &byte) in sound.iter().enumerate().take(128 + 3 * 8) {
         for flip in [0x01, 0x80, 0xFF] {
-            change(&path, position as u64, &[sound[position] ^ flip]);
+            change(&path, position as u64, &[byte ^ flip]);
             let opened = HiddenCache::open(&path);
             assert!(opened.is_err(), "byte {position} ^ {flip}");
-            change(&path, position as u64, &[sound[position]]);
+            change(&path, position as u64, &[byte]);
         }
     }
     assert!(HiddenCache::open(&path).is_ok());

@@ -178,6 +178,9 @@ impl CacheWriter {
     /// # Errors
     /// If the rows are others than announced or not finite, or the disk is full. The example is not counted then, and
     /// may be appended again.
+    ///
+    /// # Panics
+    /// If the device fails while the rows are copied from it.
     pub fn append(&mut self, rows: Tensor<2>) -> Result<(), HiddenCacheError> {
         let [_, hidden_size] = rows.dims();
         let values = rows.into_data_as::<f32>();
