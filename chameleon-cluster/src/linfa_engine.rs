@@ -5,6 +5,9 @@
 //! its cluster (against empty clusters), so that its steps are shorter than Lloyd's. The extra
 //! member is taken out again here, which gives Lloyd's own sequence, step by step. Empty
 //! clusters stay where they are: linfa has no rule for refilling them.
+//!
+//! linfa shows sizes and means but not the assignments of a step, so those of the final centroids
+//! are looked up by our products.
 
 use linfa::{DatasetBase, traits::Fit as _};
 use linfa_clustering::{KMeans as LinfaKMeans, KMeansInit};
