@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+pub mod adaptation;
+pub mod adapter;
 pub mod atomic_file;
 pub mod causal_lm;
 pub mod chat;
@@ -7,8 +9,10 @@ pub mod checkpoint;
 pub mod config_error;
 pub mod data;
 pub mod error;
+pub mod eval;
 pub mod generate;
 pub mod gpt2;
+pub mod grouped_examples;
 pub mod hidden_cache;
 pub mod hub;
 pub mod identity;
@@ -17,29 +21,36 @@ pub mod kv_cache;
 pub mod language_model;
 pub mod llama;
 pub mod load;
+pub mod prompts;
 pub mod sampling;
 pub mod source;
 pub mod tokenizer;
+pub mod train;
 
 mod attention;
 mod file_bytes;
 mod gguf;
 mod gguf_translation;
+mod gradients;
 mod safetensors_folder;
 mod tensor_dtype;
 mod tokenizer_gguf;
 
+pub use adaptation::{Adaptation, HeadAdapter, LayerLora, Trainee};
+pub use adapter::{Adapter, AdapterConfig, AdapterError, Recipe};
 pub use causal_lm::{CausalLm, ModelSizes, TokenIds};
 pub use chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate};
 pub use checkpoint::{Architecture, Checkpoint, TensorInfo};
 pub use config_error::ConfigError;
 pub use data::{Corpus, Document, Example, Examples};
 pub use error::ModelError;
+pub use eval::{ExampleScore, ScoreSummary, Scorer};
 pub use generate::{
     AdaptedHead, FinishReason, GenerateOptions, GenerateOutput, GenerateTimings, Generation,
     HeadRows, NewToken, generate,
 };
 pub use gpt2::{Gpt2, Gpt2Config};
+pub use grouped_examples::{GroupedExamples, Proceed};
 pub use hidden_cache::{CacheSpec, CacheWriter, HiddenCache, OpenedCache};
 pub use hub::{HubAccess, HubOptions, HubProgress};
 pub use identity::ModelIdentity;
@@ -48,7 +59,9 @@ pub use kv_cache::KvCache;
 pub use language_model::LanguageModel;
 pub use llama::{Llama, LlamaConfig};
 pub use load::{LoadedModel, load};
+pub use prompts::embed_prompts;
 pub use sampling::{RandomSampling, Sampler, Sampling};
 pub use source::{HubModel, ModelSource};
 pub use tensor_dtype::TensorDtype;
 pub use tokenizer::{SpecialTokenIds, TextStream, Tokenizer};
+pub use train::{Cursor, HiddenStates, StepReport, TrainOptions, TrainSetup, Trainer};

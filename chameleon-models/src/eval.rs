@@ -1,0 +1,225 @@
+//! Scores as values: what each example lost, and what follows from that.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Tensor, TensorData};
+use chameleon_core::{ChunkRows, HeadInput, LoraFactors, perplexity, score_rows};
+use chameleon_hypernet::{Condition, ControlPlan};
+use serde::{Deserialize, Serialize};
+
+use crate::adaptation::Trainee;
+use crate::causal_lm::CausalLm;
+use crate::data::{EvalWindow, Example};
+use crate::grouped_examples::{GroupedExamples, scored_hidden_states, scored_targets};
+use crate::hidden_cache::HiddenCacheError;
+use crate::train::{HiddenStates, batch_conditions, segments};
+
+/// What one example lost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ExampleScore {
+    /// Negative log-likelihood of its scored tokens, in nats.
+    pub nll: f64,
+    /// Its scored tokens.
+    pub num_tokens: usize,
+    /// The bytes those tokens stand for.
+    pub num_bytes: usize,
+    /// The cluster it was put in.
+    pub cluster_idx: usize,
+    /// Its label, if the data has labels.
+    pub label_idx: Option<usize>,
+}
+
+/// Scores of many examples taken together, weighted by token.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct ScoreSummary {
+    /// Negative log-likelihood, in nats.
+    pub nll: f64,
+    /// Scored tokens.
+    pub num_tokens: usize,
+    /// The bytes those tokens stand for.
+    pub num_bytes: usize,
+    /// Examples.
+    pub num_examples: usize,
+}
+
+impl ScoreSummary {
+    /// Nats per token.
+    pub fn mean_nll(&self) -> f64 {
+        self.nll / self.num_tokens as f64
+    }
+
+    /// `exp` of the nats per token.
+    pub fn perplexity(&self) -> f64 {
+        perplexity(self.mean_nll())
+    }
+
+    /// Bits per byte of text, which compares across tokenizers.
+    pub fn bits_per_byte(&self) -> f64 {
+        self.nll / std::f64::consts::LN_2 / self.num_bytes as f64
+    }
+}
+
+impl<'a> FromIterator<&'a ExampleScore> for ScoreSummary {
+    fn from_iter<I: IntoIterator<Item = &'a ExampleScore>>(scores: I) -> Self {
+        scores.into_iter().fold(Self::default(), |sum, score| Self {
+            nll: sum.nll + score.nll,
+            num_tokens: sum.num_tokens + score.num_tokens,
+            num_bytes: sum.num_bytes + score.num_bytes,
+            num_examples: sum.num_examples + 1,
+        })
+    }
+}
+
+/// One summary for each value of `key`, in the order of the keys.
+pub fn summaries_by<K: Ord>(
+    scores: &[ExampleScore],
+    key: impl Fn(&ExampleScore) -> K,
+) -> BTreeMap<K, ScoreSummary> {
+    let mut groups: BTreeMap<K, Vec<&ExampleScore>> = BTreeMap::new();
+    for score in scores {
+        groups.entry(key(score)).or_default().push(score);
+    }
+    groups
+        .into_iter()
+        .map(|(key, scores)| (key, scores.into_iter().collect()))
+        .collect()
+}
+
+/// What scores examples.
+#[derive(Debug, Clone)]
+pub struct Scorer<'a> {
+    /// The adapter, off the autodiff device; `None` scores the frozen model.
+    pub trainee: Option<&'a Trainee>,
+    /// The hidden states of the examples.
+    pub hidden_states: HiddenStates<'a>,
+    /// `[hidden, vocab]`, frozen.
+    pub head_weight: Tensor<2>,
+    /// `[clusters, hidden]`
+    pub centroids: Tensor<2>,
+    /// How a group becomes a condition.
+    pub condition: Condition,
+    /// Whose condition a group is given.
+    pub control: ControlPlan,
+}
+
+impl Scorer<'_> {
+    /// Scores every example of `data`, in its order. `observe` is told the number of finished batches.
+    ///
+    /// # Errors
+    ///
+    /// When cached hidden states cannot be read.
+    pub fn score(
+        &self,
+        data: &GroupedExamples,
+        mut observe: impl FnMut(usize),
+    ) -> Result<Vec<ExampleScore>, HiddenCacheError> {
+        let mut scores = vec![None; data.examples.len()];
+        for (batch_idx, batch) in data.plan.batches.iter().enumerate() {
+            let examples: Vec<&Example> =
+                batch.rows.iter().map(|&row| &data.examples[row]).collect();
+            let hidden = self.hidden_rows(&batch.rows, &examples)?;
+            let conditions = batch_conditions(
+                data,
+                batch,
+                &self.centroids,
+                self.condition,
+                &self.control,
+                batch_idx,
+            );
+            let factors = self
+                .trainee
+                .map(|trainee| trainee.head.factors(batch.cluster_idx, conditions));
+            let losses = self.row_losses(hidden, &examples, factors);
+            let mut rest = losses.as_slice();
+            for (&row, example) in batch.rows.iter().zip(&examples) {
+                let (own, others) = rest.split_at(example.sequence.scored().len());
+                rest = others;
+                scores[row] = Some(ExampleScore {
+                    nll: own.iter().map(|&loss| f64::from(loss)).sum(),
+                    num_tokens: own.len(),
+                    num_bytes: example.scored_bytes,
+                    cluster_idx: batch.cluster_idx,
+                    label_idx: example.label_idx,
+                });
+            }
+            observe(batch_idx + 1);
+        }
+        Ok(scores
+            .into_iter()
+            .map(|score| score.expect("a plan covers every example"))
+            .collect())
+    }
+
+    fn hidden_rows(
+        &self,
+        rows: &[usize],
+        examples: &[&Example],
+    ) -> Result<Tensor<2>, HiddenCacheError> {
+        match (
+            self.hidden_states,
+            self.trainee.and_then(|t| t.trunk.as_ref()),
+        ) {
+            (HiddenStates::Cached(cache), _) => cache.gather(rows, &self.head_weight.device()),
+            (HiddenStates::Trunk, Some(trunk)) => Ok(scored_hidden_states(trunk, examples)),
+            (HiddenStates::Trunk, None) => panic!("a head-only trainee has no trunk"),
+        }
+    }
+
+    fn row_losses(
+        &self,
+        hidden: Tensor<2>,
+        examples: &[&Example],
+        factors: Option<Vec<LoraFactors>>,
+    ) -> Vec<f32> {
+        let device = self.head_weight.device();
+        let score = |hidden, examples: &[&Example], factors| {
+            let input = HeadInput {
+                hidden,
+                weight: self.head_weight.clone(),
+                factors,
+            };
+            score_rows(
+                input,
+                scored_targets(examples, &device),
+                ChunkRows::default(),
+            )
+        };
+        let losses = match factors {
+            None => score(hidden, examples, None),
+            Some(factors) => Tensor::cat(
+                segments(examples, factors)
+                    .into_iter()
+                    .map(|segment| {
+                        score(
+                            hidden.clone().slice([segment.rows]),
+                            &examples[segment.examples],
+                            Some(segment.factors),
+                        )
+                    })
+                    .collect(),
+                0,
+            ),
+        };
+        losses.into_data().iter::<f32>().collect()
+    }
+}
+
+/// Negative log-likelihood in nats of one evaluation window's scored tokens, by the frozen model.
+pub fn window_nll(model: &impl CausalLm, window: &EvalWindow<'_>) -> f64 {
+    let device = model.head_weight().device();
+    let token_ids: Vec<i64> = window.token_ids.iter().map(|&id| i64::from(id)).collect();
+    let seq_len = token_ids.len();
+    let targets = seq_len - window.num_scored..seq_len;
+    let token_ids =
+        Tensor::<1, burn::tensor::Int>::from_data(TensorData::new(token_ids, [seq_len]), &device);
+    let hidden = model
+        .hidden_states(token_ids.clone().unsqueeze())
+        .squeeze_dim::<2>(0); // [seq, hidden]
+    let input = HeadInput {
+        hidden: hidden.slice([targets.start - 1..targets.end - 1]),
+        weight: model.head_weight(),
+        factors: None,
+    };
+    let losses = score_rows(input, token_ids.slice([targets]), ChunkRows::default());
+    losses.into_data().iter::<f32>().map(f64::from).sum()
+}

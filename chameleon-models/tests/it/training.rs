@@ -1,0 +1,426 @@
+//! Training, interrupting, saving and scoring an adapter of a tiny model.
+
+use std::path::Path;
+
+use burn::module::Module as _;
+use burn::tensor::{Device, Tensor};
+use chameleon_core::{BatchPlan, FactorShape, PlannedBatch, RunSeed, SplitSequence};
+use chameleon_hypernet::{
+    Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig,
+};
+use chameleon_models::adapter::{self, TrainingState};
+use chameleon_models::data::Example;
+use chameleon_models::grouped_examples::{cache_hidden_states, embed_examples};
+use chameleon_models::{
+    Adaptation, Adapter, AdapterConfig, AdapterError, CausalLm as _, GroupedExamples, HiddenCache,
+    HiddenStates, LanguageModel, LayerLora, LlamaConfig, ModelIdentity, Proceed, Recipe,
+    ScoreSummary, Scorer, StepReport, TrainOptions, TrainSetup, Trainee, Trainer,
+};
+use rand::RngExt as _;
+
+const NUM_EXAMPLES: usize = 12;
+const NUM_CLUSTERS: usize = 2;
+const SEED: RunSeed = RunSeed(5);
+
+struct Bench {
+    model: LanguageModel,
+    identity: ModelIdentity,
+    data: GroupedExamples,
+    centroids: Tensor<2>,
+    device: Device,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let device = Device::flex();
+        device.seed(1);
+        let model = LanguageModel::Llama(LlamaConfig::tiny().init(&device).unwrap()).no_grad();
+        let vocab = u32::try_from(model.sizes().vocab_size).unwrap();
+        let mut rng = SEED.stream("examples");
+        let examples: Vec<Example> = (0..NUM_EXAMPLES)
+            .map(|idx| {
+                // The two groups use different halves of the vocabulary.
+                let offset = (idx % NUM_CLUSTERS) as u32 * (vocab / 2);
+                let token_ids = (0..10 + idx as u32 % 3)
+                    .map(|_| offset + rng.random_range(0..6))
+                    .collect();
+                Example {
+                    sequence: SplitSequence::new(token_ids, 4).unwrap(),
+                    document_idx: idx,
+                    label_idx: Some(idx % NUM_CLUSTERS),
+                    scored_bytes: 20,
+                }
+            })
+            .collect();
+        let prompt_embeddings = embed_examples(&model, &examples);
+        let cluster_rows = |cluster_idx: usize| -> Vec<usize> {
+            (0..NUM_EXAMPLES)
+                .filter(|row| row % NUM_CLUSTERS == cluster_idx)
+                .collect()
+        };
+        let plan = BatchPlan {
+            batches: (0..NUM_CLUSTERS)
+                .flat_map(|cluster_idx| {
+                    cluster_rows(cluster_idx)
+                        .chunks(3)
+                        .map(|rows| PlannedBatch {
+                            cluster_idx,
+                            rows: rows.to_vec(),
+                        })
+                        .collect::<Vec<_>>()
+                })
+                .collect(),
+        };
+        let centroids = Tensor::cat(
+            (0..NUM_CLUSTERS)
+                .map(|cluster_idx| {
+                    prompt_embeddings
+                        .clone()
+                        .slice([cluster_idx..cluster_idx + 1])
+                })
+                .collect(),
+            0,
+        );
+        Self {
+            identity: ModelIdentity::of(&model),
+            data: GroupedExamples {
+                assignments: (0..NUM_EXAMPLES).map(|row| row % NUM_CLUSTERS).collect(),
+                examples,
+                prompt_embeddings,
+                plan,
+            },
+            model,
+            centroids,
+            device,
+        }
+    }
+
+    fn shape(&self) -> FactorShape {
+        FactorShape {
+            in_size: self.model.sizes().hidden_size,
+            out_size: self.model.sizes().vocab_size,
+            rank: 2,
+        }
+    }
+
+    fn core(&self) -> Adaptation {
+        let mut config = HyperLoraHeadConfig::preset(
+            GeneratorKind::Core,
+            self.model.sizes().hidden_size,
+            self.shape(),
+        );
+        if let chameleon_hypernet::FactorGeneratorConfig::Core(core) = &mut config.generator {
+            // Dropout draws from the process-wide generator, which tests running beside this one move.
+            core.dropout = 0.0;
+        }
+        Adaptation::Hyper { config }
+    }
+
+    fn lora(&self) -> Adaptation {
+        Adaptation::Lora {
+            config: LoraHeadConfig::new(self.shape()),
+        }
+    }
+
+    fn config(&self, head: Adaptation, layers: Option<LayerLora>) -> AdapterConfig {
+        AdapterConfig {
+            format_version: adapter::FORMAT_VERSION,
+            base: self.identity.clone(),
+            recipe: Recipe::Causal {
+                prefix: 4,
+                seq_len: 12,
+            },
+            head,
+            layers,
+            condition: Condition::Batch,
+            num_clusters: NUM_CLUSTERS,
+            training: TrainOptions {
+                num_epochs: 6,
+                learning_rate: 0.02,
+                warmup: 0.1,
+                weight_decay: 0.01,
+                max_grad_norm: 1.0,
+            },
+            seed: SEED,
+        }
+    }
+
+    fn setup<'a>(&'a self, config: &AdapterConfig, states: HiddenStates<'a>) -> TrainSetup<'a> {
+        TrainSetup {
+            data: &self.data,
+            hidden_states: states,
+            head_weight: self.model.head_weight(),
+            centroids: self.centroids.clone(),
+            condition: config.condition,
+            control: ConditionControl::None.plan(NUM_CLUSTERS, SEED).unwrap(),
+            options: config.training.clone(),
+            seed: config.seed,
+        }
+    }
+
+    fn cache(&self, folder: &Path) -> HiddenCache {
+        cache_hidden_states(
+            &self.model,
+            &self.identity.fingerprint,
+            &self.data.examples,
+            &folder.join("states"),
+            |_| Proceed::Continue,
+        )
+        .unwrap()
+        .unwrap()
+    }
+
+    fn scores(&self, trainee: Option<&Trainee>, states: HiddenStates<'_>) -> ScoreSummary {
+        let scorer = Scorer {
+            trainee,
+            hidden_states: states,
+            head_weight: self.model.head_weight(),
+            centroids: self.centroids.clone(),
+            condition: Condition::Batch,
+            control: ConditionControl::None.plan(NUM_CLUSTERS, SEED).unwrap(),
+        };
+        scorer.score(&self.data, |_| {}).unwrap().iter().collect()
+    }
+
+    fn untrained(&self, config: &AdapterConfig) -> Trainee {
+        let device = self.device.clone().autodiff();
+        adapter::empty_trainee(config, &self.model, &device).unwrap()
+    }
+}
+
+fn finish(trainer: &mut Trainer<'_>) -> Vec<u64> {
+    std::iter::from_fn(|| trainer.next_step().unwrap())
+        .map(|report: StepReport| report.loss.to_bits())
+        .collect()
+}
+
+/// Trains to the end at once, then once more with a save, a load and a new trainer in the middle.
+fn interruption_changes_nothing(
+    bench: &Bench,
+    config: &AdapterConfig,
+    states: HiddenStates<'_>,
+) -> Adapter {
+    let folder = tempfile::tempdir().unwrap();
+    let mut straight = Trainer::new(bench.setup(config, states), bench.untrained(config));
+    let expected = finish(&mut straight);
+    assert_eq!(expected.len(), straight.num_steps());
+
+    let mut first = Trainer::new(bench.setup(config, states), bench.untrained(config));
+    let mut losses: Vec<u64> = (0..9)
+        .map(|_| first.next_step().unwrap().unwrap().loss.to_bits())
+        .collect();
+    adapter::save_training_state(
+        folder.path(),
+        config,
+        first.trainee(),
+        &bench.centroids,
+        &first.optimizer_state().unwrap(),
+        &TrainingState {
+            cursor: first.cursor(),
+            data_fingerprint: "same".to_owned(),
+        },
+    )
+    .unwrap();
+    drop(first);
+    let device = bench.device.clone().autodiff();
+    let found = adapter::load_training_state(folder.path(), &bench.model, &bench.identity, &device)
+        .unwrap()
+        .unwrap();
+    let mut second = Trainer::resume(
+        bench.setup(config, states),
+        found.adapter.trainee,
+        found.optimizer_state,
+        found.state.cursor,
+    )
+    .unwrap();
+    losses.extend(finish(&mut second));
+    assert_eq!(losses, expected, "the resumed losses differ");
+
+    Adapter {
+        config: config.clone(),
+        trainee: second.trainee().valid(),
+        centroids: bench.centroids.clone(),
+    }
+}
+
+#[test]
+fn a_core_head_learns_and_resumes_bit_for_bit_and_reads_back() {
+    let bench = Bench::new();
+    let folder = tempfile::tempdir().unwrap();
+    let cache = bench.cache(folder.path());
+    let states = HiddenStates::Cached(&cache);
+    let config = bench.config(bench.core(), None);
+    let adapter = interruption_changes_nothing(&bench, &config, states);
+    let frozen = bench.scores(None, states);
+    let trained = bench.scores(Some(&adapter.trainee), states);
+    assert!(
+        trained.mean_nll() < frozen.mean_nll() - 0.1,
+        "{} is not well below {}",
+        trained.mean_nll(),
+        frozen.mean_nll()
+    );
+
+    let path = folder.path().join("adapter");
+    adapter.save(&path).unwrap();
+    let loaded = Adapter::load(&path, &bench.model, &bench.identity, &bench.device).unwrap();
+    assert_eq!(loaded.config, adapter.config);
+    assert_eq!(bench.scores(Some(&loaded.trainee), states), trained);
+}
+
+#[test]
+fn lora_inside_the_layers_learns_and_resumes_bit_for_bit() {
+    let bench = Bench::new();
+    let layers = LayerLora {
+        targets: vec!["q_proj".to_owned(), "down_proj".to_owned()],
+        rank: 2,
+        scale: 1.0,
+    };
+    let config = bench.config(bench.lora(), Some(layers));
+    let adapter = interruption_changes_nothing(&bench, &config, HiddenStates::Trunk);
+    let untrained = bench.untrained(&config).valid();
+    let before = bench.scores(Some(&untrained), HiddenStates::Trunk);
+    let after = bench.scores(Some(&adapter.trainee), HiddenStates::Trunk);
+    assert!(after.mean_nll() < before.mean_nll() - 0.1);
+    let folder = tempfile::tempdir().unwrap();
+    adapter.save(folder.path()).unwrap();
+    let loaded =
+        Adapter::load(folder.path(), &bench.model, &bench.identity, &bench.device).unwrap();
+    assert_eq!(
+        bench.scores(Some(&loaded.trainee), HiddenStates::Trunk),
+        after
+    );
+}
+
+#[test]
+fn cached_states_score_like_the_trunk() {
+    let bench = Bench::new();
+    let folder = tempfile::tempdir().unwrap();
+    let cache = bench.cache(folder.path());
+    let layers = LayerLora {
+        targets: vec!["q_proj".to_owned()],
+        rank: 1,
+        scale: 1.0,
+    };
+    let config = bench.config(bench.lora(), Some(layers));
+    let untrained = bench.untrained(&config).valid();
+    let trunk = bench.scores(Some(&untrained), HiddenStates::Trunk);
+    let cached = bench.scores(None, HiddenStates::Cached(&cache));
+    // The cache keeps half precision.
+    assert!((trunk.mean_nll() - cached.mean_nll()).abs() < 1e-3);
+}
+
+#[test]
+fn an_unknown_target_is_named_with_those_that_exist() {
+    let bench = Bench::new();
+    let layers = LayerLora {
+        targets: vec!["c_attn".to_owned()],
+        rank: 1,
+        scale: 1.0,
+    };
+    let config = bench.config(bench.lora(), Some(layers));
+    let error = adapter::empty_trainee(&config, &bench.model, &bench.device).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("c_attn") && message.contains("q_proj, k_proj"),
+        "{message}"
+    );
+}
+
+#[test]
+fn only_the_adapter_is_trained() {
+    let bench = Bench::new();
+    let config = bench.config(bench.lora(), None);
+    assert_eq!(
+        bench.untrained(&config).num_trainable_params(),
+        config.head.num_trainable_params()
+    );
+}
+
+/// An adapter folder with one thing wrong, and a word of the error that must follow.
+fn refused(word: &str, spoil: impl FnOnce(&Path)) {
+    let bench = Bench::new();
+    let folder = tempfile::tempdir().unwrap();
+    let config = bench.config(bench.core(), None);
+    let trainee = adapter::empty_trainee(&config, &bench.model, &bench.device).unwrap();
+    adapter::save(folder.path(), &config, &trainee, &bench.centroids).unwrap();
+    Adapter::load(folder.path(), &bench.model, &bench.identity, &bench.device).unwrap();
+    spoil(folder.path());
+    let error = Adapter::load(folder.path(), &bench.model, &bench.identity, &bench.device)
+        .expect_err("a spoilt folder is refused");
+    assert!(error.to_string().contains(word), "{error}");
+}
+
+fn rewrite(path: &Path, change: impl FnOnce(String) -> String) {
+    let text = std::fs::read_to_string(path).unwrap();
+    chameleon_models::atomic_file::write(path, change(text).as_bytes()).unwrap();
+}
+
+#[test]
+fn spoilt_adapter_folders_are_refused_by_name() {
+    let config = "adapter_config.json";
+    refused("cannot read", |folder| {
+        std::fs::remove_file(folder.join(config)).unwrap();
+    });
+    refused("not an adapter configuration", |folder| {
+        rewrite(&folder.join(config), |text| text[..40].to_owned());
+    });
+    refused("format version 99", |folder| {
+        rewrite(&folder.join(config), |text| {
+            text.replace("\"format_version\": 1", "\"format_version\": 99")
+        });
+    });
+    refused("impossible adapter", |folder| {
+        rewrite(&folder.join(config), |text| {
+            text.replace("\"num_clusters\": 2", "\"num_clusters\": 0")
+        });
+    });
+    refused("impossible adapter", |folder| {
+        rewrite(&folder.join(config), |text| {
+            text.replace("\"rank\": 2", "\"rank\": 0")
+        });
+    });
+    refused("does not fit its configuration", |folder| {
+        rewrite(&folder.join(config), |text| {
+            text.replace("\"rank\": 2", "\"rank\": 3")
+        });
+    });
+    refused("was trained on", |folder| {
+        rewrite(&folder.join(config), |text| {
+            let at = text.find("\"fingerprint\": \"").unwrap() + 16;
+            let mut text = text;
+            text.replace_range(at..at + 4, "0000");
+            text
+        });
+    });
+    refused("not a safetensors file", |folder| {
+        let path = folder.join("adapter.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        chameleon_models::atomic_file::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    });
+    refused("not finite", |folder| {
+        let path = folder.join("adapter.safetensors");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+        chameleon_models::atomic_file::write(&path, &bytes).unwrap();
+    });
+}
+
+#[test]
+fn a_folder_without_a_training_state_has_none() {
+    let bench = Bench::new();
+    let folder = tempfile::tempdir().unwrap();
+    let found =
+        adapter::load_training_state(folder.path(), &bench.model, &bench.identity, &bench.device);
+    assert!(matches!(found, Ok(None)));
+}
+
+#[test]
+fn errors_name_both_models() {
+    let bench = Bench::new();
+    let error = AdapterError::OtherBase {
+        expected: bench.identity.to_string(),
+        found: "x".to_owned(),
+    };
+    assert!(error.to_string().contains(&bench.identity.fingerprint));
+}
