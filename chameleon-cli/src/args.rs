@@ -17,7 +17,7 @@ pub(crate) use data::DataArgs;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use model::{AdapterArg, ModelArg};
 pub(crate) use training::{
-    CompareArgs, CompareMethod, ConditionKind, EvalArgs, TrainArgs, TrainMethod, TrainingArgs,
+    CompareArgs, CompareMethod, EvalArgs, TrainArgs, TrainMethod, TrainingArgs,
 };
 
 /// One frozen language model, one small adapter, a fresh set of factors for every group of prompts.

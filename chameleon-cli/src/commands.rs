@@ -1,9 +1,14 @@
 //! One file for each command, and what they share: the device, the interrupt and the output.
 
+mod answer;
+mod cluster;
 mod compare;
 mod completions;
 mod eval;
+mod generate;
 mod info;
+mod model;
+mod texts;
 mod train;
 
 use burn::tensor::Device;
@@ -50,13 +55,11 @@ pub(crate) fn run(run: Run) -> Result<ExitStatus, CliError> {
     };
     match command {
         RunConfig::Info(config) => info::run(&config, &context),
-        RunConfig::Cluster(_) => Err(CliError::NotYet { command: "cluster" }),
+        RunConfig::Cluster(config) => cluster::run(&config, &context),
         RunConfig::Train(config) => train::run(&config, &context),
         RunConfig::Eval(config) => eval::run(&config, &context),
         RunConfig::Compare(config) => compare::run(&config, &context),
-        RunConfig::Generate(_) => Err(CliError::NotYet {
-            command: "generate",
-        }),
+        RunConfig::Generate(config) => generate::run(&config, &context),
         RunConfig::Completions(shell) => completions::run(shell, &context),
     }
 }

@@ -4,7 +4,9 @@
 
 use std::{fmt, io, process::ExitCode};
 
+use chameleon_cluster::ClusterError;
 use chameleon_core::DeviceError;
+use chameleon_models::{ModelError, data::DataError};
 use miette::Diagnostic;
 
 use crate::{
@@ -48,6 +50,20 @@ pub(crate) enum CliError {
     ConfigFile(#[from] ConfigFileError),
     #[error(transparent)]
     Device(#[from] DeviceError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error("cannot read prompts from {place}")]
+    PromptsUnreadable { place: String, source: io::Error },
+    #[error("{place} is not UTF-8: byte {position} starts no character")]
+    PromptsNotUtf8 { place: String, position: usize },
+    #[error("there is no prompt")]
+    NoPrompts,
+    #[error("the model has no chat template")]
+    NoChatTemplate,
     #[error("cannot write the results")]
     Output(#[source] io::Error),
     #[error("cannot listen for Ctrl-C")]
@@ -67,6 +83,16 @@ impl Diagnostic for CliError {
             Self::Config(error) => error.help(),
             Self::ConfigFile(error) => config_file_help(error)?,
             Self::Device(error) => device_help(error)?,
+            Self::Model(error) => model_help(error)?,
+            Self::Data(error) => data_help(error)?,
+            Self::Cluster(error) => cluster_help(error)?,
+            Self::PromptsUnreadable { .. } => "check the path after `--file`".to_owned(),
+            Self::PromptsNotUtf8 { .. } => "save the prompts as UTF-8".to_owned(),
+            Self::NoPrompts => {
+                "write prompts after the flags, name a file with `--file`, or pipe them in"
+                    .to_owned()
+            }
+            Self::NoChatTemplate => "leave `--chat` out, or use a model made for chat".to_owned(),
             Self::NotYet { .. } => "use a newer build".to_owned(),
             Self::Threads { .. } => "give `--threads` a smaller number".to_owned(),
             Self::Flags(_) | Self::Output(_) | Self::Interrupt(_) => return None,
@@ -104,6 +130,77 @@ fn device_help(error: &DeviceError) -> Option<String> {
         }
         DeviceError::NoSuchIndex { backend, .. } => format!("write `--device {backend}`"),
         DeviceError::NoBackend => "build with `--features flex`".to_owned(),
+        _ => return None,
+    })
+}
+
+fn model_help(error: &ModelError) -> Option<String> {
+    Some(match error {
+        ModelError::NotAModelSource { .. } | ModelError::ModelMissing { .. } => {
+            "give `--model` a folder, a .gguf file or a hub id such as `HuggingFaceTB/SmolLM2-135M`"
+                .to_owned()
+        }
+        ModelError::FolderIncomplete { .. } => {
+            "a model folder has config.json, model.safetensors and tokenizer.json".to_owned()
+        }
+        ModelError::Truncated { .. } | ModelError::TensorOutsideFile { .. } => {
+            "the file was cut off; fetch it again".to_owned()
+        }
+        ModelError::NotGguf { .. }
+        | ModelError::Safetensors { .. }
+        | ModelError::NonFinite { .. }
+        | ModelError::TensorsOverlap { .. }
+        | ModelError::ImpossibleShape { .. } => "the file is damaged; fetch it again".to_owned(),
+        ModelError::UnsupportedDtype { .. } => "use a file in one of these formats".to_owned(),
+        ModelError::VocabTooLarge { .. } => {
+            "the tokenizer is of another model; use the one that came with it".to_owned()
+        }
+        ModelError::PromptLen { found: 0, .. } => {
+            "write something into the prompt; this model cannot begin from nothing".to_owned()
+        }
+        ModelError::PromptLen { .. } => "shorten the prompt".to_owned(),
+        ModelError::UnsupportedArchitecture { .. } => {
+            "`chameleon info --model ..` tells whether a model can be used".to_owned()
+        }
+        ModelError::Write { .. } => {
+            "check the free space and the permissions; what was there before is untouched"
+                .to_owned()
+        }
+        _ => return None,
+    })
+}
+
+fn data_help(error: &DataError) -> Option<String> {
+    Some(match error {
+        DataError::Read { .. } | DataError::NotAFile { .. } => {
+            "check the path and its permissions".to_owned()
+        }
+        DataError::InvalidUtf8 { .. } | DataError::Utf16 { .. } => {
+            "save the text as UTF-8".to_owned()
+        }
+        DataError::EmptyCorpus { .. } => "name a file or folder with text in it".to_owned(),
+        DataError::FieldMissing { .. } | DataError::FieldKind { .. } => {
+            "name the right field with `--text-field`".to_owned()
+        }
+        DataError::LabelMissing { .. } => {
+            "name the right field with `--label-field`, or leave it out".to_owned()
+        }
+        DataError::BrokenJson { .. }
+        | DataError::BrokenArray { .. }
+        | DataError::NotAnObject { .. } => {
+            "a .jsonl has one object a line, a .json one array of objects".to_owned()
+        }
+        DataError::NoExamples { .. } => "make `--prefix` smaller, or use longer texts".to_owned(),
+        DataError::TooLarge { .. } => "split the data and use a part of it".to_owned(),
+        _ => return None,
+    })
+}
+
+fn cluster_help(error: &ClusterError) -> Option<String> {
+    Some(match error {
+        ClusterError::TooManyClusters { num_points, .. } => {
+            format!("make `--clusters` {num_points} or less, or use more data")
+        }
         _ => return None,
     })
 }

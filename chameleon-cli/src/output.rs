@@ -71,6 +71,11 @@ impl Output {
         self.level > LevelFilter::WARN
     }
 
+    /// Whether progress bars are drawn.
+    pub(crate) fn draws_bars(&self) -> bool {
+        !self.bars.is_hidden()
+    }
+
     /// Prints the results of a command.
     pub(crate) fn results(&self, results: &impl Results) -> Result<(), CliError> {
         match self.format {

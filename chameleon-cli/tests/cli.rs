@@ -4,6 +4,7 @@
 fn commands_print_what_the_documents_show() {
     trycmd::TestCases::new()
         .env("NO_COLOR", "1")
+        .case("../README.md")
         .case("../docs/cli/*.md")
         .case("tests/cmd/*.trycmd");
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chameleon_hypernet::Condition;
 use clap::{Args, ValueEnum};
 
 use super::{AdapterArg, DataArgs, ModelArg};
@@ -102,9 +103,9 @@ pub(crate) struct TrainingArgs {
     /// Number of groups [default: 8]
     #[arg(long, value_name = "K")]
     pub(crate) clusters: Option<usize>,
-    /// What the hypernetwork sees of a group [default: centroid]
-    #[arg(long, value_enum, value_name = "KIND")]
-    pub(crate) condition: Option<ConditionKind>,
+    /// What the hypernetwork sees of a group: batch, centroid, prompt, blend or blend:STRENGTH [default: centroid]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) condition: Option<Condition>,
     /// Widths of the hypernetwork [default: 64,32]
     #[arg(long, value_delimiter = ',', value_name = "N,..")]
     pub(crate) hidden_sizes: Vec<usize>,
@@ -170,17 +171,4 @@ pub(crate) enum CompareMethod {
     CoreShuffled,
     /// `core` with one condition for all groups
     CoreConstant,
-}
-
-/// What the hypernetwork sees of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ConditionKind {
-    /// The mean of the prompts in the batch (the paper)
-    Batch,
-    /// The trained centre of the group: the same answer whatever the neighbours
-    Centroid,
-    /// Each prompt alone
-    Prompt,
-    /// Batch mean and centre, weighted by the size of the batch
-    Blend,
 }

@@ -1,6 +1,8 @@
 //! `chameleon info`: what this build can use, and what a model or an adapter holds.
 
+use burn::module::Module;
 use chameleon_core::BackendKind;
+use chameleon_models::{CausalLm, LoadedModel, ModelSizes};
 use serde::Serialize;
 
 use crate::{
@@ -10,9 +12,19 @@ use crate::{
     resolve::InfoConfig,
 };
 
-pub(crate) fn run(_config: &InfoConfig, context: &Context) -> Result<ExitStatus, CliError> {
+pub(crate) fn run(config: &InfoConfig, context: &Context) -> Result<ExitStatus, CliError> {
+    if config.adapter.is_some() {
+        return Err(CliError::NotYet {
+            command: "info --adapter",
+        });
+    }
     // Opening it is the proof that it works.
     context.device()?;
+    let model = config
+        .model
+        .as_deref()
+        .map(|text| Ok::<_, CliError>(ModelInfo::of(text, &context.load_model(text)?)))
+        .transpose()?;
     let info = Info {
         version: env!("CARGO_PKG_VERSION"),
         burn: BURN_VERSION,
@@ -21,6 +33,7 @@ pub(crate) fn run(_config: &InfoConfig, context: &Context) -> Result<ExitStatus,
             .map(ToString::to_string)
             .collect(),
         device: context.settings.device.to_string(),
+        model,
     };
     context.output.results(&info)?;
     Ok(ExitStatus::Done)
@@ -35,6 +48,113 @@ struct Info {
     burn: &'static str,
     devices: Vec<String>,
     device: String,
+    model: Option<ModelInfo>,
+}
+
+#[derive(Debug, Serialize)]
+struct ModelInfo {
+    name: String,
+    architecture: String,
+    fingerprint: String,
+    num_params: usize,
+    sizes: ModelSizes,
+    tokenizer_vocab_size: usize,
+    has_chat_template: bool,
+    tensors: TensorCounts,
+}
+
+/// What became of the tensors in the file.
+#[derive(Debug, Serialize)]
+struct TensorCounts {
+    loaded: usize,
+    unused: Vec<String>,
+    ignored: Vec<String>,
+}
+
+impl ModelInfo {
+    fn of(name: &str, loaded: &LoadedModel) -> Self {
+        let identity = &loaded.identity;
+        let report = &loaded.report;
+        Self {
+            name: name.to_owned(),
+            architecture: identity.architecture.clone(),
+            fingerprint: identity.fingerprint.clone(),
+            num_params: loaded.model.num_params(),
+            sizes: *loaded.model.sizes(),
+            tokenizer_vocab_size: loaded.tokenizer.vocab_size(),
+            has_chat_template: loaded.chat_template.is_some(),
+            tensors: TensorCounts {
+                loaded: report.loaded.len(),
+                unused: report.unused.clone(),
+                ignored: report.ignored.clone(),
+            },
+        }
+    }
+
+    fn write_text(&self, page: &mut Page) {
+        page.heading(&self.name);
+        let mut table = Table::new([Column::text(""), Column::text("")]);
+        let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
+        let sizes = &self.sizes;
+        row("architecture", self.architecture.clone());
+        row("parameters", grouped(self.num_params));
+        row("layers", sizes.num_layers.to_string());
+        row(
+            "hidden size",
+            format!(
+                "{}, feed-forward {}",
+                sizes.hidden_size, sizes.intermediate_size
+            ),
+        );
+        row(
+            "heads",
+            format!(
+                "{} of {}, {} for keys and values",
+                sizes.num_heads, sizes.head_dim, sizes.num_kv_heads
+            ),
+        );
+        row(
+            "vocabulary",
+            format!(
+                "{}, tokenizer {}",
+                sizes.vocab_size, self.tokenizer_vocab_size
+            ),
+        );
+        row("context", format!("{} tokens", sizes.max_seq_len));
+        row(
+            "chat template",
+            if self.has_chat_template { "yes" } else { "no" }.to_owned(),
+        );
+        row("fingerprint", self.fingerprint.clone());
+        let tensors = &self.tensors;
+        row(
+            "tensors",
+            format!(
+                "{} loaded, {} ignored, {} unused",
+                tensors.loaded,
+                tensors.ignored.len(),
+                tensors.unused.len()
+            ),
+        );
+        for name in &tensors.unused {
+            row("unused", name.clone());
+        }
+        page.table(&table);
+    }
+}
+
+/// A count with its thousands apart.
+fn grouped(count: usize) -> String {
+    let digits = count.to_string();
+    let first = digits.len() % 3;
+    let mut text = digits[..first].to_owned();
+    for group in digits.as_bytes()[first..].chunks(3) {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.extend(group.iter().copied().map(char::from));
+    }
+    text
 }
 
 impl Results for Info {
@@ -46,6 +166,9 @@ impl Results for Info {
         row("devices", &self.devices.join(", "));
         row("device", &self.device);
         page.table(&table);
+        if let Some(model) = &self.model {
+            model.write_text(page);
+        }
     }
 }
 
@@ -57,5 +180,12 @@ mod tests {
     fn the_version_of_burn_is_the_one_in_the_manifest() {
         let manifest = include_str!("../../../Cargo.toml");
         assert!(manifest.contains(&format!("burn = {{ version = \"={BURN_VERSION}\"")));
+    }
+
+    #[test]
+    fn thousands_are_apart() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(134_515_008), "134,515,008");
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{ffi::OsString, io::Write};
 
-use crate::{args::ConditionKind, errors::CliError};
+use chameleon_hypernet::Condition;
+
+use crate::errors::CliError;
 
 use super::*;
 
@@ -58,7 +60,7 @@ fn defaults_make_a_complete_training() {
         }
     );
     assert_eq!(config.training.adapter.hidden_sizes, [64, 32]);
-    assert_eq!(config.training.adapter.condition, ConditionKind::Centroid);
+    assert_eq!(config.training.adapter.condition, Condition::Centroid);
 }
 
 #[test]

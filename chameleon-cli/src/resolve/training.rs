@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use chameleon_core::RunSeed;
+use chameleon_hypernet::Condition;
 use clap::ValueEnum;
 
-use crate::args::{
-    CompareArgs, CompareMethod, ConditionKind, EvalArgs, TrainArgs, TrainMethod, TrainingArgs,
-};
+use crate::args::{CompareArgs, CompareMethod, EvalArgs, TrainArgs, TrainMethod, TrainingArgs};
 
 use super::{
     DataConfig, SpanConfig, adapter,
@@ -97,7 +96,7 @@ pub(crate) struct AdapterConfig {
     pub(crate) scale: f64,
     /// Modules of the transformer with plain LoRA; the head only if empty.
     pub(crate) targets: Vec<String>,
-    pub(crate) condition: ConditionKind,
+    pub(crate) condition: Condition,
     pub(crate) hidden_sizes: Vec<usize>,
     pub(crate) dropout: f64,
 }
@@ -197,7 +196,7 @@ fn training(args: TrainingArgs) -> Result<TrainingConfig, ConfigError> {
             rank,
             scale,
             targets: each_once("targets", args.targets, Clone::clone)?,
-            condition: args.condition.unwrap_or(ConditionKind::Centroid),
+            condition: args.condition.unwrap_or(Condition::Centroid),
             hidden_sizes: or_default(args.hidden_sizes, || vec![64, 32]),
             dropout: within(
                 "dropout",

@@ -1,0 +1,40 @@
+//! Models for the commands: from what the user typed to something that runs.
+
+use burn::tensor::Device;
+use chameleon_models::{HubAccess, HubOptions, HubProgress, LoadedModel, ModelSource, load};
+
+use crate::{commands::Context, errors::CliError, resolve::Network};
+
+impl Context {
+    /// Loads a model onto the device of the run.
+    pub(crate) fn load_model(&self, text: &str) -> Result<LoadedModel, CliError> {
+        let device = self.device()?;
+        self.load_model_on(text, &device)
+    }
+
+    /// Loads a model onto a device.
+    pub(crate) fn load_model_on(
+        &self,
+        text: &str,
+        device: &Device,
+    ) -> Result<LoadedModel, CliError> {
+        let source: ModelSource = text.parse()?;
+        let mut options = HubOptions::from_env();
+        if self.settings.network == Network::Forbidden {
+            options.access = HubAccess::CacheOnly;
+        }
+        if self.output.draws_bars() {
+            options.progress = HubProgress::Bar;
+        }
+        let spinner = self.output.spinner("loading the model");
+        let loaded = load(&source, &options, device);
+        spinner.finish_and_clear();
+        let loaded = loaded?;
+        for name in &loaded.report.unused {
+            self.output.detail(format_args!(
+                "the model has no place for the tensor `{name}`"
+            ));
+        }
+        Ok(loaded)
+    }
+}
