@@ -27,6 +27,7 @@ pub mod source;
 pub mod tokenizer;
 pub mod train;
 
+mod activation;
 mod attention;
 mod file_bytes;
 mod gguf;

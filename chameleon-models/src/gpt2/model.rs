@@ -2,12 +2,12 @@
 
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::config::Gpt2Config;
+use crate::activation::gelu_new;
 use crate::attention::{AttentionInput, AttentionMask, attend};
-use crate::causal_lm::{CausalLm, ModelSizes};
+use crate::causal_lm::{CausalLm, ModelSizes, tied_logits};
 use crate::config_error::ConfigError;
 use crate::kv_cache::{KvCache, LayerSlots};
 
@@ -172,6 +172,13 @@ impl CausalLm for Gpt2 {
             None => self.wte.weight.val().transpose(),
         }
     }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => tied_logits(hidden, self.wte.weight.val()),
+        }
+    }
 }
 
 impl Gpt2 {
@@ -266,14 +273,4 @@ impl Gpt2Mlp {
     fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
         self.c_proj.forward(gelu_new(self.c_fc.forward(hidden)))
     }
-}
-
-/// GELU by its tanh approximation, written with a sigmoid: `tanh(u) = 2 sigmoid(2u) - 1`.
-///
-/// The same function, to rounding; Burn's own version raises to a power and takes tanh on one thread.
-fn gelu_new(x: Tensor<3>) -> Tensor<3> {
-    /// `2 * sqrt(2 / pi)`
-    const SLOPE: f64 = 1.595_769_121_605_731;
-    let steepness = (x.clone() * x.clone()) * (SLOPE * 0.044_715) + SLOPE;
-    sigmoid(steepness * x.clone()) * x
 }

@@ -2,13 +2,13 @@
 
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};
-use burn::tensor::activation::silu;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::config::LlamaConfig;
 use super::rope::{RotaryFrequencies, Rotation};
+use crate::activation::silu;
 use crate::attention::{AttentionInput, AttentionMask, attend};
-use crate::causal_lm::{CausalLm, ModelSizes};
+use crate::causal_lm::{CausalLm, ModelSizes, tied_logits};
 use crate::config_error::ConfigError;
 use crate::kv_cache::{KvCache, LayerSlots};
 
@@ -183,6 +183,13 @@ impl CausalLm for Llama {
         match &self.lm_head {
             Some(head) => head.weight.val(),
             None => self.embed_tokens.weight.val().transpose(),
+        }
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => tied_logits(hidden, self.embed_tokens.weight.val()),
         }
     }
 }
