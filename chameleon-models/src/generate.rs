@@ -1,14 +1,14 @@
 //! The decoding loop: a batch of prompts of any lengths, one token a step for each row that still runs.
 //!
 //! What happens between hidden states and logits is the caller's: [`generate`] asks a closure, and
-//! [`AdaptedHead`] is one that gives every prompt the factors of its own group.
+//! [`AdaptedHead`] gives every prompt the factors of its own group.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, assert_shape};
-use chameleon_core::{LoraFactors, RunSeed};
+use burn::tensor::{Int, Tensor, TensorData, assert_shape};
+use chameleon_core::RunSeed;
+use chameleon_hypernet::GroupedFactors;
 
 use crate::causal_lm::CausalLm;
 use crate::error::ModelError;
@@ -171,19 +171,19 @@ pub fn generate<M: CausalLm + ?Sized>(
 }
 
 /// A head that adds, for each prompt, the factors of its group: `h·W + scale·(h·a)·b`.
-#[derive(Debug, Clone)]
-pub struct AdaptedHead {
-    /// The frozen weight, `[hidden, vocab]`.
-    pub weight: Tensor<2>,
-    /// The factors of each group.
-    pub factors: Vec<LoraFactors>,
-    /// The group of each prompt; a prompt without one gets the frozen weight alone.
-    pub group_of_prompt: Vec<Option<usize>>,
+#[derive(Debug)]
+pub struct AdaptedHead<'a, M: ?Sized> {
+    /// The model, for its frozen head.
+    pub model: &'a M,
+    /// The factors of all groups.
+    pub factors: &'a GroupedFactors,
+    /// The group of each prompt.
+    pub group_of_prompt: &'a [usize],
 }
 
-impl AdaptedHead {
-    /// Logits for the running rows. The product with the weight is one for all groups, and no group's
-    /// change is ever built.
+impl<M: CausalLm + ?Sized> AdaptedHead<'_, M> {
+    /// Logits for the running rows: one product with the weight for all groups, and no group's change is
+    /// ever built.
     ///
     /// # Shapes
     ///
@@ -198,28 +198,12 @@ impl AdaptedHead {
             hidden,
             prompt_indices,
         } = rows;
-        let [num_rows, _] = hidden.dims();
-        assert_eq!(num_rows, prompt_indices.len(), "one prompt for each row");
-        let mut rows_of_group: BTreeMap<usize, Vec<i64>> = BTreeMap::new();
-        for (row_idx, &prompt_idx) in prompt_indices.iter().enumerate() {
-            if let Some(group_idx) = self.group_of_prompt[prompt_idx] {
-                rows_of_group
-                    .entry(group_idx)
-                    .or_default()
-                    .push(row_idx as i64);
-            }
-        }
-        let mut logits = hidden.clone().matmul(self.weight.clone());
-        for (group_idx, row_indices) in rows_of_group {
-            let factors = &self.factors[group_idx];
-            if row_indices.len() == num_rows {
-                return logits + factors.apply(hidden);
-            }
-            let indices = Tensor::<1, Int>::from_data(row_indices.as_slice(), &hidden.device());
-            let change = factors.apply(hidden.clone().select(0, indices.clone()));
-            logits = logits.select_assign(0, indices, change, IndexingUpdateOp::Add);
-        }
-        logits
+        let group_idx: Vec<i64> = prompt_indices
+            .iter()
+            .map(|&prompt_idx| self.group_of_prompt[prompt_idx] as i64)
+            .collect();
+        let group_idx = Tensor::<1, Int>::from_data(group_idx.as_slice(), &hidden.device());
+        self.model.logits(hidden.clone()) + self.factors.apply(hidden, group_idx)
     }
 }
 

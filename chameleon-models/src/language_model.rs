@@ -67,4 +67,8 @@ impl CausalLm for LanguageModel {
     fn head_weight(&self) -> Tensor<2> {
         self.as_causal_lm().head_weight()
     }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.as_causal_lm().logits(hidden)
+    }
 }

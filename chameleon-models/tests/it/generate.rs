@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use chameleon_core::{LoraFactors, RunSeed};
+use chameleon_hypernet::GroupedFactors;
 use chameleon_models::{
     AdaptedHead, CausalLm, FinishReason, GenerateOptions, GenerateOutput, HeadRows, KvCache,
     LanguageModel, ModelError, NewToken, RandomSampling, Sampling, generate,
@@ -40,8 +41,7 @@ fn greedy(max_new_tokens: usize) -> GenerateOptions {
 }
 
 fn run(model: &LanguageModel, prompts: &[&[u32]], options: &GenerateOptions) -> GenerateOutput {
-    let weight = model.head_weight();
-    let head = |rows: HeadRows<'_>| rows.hidden.matmul(weight.clone());
+    let head = |rows: HeadRows<'_>| model.logits(rows.hidden);
     generate(model, prompts, options, head, |_| ControlFlow::Continue(())).unwrap()
 }
 
@@ -159,32 +159,33 @@ proptest! {
 fn every_row_gets_the_factors_of_its_group() {
     let device = Device::flex();
     let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
-    let factors: Vec<LoraFactors> = (0..2)
-        .map(|_| LoraFactors {
-            a: random([6, 2]),
-            b: random([2, 9]),
-            scale: 0.5,
-        })
-        .collect();
-    let head = AdaptedHead {
-        weight: random([6, 9]),
-        factors: factors.clone(),
-        group_of_prompt: vec![Some(1), None, Some(0), Some(1)],
-    };
-    for prompt_indices in [vec![0, 1, 2, 3], vec![3, 0], vec![1], vec![2, 1]] {
-        let hidden = random([prompt_indices.len(), 6]);
-        let logits = head.forward(HeadRows {
-            hidden: hidden.clone(),
-            prompt_indices: &prompt_indices,
-        });
-        for (row_idx, &prompt_idx) in prompt_indices.iter().enumerate() {
-            let row = hidden.clone().narrow(0, row_idx, 1);
-            let mut expected = row.clone().matmul(head.weight.clone());
-            if let Some(group_idx) = head.group_of_prompt[prompt_idx] {
-                expected = expected + row.matmul(factors[group_idx].delta());
+    for case in ["tied", "untied"] {
+        let model = load("llama", case);
+        let factors: Vec<LoraFactors> = (0..2)
+            .map(|_| LoraFactors {
+                a: random([16, 2]),
+                b: random([2, 96]),
+                scale: 0.5,
+            })
+            .collect();
+        let head = AdaptedHead {
+            model: &model,
+            factors: &GroupedFactors::join(factors.clone()),
+            group_of_prompt: &[1, 0, 1, 1],
+        };
+        for prompt_indices in [vec![0, 1, 2, 3], vec![3, 0], vec![1], vec![2, 1]] {
+            let hidden = random([prompt_indices.len(), 16]);
+            let logits = head.forward(HeadRows {
+                hidden: hidden.clone(),
+                prompt_indices: &prompt_indices,
+            });
+            for (row_idx, &prompt_idx) in prompt_indices.iter().enumerate() {
+                let row = hidden.clone().narrow(0, row_idx, 1);
+                let group = &factors[head.group_of_prompt[prompt_idx]];
+                let weight = model.head_weight() + group.delta();
+                let found = logits.clone().narrow(0, row_idx, 1);
+                assert_all_close("logits", &values(found), &values(row.matmul(weight)));
             }
-            let found = logits.clone().narrow(0, row_idx, 1);
-            assert_all_close("logits", &values(found), &values(expected));
         }
     }
 }
@@ -195,12 +196,11 @@ fn tokens_arrive_as_they_are_chosen_and_the_caller_may_stop_a_row() {
     let prompts: [&[u32]; 2] = [&[54], &[1, 17, 5]];
     let whole = run(&model, &prompts, &greedy(6));
     let mut heard = vec![vec![]; 2];
-    let weight = model.head_weight();
     let output = generate(
         &model,
         &prompts,
         &greedy(6),
-        |rows| rows.hidden.matmul(weight.clone()),
+        |rows| model.logits(rows.hidden),
         |token: NewToken| {
             assert_eq!(token.token_idx, heard[token.prompt_idx].len());
             heard[token.prompt_idx].push(token.token_id);
