@@ -1,7 +1,7 @@
 //! Text to token ids and back, behind our own words.
 //!
 //! The work is done by the `tokenizers` crate. A tokenizer comes from a `tokenizer.json` or, for a
-//! GGUF file, is rebuilt from metadata by [`tokenizer_gguf`](crate::tokenizer_gguf).
+//! GGUF file, is rebuilt from metadata by `tokenizer_gguf`.
 
 use std::path::{Path, PathBuf};
 

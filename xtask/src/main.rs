@@ -4,6 +4,7 @@
 //! workspace that does not compile.
 #![expect(
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "talking to the person at the terminal is this program's job"
 )]
 
@@ -16,6 +17,8 @@ mod quickstart;
 mod release;
 mod tidy;
 mod workspace;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -47,8 +50,17 @@ enum Command {
     Release(release::ReleaseArgs),
 }
 
-fn main() -> anyhow::Result<()> {
-    let command = Cli::parse().command;
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
     let workspace = Workspace::locate()?;
     match command {
         Command::Check(args) => check::run(&workspace, &args),

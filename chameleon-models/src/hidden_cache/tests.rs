@@ -1,3 +1,5 @@
+//! What the cache promises: equal answers, continuing after a kill, and suspicion of what lies on disk.
+
 use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 
