@@ -7,7 +7,9 @@ mod completions;
 mod eval;
 mod generate;
 mod info;
+mod method;
 mod model;
+mod prepare;
 mod texts;
 mod train;
 

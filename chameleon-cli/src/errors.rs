@@ -2,11 +2,12 @@
 //!
 //! Libraries say what is wrong; this file, and no other, adds what to do about it.
 
-use std::{fmt, io, process::ExitCode};
+use std::{fmt, io, path::PathBuf, process::ExitCode};
 
 use chameleon_cluster::ClusterError;
 use chameleon_core::DeviceError;
-use chameleon_models::{ModelError, data::DataError};
+use chameleon_hypernet::HypernetError;
+use chameleon_models::{AdapterError, ModelError, data::DataError, hidden_cache::HiddenCacheError};
 use miette::Diagnostic;
 
 use crate::{
@@ -56,6 +57,24 @@ pub(crate) enum CliError {
     Data(#[from] DataError),
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    #[error(transparent)]
+    HiddenCache(#[from] HiddenCacheError),
+    #[error(transparent)]
+    Hypernet(#[from] HypernetError),
+    #[error("{} holds an adapter already", path.display())]
+    FolderTaken { path: PathBuf },
+    #[error("{} holds no training that could go on", path.display())]
+    NothingToResume { path: PathBuf },
+    #[error("the training in {} had other flags or other data", path.display())]
+    OtherRun { path: PathBuf },
+    #[error("cannot write {}", path.display())]
+    Metrics { path: PathBuf, source: io::Error },
+    #[error("the system names no folder for caches")]
+    NoCacheFolder,
+    #[error("cannot make the folder {}", path.display())]
+    CacheFolder { path: PathBuf, source: io::Error },
     #[error("cannot read prompts from {place}")]
     PromptsUnreadable { place: String, source: io::Error },
     #[error("{place} is not UTF-8: byte {position} starts no character")]
@@ -84,6 +103,7 @@ impl Diagnostic for CliError {
             Self::ConfigFile(error) => config_file_help(error)?,
             Self::Device(error) => device_help(error)?,
             Self::Model(error) => model_help(error)?,
+            Self::Adapter(error) => adapter_help(error)?,
             Self::Data(error) => data_help(error)?,
             Self::Cluster(error) => cluster_help(error)?,
             Self::PromptsUnreadable { .. } => "check the path after `--file`".to_owned(),
@@ -93,6 +113,20 @@ impl Diagnostic for CliError {
                     .to_owned()
             }
             Self::NoChatTemplate => "leave `--chat` out, or use a model made for chat".to_owned(),
+            Self::FolderTaken { .. } => {
+                "go on with `--resume`, or name another folder with `--out`".to_owned()
+            }
+            Self::NothingToResume { .. } => "leave `--resume` out to start anew".to_owned(),
+            Self::OtherRun { .. } => {
+                "repeat the flags and data it was started with, or name another folder with `--out`"
+                    .to_owned()
+            }
+            Self::NoCacheFolder => "name one with `--cache-dir`".to_owned(),
+            Self::Metrics { .. } | Self::CacheFolder { .. } => {
+                "check the rights of the folder and the space on the disk".to_owned()
+            }
+            Self::HiddenCache(_) => "name another folder with `--cache-dir`".to_owned(),
+            Self::Hypernet(_) => "choose other sizes for the adapter".to_owned(),
             Self::NotYet { .. } => "use a newer build".to_owned(),
             Self::Threads { .. } => "give `--threads` a smaller number".to_owned(),
             Self::Flags(_) | Self::Output(_) | Self::Interrupt(_) => return None,
@@ -130,6 +164,26 @@ fn device_help(error: &DeviceError) -> Option<String> {
         }
         DeviceError::NoSuchIndex { backend, .. } => format!("write `--device {backend}`"),
         DeviceError::NoBackend => "build with `--features flex`".to_owned(),
+        _ => return None,
+    })
+}
+
+fn adapter_help(error: &AdapterError) -> Option<String> {
+    Some(match error {
+        AdapterError::OtherBase { .. } => {
+            "give `--model` the model it was trained on, or train an adapter for this one"
+                .to_owned()
+        }
+        AdapterError::Read { .. } => "`chameleon train` writes such a folder".to_owned(),
+        AdapterError::Version { .. } => "use the version of chameleon that wrote it".to_owned(),
+        AdapterError::Config { .. }
+        | AdapterError::Impossible { .. }
+        | AdapterError::Tensors { .. }
+        | AdapterError::Mismatch { .. }
+        | AdapterError::NotFinite { .. } => {
+            "the folder is damaged; train the adapter again".to_owned()
+        }
+        AdapterError::Target(_) => "name some of these with `--targets`".to_owned(),
         _ => return None,
     })
 }

@@ -25,8 +25,7 @@ use checks::{Expected, at_least_one, required, within};
 pub(crate) use checks::ConfigError;
 pub(crate) use config_file::{ConfigFileError, read_flags};
 pub(crate) use training::{
-    AdapterConfig, CompareConfig, EvalConfig, EvalWindows, HeldOut, OptimizerConfig, TrainConfig,
-    TrainingConfig,
+    AdapterConfig, CompareConfig, EvalConfig, HeldOut, Start, TrainConfig, TrainingConfig,
 };
 
 /// A command with everything it needs, checked.

@@ -135,7 +135,6 @@ impl FromStr for GeneratorKind {
 /// Configuration of a [`FactorGenerator`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-#[non_exhaustive]
 pub enum FactorGeneratorConfig {
     /// Predicts whole factors.
     Dense(DenseConfig),

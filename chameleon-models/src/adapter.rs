@@ -95,6 +95,8 @@ pub struct TrainingState {
     pub cursor: Cursor,
     /// Ties the state to its data: a resumed run must see the same examples.
     pub data_fingerprint: String,
+    /// Held-out loss of the best epoch so far, nats per token.
+    pub best_valid_nll: Option<f64>,
 }
 
 /// An interrupted training, read back.

@@ -3,6 +3,7 @@
 pub mod adaptation;
 pub mod adapter;
 pub mod atomic_file;
+pub mod bootstrap;
 pub mod causal_lm;
 pub mod chat;
 pub mod checkpoint;
@@ -39,6 +40,7 @@ mod tokenizer_gguf;
 
 pub use adaptation::{Adaptation, HeadAdapter, LayerLora, Trainee};
 pub use adapter::{Adapter, AdapterConfig, AdapterError, Recipe};
+pub use bootstrap::{Interval, paired_interval};
 pub use causal_lm::{CausalLm, ModelSizes, TokenIds};
 pub use chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate};
 pub use checkpoint::{Architecture, Checkpoint, TensorInfo};

@@ -1,11 +1,236 @@
-//! `chameleon eval`
+//! `chameleon eval`: perplexity of a model, with or without an adapter, on a text.
+
+use std::time::Instant;
+
+use burn::module::Module as _;
+use chameleon_cluster::{BatchLimits, assign, plan};
+use chameleon_hypernet::ConditionControl;
+use chameleon_models::{
+    Adapter, CausalLm as _, GroupedExamples, HiddenStates, LoadedModel, ScoreSummary, Scorer,
+    data::sliding,
+    eval::window_nll,
+    grouped_examples::{cache_hidden_states, embed_examples},
+};
+use serde::Serialize;
 
 use crate::{
-    commands::Context,
+    commands::{Context, texts},
     errors::{CliError, ExitStatus},
-    resolve::EvalConfig,
+    output::{Column, Page, Results, Table},
+    resolve::{EvalConfig, SpanConfig},
 };
 
-pub(crate) fn run(_config: &EvalConfig, _context: &Context) -> Result<ExitStatus, CliError> {
-    Err(CliError::NotYet { command: "eval" })
+pub(crate) fn run(config: &EvalConfig, context: &Context) -> Result<ExitStatus, CliError> {
+    let start = Instant::now();
+    let corpus = texts::read(&config.data, context)?;
+    let mut loaded = context.load_model(&config.model)?;
+    loaded.model = loaded.model.no_grad();
+    let text = match &config.adapter {
+        None => plain(config, &corpus, &loaded, context)?,
+        Some(folder) => {
+            let device = context.device()?;
+            let adapter = Adapter::load(folder, &loaded.model, &loaded.identity, &device)?;
+            adapted(config, &corpus, &loaded, &adapter, context)?
+        }
+    };
+    let Some(scores) = text else {
+        return Ok(ExitStatus::Interrupted);
+    };
+    context.output.results(&EvalReport {
+        seconds: start.elapsed().as_secs_f64(),
+        tokens_per_second: scores.num_read as f64 / scores.seconds,
+        scores,
+    })?;
+    Ok(ExitStatus::Done)
+}
+
+/// The frozen model over one long text, in windows.
+fn plain(
+    config: &EvalConfig,
+    corpus: &chameleon_models::Corpus,
+    loaded: &LoadedModel,
+    context: &Context,
+) -> Result<Option<Scores>, CliError> {
+    let text = corpus.joined("\n\n");
+    let mut token_ids = loaded.tokenizer.encode(&text)?;
+    if let Some(max_tokens) = config.max_tokens {
+        token_ids.truncate(max_tokens);
+    }
+    let windows = sliding(&token_ids, config.windows.context, config.windows.stride)?;
+    let longest = loaded.model.sizes().max_seq_len;
+    if config.windows.context > longest {
+        context.output.warn(format_args!(
+            "the model was made for {longest} tokens, the context has {}",
+            config.windows.context
+        ));
+    }
+    let start = Instant::now();
+    let bar = context.output.progress("windows", windows.len());
+    let (mut nll, mut num_tokens, mut num_read) = (0.0, 0, 0);
+    for window in &windows {
+        if context.interrupt.is_asked() {
+            return Ok(None);
+        }
+        nll += window_nll(&loaded.model, window);
+        num_tokens += window.num_scored;
+        num_read += window.token_ids.len();
+        bar.inc(1);
+        bar.set_message(format!(
+            "perplexity {:.3},",
+            (nll / num_tokens as f64).exp()
+        ));
+    }
+    bar.finish_and_clear();
+    let summary = |nll| ScoreSummary {
+        nll,
+        num_tokens,
+        num_bytes: 0,
+        num_examples: windows.len(),
+    };
+    Ok(Some(Scores {
+        perplexity: summary(nll).perplexity(),
+        loss: summary(nll).mean_nll(),
+        adapted_perplexity: None,
+        adapted_loss: None,
+        num_windows: windows.len(),
+        num_scored: num_tokens,
+        num_read,
+        seconds: start.elapsed().as_secs_f64(),
+    }))
+}
+
+/// Base and adapted model over examples with a prefix that only the adapter looks at.
+fn adapted(
+    config: &EvalConfig,
+    corpus: &chameleon_models::Corpus,
+    loaded: &LoadedModel,
+    adapter: &Adapter,
+    context: &Context,
+) -> Result<Option<Scores>, CliError> {
+    let span = SpanConfig {
+        prefix: config.prefix,
+        seq_len: config.windows.context,
+    };
+    let documents = corpus.all_documents();
+    let limit = config
+        .max_tokens
+        .map(|tokens| tokens.div_ceil(span.seq_len));
+    let limit = limit.or(config.data.max_examples);
+    let examples = texts::cut(corpus, &documents, span, limit, &loaded.tokenizer, context)?;
+    let prompt_embeddings = embed_examples(&loaded.model, &examples);
+    let assignments = assign(&prompt_embeddings, &adapter.centroids)?.assignments;
+    let lengths: Vec<usize> = examples
+        .iter()
+        .map(|example| example.sequence.len())
+        .collect();
+    let data = GroupedExamples {
+        plan: plan(&assignments, &lengths, BatchLimits::rows(EVAL_BATCH))?,
+        examples,
+        prompt_embeddings,
+        assignments,
+    };
+    let start = Instant::now();
+    let folder = tempfile::tempdir().map_err(|source| CliError::CacheFolder {
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    let bar = context
+        .output
+        .progress("hidden states", data.examples.len());
+    let cache = cache_hidden_states(
+        &loaded.model,
+        &loaded.identity.fingerprint,
+        &data.examples,
+        &folder.path().join("states"),
+        |progress| {
+            bar.set_position(progress.num_done as u64);
+            if context.interrupt.is_asked() {
+                chameleon_models::Proceed::Stop
+            } else {
+                chameleon_models::Proceed::Continue
+            }
+        },
+    )?;
+    bar.finish_and_clear();
+    let Some(cache) = cache else {
+        return Ok(None);
+    };
+    let score = |trainee, states| -> Result<ScoreSummary, CliError> {
+        let scorer = Scorer {
+            trainee,
+            hidden_states: states,
+            head_weight: loaded.model.head_weight(),
+            centroids: adapter.centroids.clone(),
+            condition: adapter.config.condition,
+            control: ConditionControl::None
+                .plan(adapter.config.num_clusters, adapter.config.seed)?,
+        };
+        Ok(scorer.score(&data, |_| {})?.iter().collect())
+    };
+    let cached = HiddenStates::Cached(&cache);
+    let states = match adapter.trainee.trunk {
+        Some(_) => HiddenStates::Trunk,
+        None => cached,
+    };
+    let base = score(None, cached)?;
+    let adapted = score(Some(&adapter.trainee), states)?;
+    Ok(Some(Scores {
+        perplexity: base.perplexity(),
+        loss: base.mean_nll(),
+        adapted_perplexity: Some(adapted.perplexity()),
+        adapted_loss: Some(adapted.mean_nll()),
+        num_windows: data.examples.len(),
+        num_scored: base.num_tokens,
+        num_read: lengths.iter().sum(),
+        seconds: start.elapsed().as_secs_f64(),
+    }))
+}
+
+/// Examples scored together.
+const EVAL_BATCH: usize = 16;
+
+#[derive(Debug, Serialize)]
+struct EvalReport {
+    #[serde(flatten)]
+    scores: Scores,
+    tokens_per_second: f64,
+    seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Scores {
+    perplexity: f64,
+    /// Nats per scored token.
+    loss: f64,
+    adapted_perplexity: Option<f64>,
+    adapted_loss: Option<f64>,
+    num_windows: usize,
+    num_scored: usize,
+    #[serde(skip)]
+    num_read: usize,
+    #[serde(skip)]
+    seconds: f64,
+}
+
+impl Results for EvalReport {
+    fn write_text(&self, page: &mut Page) {
+        let scores = &self.scores;
+        let mut table = Table::new([Column::text(""), Column::text("")]);
+        let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
+        row("perplexity", format!("{:.4}", scores.perplexity));
+        if let Some(adapted) = scores.adapted_perplexity {
+            row("perplexity adapted", format!("{adapted:.4}"));
+        }
+        row("nats per token", format!("{:.5}", scores.loss));
+        row(
+            "scored",
+            format!(
+                "{} tokens in {} windows",
+                scores.num_scored, scores.num_windows
+            ),
+        );
+        row("tokens/s", format!("{:.0}", self.tokens_per_second));
+        row("seconds", format!("{:.1}", self.seconds));
+        page.table(&table);
+    }
 }

@@ -218,6 +218,7 @@ fn interruption_changes_nothing(
         &TrainingState {
             cursor: first.cursor(),
             data_fingerprint: "same".to_owned(),
+            best_valid_nll: None,
         },
     )
     .unwrap();
