@@ -10,11 +10,17 @@ use std::path::{Path, PathBuf};
 use crate::error::ModelError;
 
 /// Writes a file, replacing what was there.
+///
+/// # Errors
+/// [`ModelError::Write`]; the old file is then still there.
 pub fn write(path: &Path, contents: &[u8]) -> Result<(), ModelError> {
     write_with(path, |file| file.write_all(contents))
 }
 
 /// Writes a file piece by piece, replacing what was there once all pieces are on disk.
+///
+/// # Errors
+/// [`ModelError::Write`], also when `write` fails; the old file is then still there.
 pub fn write_with(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,

@@ -88,6 +88,9 @@ const MAX_STEPS: u64 = 50_000_000;
 
 impl ChatTemplate {
     /// Parses a template.
+    ///
+    /// # Errors
+    /// [`ModelError::ChatTemplate`] with the place of the mistake.
     pub fn new(template: &str) -> Result<Self, ModelError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
@@ -109,6 +112,9 @@ impl ChatTemplate {
     }
 
     /// Writes a conversation out.
+    ///
+    /// # Errors
+    /// [`ModelError::ChatTemplate`] when the template refuses the conversation or cannot be filled.
     pub fn render(&self, input: &ChatInput) -> Result<String, ModelError> {
         let failed = |source| ModelError::ChatTemplate { source };
         let now = input.now;
@@ -159,6 +165,10 @@ fn without_generation_tags(template: &str) -> String {
 }
 
 /// JSON as Python's `json.dumps` spells it: spaces after commas and colons, or `indent`.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the engine hands options over by value"
+)]
 fn to_json(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
     let mut json = Vec::new();
@@ -257,7 +267,7 @@ fn strftime(format: &str, time: SystemTime) -> Result<String, minijinja::Error> 
             continue;
         }
         let code = characters.next();
-        text += &match code {
+        let part = match code {
             Some('Y') => date.year.to_string(),
             Some('y') => format!("{:02}", date.year % 100),
             Some('m') => format!("{:02}", date.month_idx + 1),
@@ -278,6 +288,7 @@ fn strftime(format: &str, time: SystemTime) -> Result<String, minijinja::Error> 
                 return Err(minijinja::Error::new(ErrorKind::InvalidOperation, problem));
             }
         };
+        text.push_str(&part);
     }
     Ok(text)
 }
@@ -344,7 +355,7 @@ mod tests {
             ending,
             bos_token: "<s>",
             eos_token: "</s>",
-            now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_208_000),
+            now: SystemTime::UNIX_EPOCH + Duration::from_hours(474_780),
         })
     }
 

@@ -115,6 +115,9 @@ pub(crate) enum StoredLayout {
 
 impl Checkpoint {
     /// Opens a model folder or a `.gguf` file. Headers are read and checked, weights are not.
+    ///
+    /// # Errors
+    /// When there is nothing at the path, or what is there is not a whole model of a known family.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         if path.is_dir() {
             Self::from_folder(path)
@@ -128,6 +131,9 @@ impl Checkpoint {
     }
 
     /// Opens a Hugging Face folder: `config.json` and safetensors, in one file or in shards.
+    ///
+    /// # Errors
+    /// When a file is missing or broken, or the family is not a known one.
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
         let folder = SafetensorsFolder::open(folder)?;
         let architecture = folder.architecture()?;
@@ -160,11 +166,17 @@ impl Checkpoint {
     }
 
     /// Opens a GGUF file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is broken, or the family is not a known one.
     pub fn from_gguf(path: &Path) -> Result<Self, ModelError> {
         Self::translate(GgufFile::open(path)?)
     }
 
     /// Reads a GGUF file that is in memory; `path` appears in messages.
+    ///
+    /// # Errors
+    /// Those of [`from_gguf`](Self::from_gguf).
     pub fn from_gguf_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, ModelError> {
         Self::translate(GgufFile::parse(FileBytes::from_vec(path, bytes))?)
     }
@@ -255,7 +267,8 @@ impl Checkpoint {
 
     /// The values of a tensor, row by row, in the shape that [`tensor`](Self::tensor) tells.
     ///
-    /// A weight that is NaN or infinite is an error that names the tensor.
+    /// # Errors
+    /// When there is no such tensor, or when one of its weights is NaN or infinite.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let entry = self
             .tensors
@@ -284,6 +297,9 @@ impl Checkpoint {
     }
 
     /// The tokenizer that belongs to the model; its vocabulary is checked against the embedding.
+    ///
+    /// # Errors
+    /// When it is missing, broken, of an unknown kind, or has more tokens than the embedding.
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
         let tokenizer = match &self.storage {
             Storage::Gguf(file) => tokenizer_gguf::read(file)?,
@@ -296,6 +312,9 @@ impl Checkpoint {
     }
 
     /// The chat template, if the model has one.
+    ///
+    /// # Errors
+    /// When the file that should hold it cannot be read.
     pub fn chat_template(&self) -> Result<Option<String>, ModelError> {
         match &self.storage {
             Storage::Gguf(file) => Ok(file.text("tokenizer.chat_template")?.map(str::to_owned)),

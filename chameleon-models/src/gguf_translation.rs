@@ -231,18 +231,19 @@ fn llama3_scaling(reader: &ConfigReader, head_dim: usize) -> Result<Value, Model
     const NAME: &str = "rope_freqs.weight";
     const LOW_FREQ_FACTOR: f64 = 1.0;
     const HIGH_FREQ_FACTOR: f64 = 4.0;
-    const ORIGINAL_CONTEXT: f64 = 8192.0;
+    const ORIGINAL_CONTEXT: u32 = 8192;
+    let context = f64::from(ORIGINAL_CONTEXT);
     let divisors = reader.file.read_f32(NAME)?;
     let factor = f64::from(divisors.iter().copied().fold(1.0, f32::max));
     let theta = reader.number("rope.freq_base")?.unwrap_or(10000.0);
     let from_rule = |index: usize| {
         let wavelength = std::f64::consts::TAU * theta.powf(2.0 * index as f64 / head_dim as f64);
-        if wavelength < ORIGINAL_CONTEXT / HIGH_FREQ_FACTOR {
+        if wavelength < context / HIGH_FREQ_FACTOR {
             1.0
-        } else if wavelength > ORIGINAL_CONTEXT / LOW_FREQ_FACTOR {
+        } else if wavelength > context / LOW_FREQ_FACTOR {
             factor
         } else {
-            let smooth = (ORIGINAL_CONTEXT / wavelength - LOW_FREQ_FACTOR)
+            let smooth = (context / wavelength - LOW_FREQ_FACTOR)
                 / (HIGH_FREQ_FACTOR - LOW_FREQ_FACTOR);
             1.0 / ((1.0 - smooth) / factor + smooth)
         }
@@ -265,7 +266,7 @@ fn llama3_scaling(reader: &ConfigReader, head_dim: usize) -> Result<Value, Model
         "factor": factor,
         "low_freq_factor": LOW_FREQ_FACTOR,
         "high_freq_factor": HIGH_FREQ_FACTOR,
-        "original_max_position_embeddings": ORIGINAL_CONTEXT as usize,
+        "original_max_position_embeddings": ORIGINAL_CONTEXT,
     }))
 }
 

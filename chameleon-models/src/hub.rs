@@ -3,7 +3,7 @@
 //! Only the files that a model is read from are fetched. Offline, the cache alone is asked; online,
 //! the cache still answers when the hub does not.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::safetensors_folder::{INDEX, WEIGHTS, read_json};
-use crate::source::HubModel;
+use crate::source::{HubModel, is_gguf};
 
 /// Whether the hub may be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,9 @@ impl HubOptions {
 }
 
 /// The folder or the GGUF file of a model, fetched if it has to be and may be.
+///
+/// # Errors
+/// When the cache lacks the model and the hub may not be asked, or does not give it.
 pub fn resolve(model: &HubModel, options: &HubOptions) -> Result<PathBuf, ModelError> {
     if options.access == HubAccess::CacheOnly {
         return cached(model, options);
@@ -141,7 +144,7 @@ fn commit_file(model: &HubModel, options: &HubOptions, file: &str) -> Option<Pat
 }
 
 /// The weight files that a folder should have; `None` when it has neither weights nor an index.
-fn needed_weights(folder: &std::path::Path) -> Result<Option<Vec<String>>, ModelError> {
+fn needed_weights(folder: &Path) -> Result<Option<Vec<String>>, ModelError> {
     if folder.join(WEIGHTS).exists() {
         return Ok(Some(vec![WEIGHTS.to_owned()]));
     }
@@ -191,7 +194,7 @@ fn fetch(model: &HubModel, options: &HubOptions) -> Result<PathBuf, ModelError> 
     if !has(WEIGHTS) && !has(INDEX) {
         let mut gguf_files: Vec<String> = available
             .iter()
-            .filter(|file| file.ends_with(".gguf"))
+            .filter(|file| is_gguf(Path::new(file)))
             .cloned()
             .collect();
         gguf_files.sort();
@@ -218,7 +221,7 @@ fn fetch(model: &HubModel, options: &HubOptions) -> Result<PathBuf, ModelError> 
 
 fn fetch_shards(
     repo: &ApiRepo,
-    index: &std::path::Path,
+    index: &Path,
     failed: impl Fn(hf_hub::api::sync::ApiError) -> ModelError,
 ) -> Result<(), ModelError> {
     let index = read_json(index)?.unwrap_or_default();
@@ -238,8 +241,6 @@ fn repo(model: &HubModel) -> Repo {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::atomic_file;
     use crate::source::ModelSource;

@@ -27,10 +27,8 @@ impl ModelIdentity {
             LanguageModel::Llama(model) => model.embed_tokens.weight.val(),
         };
         let digest = Sha256::digest(embedding.into_data().convert::<f32>().as_bytes());
-        let fingerprint = digest[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let first = digest.first_chunk().expect("a digest has 32 bytes");
+        let fingerprint = format!("{:016x}", u64::from_be_bytes(*first));
         let architecture = match model {
             LanguageModel::Gpt2(_) => "gpt2",
             LanguageModel::Llama(_) => "llama",

@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn odd_addresses_decode_like_even_ones() {
-        let block: Vec<u8> = (0..2 * 18).map(|byte| byte as u8).collect();
+        let block: Vec<u8> = (0..2 * 18_u8).collect();
         let shifted: Vec<u8> = std::iter::once(0).chain(block.iter().copied()).collect();
         assert_eq!(
             TensorDtype::Q4_0.decode(&block).unwrap(),

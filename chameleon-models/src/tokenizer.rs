@@ -32,6 +32,9 @@ pub struct SpecialTokenIds {
 
 impl Tokenizer {
     /// Reads `tokenizer.json` and the special ids that the configuration files of the folder name.
+    ///
+    /// # Errors
+    /// When a file is missing or broken, or names a token that is not in the vocabulary.
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("tokenizer.json");
         let json = read_json(&path)?.ok_or_else(|| ModelError::FolderIncomplete {
@@ -82,6 +85,9 @@ impl Tokenizer {
     }
 
     /// Checks that a model with this many embedding rows has one for every token.
+    ///
+    /// # Errors
+    /// [`ModelError::VocabTooLarge`] with both sizes.
     pub fn check_fits(&self, model_vocab_size: usize) -> Result<(), ModelError> {
         if self.vocab_size > model_vocab_size {
             return Err(ModelError::VocabTooLarge {
@@ -115,12 +121,18 @@ impl Tokenizer {
     }
 
     /// The ids of a text, nothing added. Special tokens spelled out in the text are recognised.
+    ///
+    /// # Errors
+    /// [`ModelError::Encode`], for tokenizers whose rules fail on some texts.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = self.inner.encode_fast(text, false).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The ids of a text with what the model wants around it, such as a beginning-of-text token.
+    ///
+    /// # Errors
+    /// [`ModelError::Encode`], for tokenizers whose rules fail on some texts.
     pub fn encode_with_special_tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = self.inner.encode_fast(text, true).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
@@ -137,6 +149,9 @@ impl Tokenizer {
     }
 
     /// [`encode`](Self::encode) of many texts, on all cores.
+    ///
+    /// # Errors
+    /// [`ModelError::Encode`], for tokenizers whose rules fail on some texts.
     pub fn encode_batch(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, ModelError> {
         let encodings = self
             .inner
@@ -149,11 +164,17 @@ impl Tokenizer {
     }
 
     /// The text of some ids; special tokens are left out.
+    ///
+    /// # Errors
+    /// [`ModelError::Encode`], for tokenizers whose rules fail on some ids.
     pub fn decode(&self, token_ids: &[u32]) -> Result<String, ModelError> {
         self.inner.decode(token_ids, true).map_err(failed)
     }
 
     /// The text of some ids; special tokens are spelled out.
+    ///
+    /// # Errors
+    /// [`ModelError::Encode`], for tokenizers whose rules fail on some ids.
     pub fn decode_with_special_tokens(&self, token_ids: &[u32]) -> Result<String, ModelError> {
         self.inner.decode(token_ids, false).map_err(failed)
     }
@@ -169,6 +190,9 @@ impl Tokenizer {
     }
 
     /// The whole tokenizer as the text of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`ModelError::Encode`], for parts that cannot be written.
     pub fn to_json(&self) -> Result<String, ModelError> {
         self.inner.to_string(false).map_err(failed)
     }
@@ -186,6 +210,9 @@ pub struct TextStream {
 
 impl TextStream {
     /// Adds a token; answers with the text it completes, possibly none.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::decode`].
     pub fn push(&mut self, token_id: u32, tokenizer: &Tokenizer) -> Result<String, ModelError> {
         self.token_ids.push(token_id);
         let given = tokenizer.decode(&self.token_ids[..self.num_given])?;
@@ -200,6 +227,9 @@ impl TextStream {
     }
 
     /// Ends the text; answers with what was held back, broken characters replaced.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::decode`].
     pub fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String, ModelError> {
         let given = tokenizer.decode(&self.token_ids[..self.num_given])?;
         let text = tokenizer.decode(&self.token_ids)?;

@@ -139,7 +139,7 @@ fn byte_level_vocab(vocabulary: &Vocabulary) -> Vocab {
         .collect()
 }
 
-/// SentencePiece BPE: merges follow from the scores, unknown characters fall back to bytes.
+/// `SentencePiece` BPE: merges follow from the scores, unknown characters fall back to bytes.
 fn sentence_piece(file: &GgufFile, vocabulary: &Vocabulary) -> Result<Rebuilt, ModelError> {
     let path = file.path();
     let vocab: Vocab = vocabulary.tokens.iter().cloned().zip(0_u32..).collect();
@@ -241,12 +241,15 @@ struct ByteAlphabet([char; 256]);
 impl ByteAlphabet {
     fn new() -> Self {
         let mut spare = 256_u32..;
-        Self(std::array::from_fn(|byte| {
-            let code_point = match byte {
-                0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => byte as u32,
-                _ => spare.next().expect("the range has no end"),
-            };
-            char::from_u32(code_point).expect("below the surrogates")
+        Self(std::array::from_fn(|index| {
+            let byte = u8::try_from(index).expect("there are 256 bytes");
+            match byte {
+                0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+                _ => spare
+                    .next()
+                    .and_then(char::from_u32)
+                    .expect("below the surrogates"),
+            }
         }))
     }
 

@@ -33,7 +33,7 @@ fn conversations_read_as_transformers_writes_them() {
             },
             bos_token: "<s>",
             eos_token: "</s>",
-            now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_208_000), // 29 February 2024
+            now: SystemTime::UNIX_EPOCH + Duration::from_hours(474_780), // 29 February 2024
         });
         assert_eq!(
             rendered.ok(),
