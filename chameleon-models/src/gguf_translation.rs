@@ -243,8 +243,8 @@ fn llama3_scaling(reader: &ConfigReader, head_dim: usize) -> Result<Value, Model
         } else if wavelength > context / LOW_FREQ_FACTOR {
             factor
         } else {
-            let smooth = (context / wavelength - LOW_FREQ_FACTOR)
-                / (HIGH_FREQ_FACTOR - LOW_FREQ_FACTOR);
+            let smooth =
+                (context / wavelength - LOW_FREQ_FACTOR) / (HIGH_FREQ_FACTOR - LOW_FREQ_FACTOR);
             1.0 / ((1.0 - smooth) / factor + smooth)
         }
     };

@@ -27,8 +27,9 @@ impl ModelIdentity {
             LanguageModel::Llama(model) => model.embed_tokens.weight.val(),
         };
         let digest = Sha256::digest(embedding.into_data().convert::<f32>().as_bytes());
-        let first = digest.first_chunk().expect("a digest has 32 bytes");
-        let fingerprint = format!("{:016x}", u64::from_be_bytes(*first));
+        let fingerprint = digest[..8]
+            .iter()
+            .fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"));
         let architecture = match model {
             LanguageModel::Gpt2(_) => "gpt2",
             LanguageModel::Llama(_) => "llama",

@@ -1,5 +1,10 @@
 //! What the crate promises, tested from outside.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot read its input fails"
+)]
+
 mod chat; // chat templates against transformers
 mod checkpoint; // files against what gguf and transformers read from them
 mod fixture; // weights and expectations exported from Hugging Face transformers
