@@ -105,7 +105,7 @@ pub trait CausalLm {
 /// Logits of a head that is the embedding, `[vocab, hidden]`.
 pub(crate) fn tied_logits(hidden: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
     /// For a few rows, walking along the rows of the embedding once beats walking across them.
-    const FEW_ROWS: std::ops::RangeInclusive<usize> = 2..=16;
+    const FEW_ROWS: std::ops::RangeInclusive<usize> = 2..=32;
     let [num_rows, _] = hidden.dims();
     if FEW_ROWS.contains(&num_rows) {
         embedding.matmul(hidden.transpose()).transpose()
