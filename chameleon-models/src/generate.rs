@@ -12,6 +12,7 @@ use chameleon_hypernet::GroupedFactors;
 
 use crate::causal_lm::CausalLm;
 use crate::error::ModelError;
+use crate::indices::index_tensor;
 use crate::kv_cache::KvCache;
 use crate::sampling::{Sampler, Sampling};
 
@@ -198,11 +199,10 @@ impl<M: CausalLm + ?Sized> AdaptedHead<'_, M> {
             hidden,
             prompt_indices,
         } = rows;
-        let group_idx: Vec<i64> = prompt_indices
+        let groups = prompt_indices
             .iter()
-            .map(|&prompt_idx| self.group_of_prompt[prompt_idx] as i64)
-            .collect();
-        let group_idx = Tensor::<1, Int>::from_data(group_idx.as_slice(), &hidden.device());
+            .map(|&prompt_idx| self.group_of_prompt[prompt_idx]);
+        let group_idx = index_tensor(groups, &hidden.device());
         self.model.logits(hidden.clone()) + self.factors.apply(hidden, group_idx)
     }
 }
@@ -347,12 +347,11 @@ fn padded(prompts: &[&[u32]], device: &burn::tensor::Device) -> Tensor<2, Int> {
 /// One token of each row: `[batch, seq, hidden]` -> `[batch, hidden]`.
 fn select_tokens(hidden: Tensor<3>, token_indices: &[usize]) -> Tensor<2> {
     let [batch, seq_len, hidden_size] = hidden.dims();
-    let flat: Vec<i64> = token_indices
+    let flat = token_indices
         .iter()
         .enumerate()
-        .map(|(row_idx, token_idx)| (row_idx * seq_len + token_idx) as i64)
-        .collect();
-    let indices = Tensor::<1, Int>::from_data(flat.as_slice(), &hidden.device());
+        .map(|(row_idx, token_idx)| row_idx * seq_len + token_idx);
+    let indices = index_tensor(flat, &hidden.device());
     hidden
         .reshape([batch * seq_len, hidden_size])
         .select(0, indices)

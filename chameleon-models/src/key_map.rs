@@ -302,6 +302,8 @@ fn for_field(tensor: StoredTensor, field: String, layout: StoredLayout) -> Store
 /// The transpose of a row-major f32 matrix.
 fn transposed(bytes: &[u8], num_rows: usize, num_columns: usize) -> Bytes {
     const VALUE: usize = size_of::<f32>();
+    /// Columns of the source go in strips, so that a cache line of it is used whole.
+    const STRIP: usize = 16;
     let value_at = |row: usize, column: usize| {
         let start = (row * num_columns + column) * VALUE;
         bytes.get(start..start + VALUE).map_or(0.0, |value| {
@@ -309,8 +311,6 @@ fn transposed(bytes: &[u8], num_rows: usize, num_columns: usize) -> Bytes {
         })
     };
     let mut values = vec![0.0_f32; num_rows * num_columns];
-    // Columns of the source in strips, so that a cache line of it is used whole.
-    const STRIP: usize = 16;
     values
         .par_chunks_mut(STRIP * num_rows)
         .enumerate()

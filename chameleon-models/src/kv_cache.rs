@@ -6,6 +6,7 @@
 use burn::tensor::{Bool, Device, Tensor, TensorData, assert_shape};
 
 use crate::attention::AttentionMask;
+use crate::indices::index_tensor;
 
 /// Buffers grow by whole multiples of this, so that most steps write in place.
 const SLOT_BLOCK: usize = 64;
@@ -115,9 +116,8 @@ impl KvCache {
             .iter()
             .map(|&row_idx| self.rows[row_idx].clone())
             .collect();
-        let indices: Vec<i64> = row_indices.iter().map(|&row_idx| row_idx as i64).collect();
         for buffers in self.layers.iter_mut().flatten() {
-            let indices = Tensor::from_data(indices.as_slice(), &buffers.key.device());
+            let indices = index_tensor(row_indices.iter().copied(), &buffers.key.device());
             buffers.key = buffers.key.clone().select(0, indices.clone());
             buffers.value = buffers.value.clone().select(0, indices);
         }

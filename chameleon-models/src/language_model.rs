@@ -12,10 +12,6 @@ use crate::llama::Llama;
 
 /// A model of any family, for code that learns only from a file which one it runs.
 #[derive(Module, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a program holds one or two of these, and boxing would hide the module's fields"
-)]
 pub enum LanguageModel {
     /// GPT-2.
     Gpt2(Gpt2),

@@ -34,6 +34,7 @@ mod file_bytes;
 mod gguf;
 mod gguf_translation;
 mod gradients;
+mod indices;
 mod safetensors_folder;
 mod tensor_dtype;
 mod tokenizer_gguf;

@@ -2,13 +2,14 @@
 
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 
 use super::config::Gpt2Config;
 use crate::activation::gelu_new;
 use crate::attention::{AttentionInput, AttentionMask, attend};
 use crate::causal_lm::{CausalLm, ModelSizes, tied_logits};
 use crate::config_error::ConfigError;
+use crate::indices::index_tensor;
 use crate::kv_cache::{KvCache, LayerSlots};
 
 /// A GPT-2 model, made by [`Gpt2Config::init`].
@@ -191,13 +192,8 @@ impl Gpt2 {
             "position {last} is past the {} the model has",
             self.sizes.max_seq_len
         );
-        let indices: Vec<i64> = positions
-            .iter()
-            .flatten()
-            .map(|&position| position as i64)
-            .collect();
-        let indices = TensorData::new(indices, [positions.len(), seq_len]);
-        let indices = Tensor::<2, Int>::from_data(indices, &token_ids.device());
+        let indices = index_tensor(positions.iter().flatten().copied(), &token_ids.device())
+            .reshape([positions.len(), seq_len]);
         self.embed(token_ids) + self.wpe.forward(indices)
     }
 }

@@ -37,7 +37,7 @@ pub struct LlamaConfig {
     /// Width of a head; `hidden_size / num_attention_heads` when absent.
     #[serde(default)]
     pub head_dim: Option<usize>,
-    /// The activation of the feed-forward part; only SiLU is implemented.
+    /// The activation of the feed-forward part; only `silu` is implemented.
     #[serde(default = "defaults::hidden_act")]
     pub hidden_act: String,
     /// The longest sequence the model was made for.
@@ -301,7 +301,7 @@ mod defaults {
 mod tests {
     use super::*;
 
-    fn parse(changes: serde_json::Value) -> LlamaConfig {
+    fn parse(changes: &serde_json::Value) -> LlamaConfig {
         let mut json = serde_json::to_value(LlamaConfig::tiny()).unwrap();
         for (key, value) in changes.as_object().unwrap() {
             json[key] = value.clone();
@@ -309,7 +309,7 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    fn refusal(changes: serde_json::Value) -> String {
+    fn refusal(changes: &serde_json::Value) -> String {
         parse(changes).validate().unwrap_err().to_string()
     }
 
@@ -328,8 +328,8 @@ mod tests {
 
     #[test]
     fn end_tokens_may_be_one_or_many() {
-        let one = parse(serde_json::json!({"eos_token_id": 2}));
-        let many = parse(serde_json::json!({"eos_token_id": [2, 7]}));
+        let one = parse(&serde_json::json!({"eos_token_id": 2}));
+        let many = parse(&serde_json::json!({"eos_token_id": [2, 7]}));
         assert_eq!(one.eos_token_id.unwrap().as_slice(), [2]);
         assert_eq!(many.eos_token_id.unwrap().as_slice(), [2, 7]);
     }
@@ -337,12 +337,12 @@ mod tests {
     #[test]
     fn rope_is_read_from_old_and_new_files() {
         let numbers = serde_json::json!({"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 32, "rope_type": "llama3", "rope_theta": 500000.0});
-        let old = parse(serde_json::json!({"rope_theta": 500_000.0, "rope_scaling": numbers}));
-        let new = parse(serde_json::json!({"rope_theta": null, "rope_parameters": numbers}));
+            "original_max_position_embeddings": 32, "rope_type": "llama3", "rope_theta": 500_000.0});
+        let old = parse(&serde_json::json!({"rope_theta": 500_000.0, "rope_scaling": numbers}));
+        let new = parse(&serde_json::json!({"rope_theta": null, "rope_parameters": numbers}));
         assert_eq!(old.rope_scaling().unwrap(), new.rope_scaling().unwrap());
         assert!((old.rope_base() - new.rope_base()).abs() < f64::EPSILON);
-        let linear = parse(serde_json::json!({"rope_scaling": {"type": "linear", "factor": 2}}));
+        let linear = parse(&serde_json::json!({"rope_scaling": {"type": "linear", "factor": 2}}));
         assert_eq!(
             linear.rope_scaling().unwrap(),
             RopeScaling::Linear { factor: 2.0 }
@@ -397,7 +397,7 @@ mod tests {
                 "`rms_norm_eps` is 0, expected a positive number",
             ),
         ] {
-            assert_eq!(refusal(changes), message);
+            assert_eq!(refusal(&changes), message);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The Llama family: rotary positions, root-mean-square norms, grouped-query attention, SwiGLU.
+//! The Llama family: rotary positions, root-mean-square norms, grouped-query attention, gated feed-forward.
 
 mod config;
 mod import;

@@ -1,4 +1,8 @@
 //! Rotary positions: wavelengths, their stretching for long contexts, and the rotation itself.
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "angles are f32, as they are in PyTorch, so that long positions round alike"
+)]
 
 use burn::tensor::{Device, Tensor, TensorData};
 

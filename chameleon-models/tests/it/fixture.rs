@@ -48,8 +48,7 @@ impl Fixture {
     pub(crate) fn token_ids(&self, device: &burn::tensor::Device) -> Tensor<2, Int> {
         let array = &self.expected["token_ids"];
         let shape: [usize; 2] = array.shape.as_slice().try_into().unwrap();
-        let ids: Vec<i64> = array.values.iter().map(|&id| id as i64).collect();
-        Tensor::from_data(TensorData::new(ids, shape), device)
+        Tensor::<2>::from_data(TensorData::new(array.values.clone(), shape), device).int()
     }
 
     /// Lists of token ids under a key of `expected.json`.
