@@ -220,7 +220,11 @@ fn model_help(error: &ModelError) -> Option<String> {
             "check the free space and the permissions; what was there before is untouched"
                 .to_owned()
         }
-        _ => return None,
+        // These say themselves what to do.
+        ModelError::HubNotCached { .. }
+        | ModelError::HubRequest { .. }
+        | ModelError::HubNoWeights { .. } => return None,
+        _ => "check what `--model` names, or fetch the model again".to_owned(),
     })
 }
 
@@ -246,7 +250,7 @@ fn data_help(error: &DataError) -> Option<String> {
         }
         DataError::NoExamples { .. } => "make `--prefix` smaller, or use longer texts".to_owned(),
         DataError::TooLarge { .. } => "split the data and use a part of it".to_owned(),
-        _ => return None,
+        _ => "check what `--data` names".to_owned(),
     })
 }
 
@@ -255,7 +259,7 @@ fn cluster_help(error: &ClusterError) -> Option<String> {
         ClusterError::TooManyClusters { num_points, .. } => {
             format!("make `--clusters` {num_points} or less, or use more data")
         }
-        _ => return None,
+        _ => "give `--clusters` a smaller number".to_owned(),
     })
 }
 

@@ -6,7 +6,7 @@ use chameleon_hypernet::Condition;
 
 use crate::errors::CliError;
 
-use super::*;
+use super::{training::EvalWindows, *};
 
 const TRAIN: &str = "chameleon train --model m --data d --out o";
 
