@@ -34,9 +34,4 @@ impl Interrupt {
     pub(crate) fn is_asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
     }
-
-    /// The flag itself, for library calls that poll it.
-    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.asked)
-    }
 }

@@ -9,16 +9,22 @@ use std::{
 };
 
 use chameleon_models::{
-    CausalLm, LoadedModel, Tokenizer,
+    AdaptedHead, Adapter, CausalLm, FinishReason, GenerateOptions, GenerateTimings, Generation,
+    LanguageModel, LoadedModel, Tokenizer,
     chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate},
     data::{self, ReadOptions},
-    generate::{FinishReason, GenerateOptions, HeadRows, generate},
+    generate,
     sampling::{RandomSampling, Sampling as ModelSampling},
 };
 use serde::Serialize;
 
 use crate::{
-    commands::{Context, answer::Answer, texts},
+    commands::{
+        Context,
+        adapter::{self, AdaptedPrompts},
+        answer::Answer,
+        texts,
+    },
     errors::{CliError, ExitStatus},
     output::Format,
     resolve::{GenerateConfig, PromptSource, Sampling, Template},
@@ -26,30 +32,82 @@ use crate::{
 
 pub(crate) fn run(config: &GenerateConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let prompts = read_prompts(&config.prompts, context)?;
-    if config.adapter.is_some() {
-        return Err(CliError::NotYet {
-            command: "generate --adapter",
-        });
-    }
     let loaded = context.load_model(&config.model)?;
+    let adapter = config
+        .adapter
+        .as_deref()
+        .map(|folder| adapter::load(folder, &loaded))
+        .transpose()?;
     let token_ids = tokenize(&prompts, config.template, &loaded)?;
+    let adapted = adapter
+        .as_ref()
+        .map(|adapter| adapt(adapter, &prompts, &loaded, context))
+        .transpose()?;
     let show = if prompts.len() == 1 && context.output.format() == Format::Text {
         Show::AsWritten
     } else {
         Show::Finished
     };
+    let decoder = Decoder {
+        config,
+        trunk: adapter
+            .as_ref()
+            .map_or(&loaded.model, |adapter| adapter::trunk(adapter, &loaded)),
+        tokenizer: &loaded.tokenizer,
+        adapted: adapted.as_ref(),
+        show,
+        context,
+    };
     for (batch_idx, batch) in token_ids.chunks(config.batch_size).enumerate() {
         let first = batch_idx * config.batch_size;
-        let prompts = &prompts[first..first + batch.len()];
-        let answers = decode_batch(batch, batch_idx, config, &loaded, show, context)?;
-        for (idx, (prompt, answer)) in prompts.iter().zip(answers).enumerate() {
-            show_answer(first + idx, prompt, &answer, show, context)?;
+        for (idx, answer) in decoder.decode(batch, batch_idx)?.into_iter().enumerate() {
+            let prompt_idx = first + idx;
+            let group = adapted
+                .as_ref()
+                .map(|adapted| adapted.assignments[prompt_idx]);
+            show_answer(prompt_idx, &prompts[prompt_idx], group, &answer, &decoder)?;
         }
         if context.interrupt.is_asked() {
             return Ok(ExitStatus::Interrupted);
         }
     }
     Ok(ExitStatus::Done)
+}
+
+/// Groups the prompts as written: neither the template nor a token that begins a text is part of what was trained on.
+fn adapt(
+    adapter: &Adapter,
+    prompts: &[String],
+    loaded: &LoadedModel,
+    context: &Context,
+) -> Result<AdaptedPrompts, CliError> {
+    let token_ids = prompts
+        .iter()
+        .enumerate()
+        .map(|(prompt_idx, prompt)| {
+            let token_ids = loaded.tokenizer.encode(prompt)?;
+            if token_ids.is_empty() {
+                return Err(CliError::EmptyPrompt {
+                    number: prompt_idx + 1,
+                });
+            }
+            Ok(token_ids)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let rows: Vec<&[u32]> = token_ids.iter().map(Vec::as_slice).collect();
+    let adapted = adapter::adapt(adapter, loaded, &rows)?;
+    for (prompt_idx, (cluster_idx, distance)) in adapted
+        .assignments
+        .iter()
+        .zip(&adapted.distances)
+        .enumerate()
+    {
+        context.output.detail(format_args!(
+            "prompt {}: group {cluster_idx}, {distance:.3} from its centre",
+            prompt_idx + 1
+        ));
+    }
+    Ok(adapted)
 }
 
 /// When an answer is printed.
@@ -65,6 +123,8 @@ enum Show {
 #[derive(Debug, Serialize)]
 struct AnswerRow<'a> {
     prompt: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<usize>,
     text: &'a str,
     token_ids: &'a [u32],
     finish: &'static str,
@@ -73,19 +133,21 @@ struct AnswerRow<'a> {
 fn show_answer(
     prompt_idx: usize,
     prompt: &str,
+    group: Option<usize>,
     answer: &Finished,
-    show: Show,
-    context: &Context,
+    decoder: &Decoder<'_>,
 ) -> Result<(), CliError> {
-    match (context.output.format(), show) {
-        (Format::Json, _) => context.output.json(&AnswerRow {
+    let output = &decoder.context.output;
+    match (output.format(), decoder.show) {
+        (Format::Json, _) => output.json(&AnswerRow {
             prompt,
+            group,
             text: &answer.text,
             token_ids: &answer.token_ids,
             finish: answer.finish,
         }),
-        (Format::Text, Show::AsWritten) => context.output.text("\n"),
-        (Format::Text, Show::Finished) => context.output.text(&format!(
+        (Format::Text, Show::AsWritten) => output.text("\n"),
+        (Format::Text, Show::Finished) => output.text(&format!(
             "{}[{}] {}\n{}\n",
             if prompt_idx == 0 { "" } else { "\n" },
             prompt_idx + 1,
@@ -103,91 +165,106 @@ struct Finished {
     finish: &'static str,
 }
 
-fn decode_batch(
-    batch: &[Vec<u32>],
-    batch_idx: usize,
-    config: &GenerateConfig,
-    loaded: &LoadedModel,
+/// Everything that answers prompts.
+struct Decoder<'a> {
+    config: &'a GenerateConfig,
+    trunk: &'a LanguageModel,
+    tokenizer: &'a Tokenizer,
+    adapted: Option<&'a AdaptedPrompts>,
     show: Show,
-    context: &Context,
-) -> Result<Vec<Finished>, CliError> {
-    let rows: Vec<&[u32]> = batch.iter().map(Vec::as_slice).collect();
-    let options = GenerateOptions {
-        max_new_tokens: config.max_new_tokens,
-        sampling: sampling(config.sampling)?,
-        stop_token_ids: loaded.tokenizer.special_token_ids().eos.clone(),
-        seed: context
-            .settings
-            .seed
-            .derive(&format!("generate/{batch_idx}")),
-    };
-    let weight = loaded.model.head_weight();
-    let head = |rows: HeadRows<'_>| rows.hidden.matmul(weight.clone());
-    let mut answers: Vec<Answer> = rows.iter().map(|_| Answer::new(&config.stop)).collect();
-    let mut failure = None;
-    let output = generate(&loaded.model, &rows, &options, head, |token| {
-        let answer = &mut answers[token.prompt_idx];
-        match push(answer, token.token_id, &loaded.tokenizer, show, context) {
-            Ok(flow) if !context.interrupt.is_asked() => flow,
-            Ok(_) => ControlFlow::Break(()),
-            Err(error) => {
-                failure = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    if let Some(error) = failure {
-        return Err(error);
-    }
-    let timings = output.timings;
-    context.output.detail(format_args!(
-        "{} prompt tokens in {:.2} s, {} tokens in {:.2} s",
-        timings.num_prompt_tokens,
-        timings.prompt_time.as_secs_f64(),
-        timings.num_decoded_tokens,
-        timings.decode_time.as_secs_f64()
-    ));
-    output
-        .generations
-        .into_iter()
-        .zip(answers)
-        .map(|(generation, mut answer)| {
-            let rest = answer.finish(&loaded.tokenizer)?;
-            if show == Show::AsWritten {
-                context.output.text(&rest)?;
-            }
-            let finish = match generation.finish_reason {
-                _ if answer.is_stopped() => "stop",
-                FinishReason::StopToken => "end",
-                FinishReason::MaxNewTokens => "length",
-                FinishReason::ContextFull => "context",
-                _ => "interrupted",
-            };
-            Ok(Finished {
-                text: answer.into_text(),
-                token_ids: generation.token_ids,
-                finish,
-            })
-        })
-        .collect()
+    context: &'a Context,
 }
 
-fn push(
-    answer: &mut Answer,
-    token_id: u32,
-    tokenizer: &Tokenizer,
-    show: Show,
-    context: &Context,
-) -> Result<ControlFlow<()>, CliError> {
-    let fresh = answer.push(token_id, tokenizer)?;
-    if show == Show::AsWritten && !fresh.is_empty() {
-        context.output.text(&fresh)?;
+impl Decoder<'_> {
+    fn decode(&self, batch: &[Vec<u32>], batch_idx: usize) -> Result<Vec<Finished>, CliError> {
+        let config = self.config;
+        let rows: Vec<&[u32]> = batch.iter().map(Vec::as_slice).collect();
+        let first = batch_idx * config.batch_size;
+        let head = self.adapted.map(|adapted| AdaptedHead {
+            model: self.trunk,
+            factors: &adapted.factors,
+            group_of_prompt: &adapted.factors_of_prompt[first..first + rows.len()],
+        });
+        let options = GenerateOptions {
+            max_new_tokens: config.max_new_tokens,
+            sampling: sampling(config.sampling)?,
+            stop_token_ids: self.tokenizer.special_token_ids().eos.clone(),
+            seed: self
+                .context
+                .settings
+                .seed
+                .derive(&format!("generate/{batch_idx}")),
+        };
+        let mut answers: Vec<Answer> = rows.iter().map(|_| Answer::new(&config.stop)).collect();
+        let mut failure = None;
+        let output = generate(
+            self.trunk,
+            &rows,
+            &options,
+            |rows| match &head {
+                Some(head) => head.forward(rows),
+                None => self.trunk.logits(rows.hidden),
+            },
+            |token| match self.push(&mut answers[token.prompt_idx], token.token_id) {
+                Ok(flow) => flow,
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
+                }
+            },
+        )?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        self.tell_timings(&output.timings);
+        output
+            .generations
+            .into_iter()
+            .zip(answers)
+            .map(|(generation, answer)| self.finish(generation, answer))
+            .collect()
     }
-    Ok(if answer.is_stopped() {
-        ControlFlow::Break(())
-    } else {
-        ControlFlow::Continue(())
-    })
+
+    fn push(&self, answer: &mut Answer, token_id: u32) -> Result<ControlFlow<()>, CliError> {
+        let fresh = answer.push(token_id, self.tokenizer)?;
+        if self.show == Show::AsWritten && !fresh.is_empty() {
+            self.context.output.text(&fresh)?;
+        }
+        if answer.is_stopped() || self.context.interrupt.is_asked() {
+            Ok(ControlFlow::Break(()))
+        } else {
+            Ok(ControlFlow::Continue(()))
+        }
+    }
+
+    fn finish(&self, generation: Generation, mut answer: Answer) -> Result<Finished, CliError> {
+        let rest = answer.finish(self.tokenizer)?;
+        if self.show == Show::AsWritten {
+            self.context.output.text(&rest)?;
+        }
+        let finish = match generation.finish_reason {
+            _ if answer.is_stopped() => "stop",
+            FinishReason::StopToken => "end",
+            FinishReason::MaxNewTokens => "length",
+            FinishReason::ContextFull => "context",
+            _ => "interrupted",
+        };
+        Ok(Finished {
+            text: answer.into_text(),
+            token_ids: generation.token_ids,
+            finish,
+        })
+    }
+
+    fn tell_timings(&self, timings: &GenerateTimings) {
+        self.context.output.detail(format_args!(
+            "{} prompt tokens in {:.2} s, {} tokens in {:.2} s",
+            timings.num_prompt_tokens,
+            timings.prompt_time.as_secs_f64(),
+            timings.num_decoded_tokens,
+            timings.decode_time.as_secs_f64()
+        ));
+    }
 }
 
 fn sampling(sampling: Sampling) -> Result<ModelSampling, CliError> {

@@ -1,29 +1,41 @@
 //! `chameleon info`: what this build can use, and what a model or an adapter holds.
 
+use std::path::Path;
+
 use burn::module::Module;
 use chameleon_core::BackendKind;
-use chameleon_models::{CausalLm, LoadedModel, ModelSizes};
+use chameleon_hypernet::FactorGeneratorConfig;
+use chameleon_models::{
+    Adaptation, AdapterConfig, CausalLm, LoadedModel, ModelSizes, Recipe, adapter as adapter_folder,
+};
 use serde::Serialize;
 
 use crate::{
-    commands::Context,
+    commands::{Context, adapter},
     errors::{CliError, ExitStatus},
     output::{Column, Page, Results, Table},
     resolve::InfoConfig,
 };
 
 pub(crate) fn run(config: &InfoConfig, context: &Context) -> Result<ExitStatus, CliError> {
-    if config.adapter.is_some() {
-        return Err(CliError::NotYet {
-            command: "info --adapter",
-        });
-    }
     // Opening it is the proof that it works.
     context.device()?;
+    let adapter = config
+        .adapter
+        .as_deref()
+        .map(AdapterInfo::read)
+        .transpose()?;
     let model = config
         .model
         .as_deref()
-        .map(|text| Ok::<_, CliError>(ModelInfo::of(text, &context.load_model(text)?)))
+        .map(|text| {
+            let loaded = context.load_model(text)?;
+            if let Some(folder) = &config.adapter {
+                // Reading all of it is the proof that it fits.
+                adapter::load(folder, &loaded)?;
+            }
+            Ok::<_, CliError>(ModelInfo::of(text, &loaded))
+        })
         .transpose()?;
     let info = Info {
         version: env!("CARGO_PKG_VERSION"),
@@ -34,6 +46,7 @@ pub(crate) fn run(config: &InfoConfig, context: &Context) -> Result<ExitStatus, 
             .collect(),
         device: context.settings.device.to_string(),
         model,
+        adapter,
     };
     context.output.results(&info)?;
     Ok(ExitStatus::Done)
@@ -49,6 +62,7 @@ struct Info {
     devices: Vec<String>,
     device: String,
     model: Option<ModelInfo>,
+    adapter: Option<AdapterInfo>,
 }
 
 #[derive(Debug, Serialize)]
@@ -143,6 +157,80 @@ impl ModelInfo {
     }
 }
 
+/// What an adapter folder says of itself.
+#[derive(Debug, Serialize)]
+struct AdapterInfo {
+    name: String,
+    method: &'static str,
+    num_head_params: usize,
+    #[serde(flatten)]
+    config: AdapterConfig,
+}
+
+impl AdapterInfo {
+    fn read(folder: &Path) -> Result<Self, CliError> {
+        let config = adapter_folder::read_config(folder)?;
+        Ok(Self {
+            name: folder.display().to_string(),
+            method: method(&config.head),
+            num_head_params: config.head.num_trainable_params(),
+            config,
+        })
+    }
+
+    fn write_text(&self, page: &mut Page) {
+        page.heading(&self.name);
+        let mut table = Table::new([Column::text(""), Column::text("")]);
+        let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
+        let config = &self.config;
+        row("method", self.method.to_owned());
+        row("rank", config.head.shape().rank.to_string());
+        row(
+            "parameters",
+            format!("{} in the head", grouped(self.num_head_params)),
+        );
+        if let Some(layers) = &config.layers {
+            row(
+                "layers",
+                format!("rank {} on {}", layers.rank, layers.targets.join(", ")),
+            );
+        }
+        row("groups", config.num_clusters.to_string());
+        row("condition", config.condition.to_string());
+        let Recipe::Causal { prefix, seq_len } = config.recipe else {
+            page.table(&table);
+            return;
+        };
+        row(
+            "recipe",
+            format!("causal, prompts of {prefix} tokens in texts of {seq_len}"),
+        );
+        let training = &config.training;
+        row(
+            "training",
+            format!(
+                "{} epochs at {}, seed {}",
+                training.num_epochs, training.learning_rate, config.seed.0
+            ),
+        );
+        row("base", config.base.to_string());
+        page.table(&table);
+    }
+}
+
+fn method(head: &Adaptation) -> &'static str {
+    match head {
+        Adaptation::Lora { .. } => "lora",
+        Adaptation::Experts { .. } => "experts",
+        Adaptation::Hyper { config } => match config.generator {
+            FactorGeneratorConfig::Dense(_) => "dense",
+            FactorGeneratorConfig::Core(_) => "core",
+        },
+        // The enum may grow, and reading a folder refuses what this build does not know.
+        _ => "unknown",
+    }
+}
+
 /// A count with its thousands apart.
 fn grouped(count: usize) -> String {
     let digits = count.to_string();
@@ -168,6 +256,9 @@ impl Results for Info {
         page.table(&table);
         if let Some(model) = &self.model {
             model.write_text(page);
+        }
+        if let Some(adapter) = &self.adapter {
+            adapter.write_text(page);
         }
     }
 }
