@@ -75,17 +75,45 @@ pub(crate) fn attend(input: AttentionInput<'_>) -> Tensor<3> {
         .reshape([batch, seq_len, num_heads * head_dim])
 }
 
-/// One fused operation of the backend.
+/// One fused operation of the backend, given the equal head counts and the full masks that all of them take.
 fn attend_fused(input: AttentionInput<'_>) -> Tensor<4> {
-    let options = AttentionModuleOptions {
-        is_causal: matches!(input.mask, AttentionMask::Causal { .. }),
-        ..Default::default()
-    };
-    let mask = match input.mask {
-        AttentionMask::Causal { .. } => None,
-        AttentionMask::Hidden(hidden) => Some(hidden.clone()),
-    };
-    attention(input.query, input.key, input.value, mask, None, options)
+    let [batch, num_heads, seq_len, head_dim] = input.query.dims();
+    let [_, num_kv_heads, num_slots, _] = input.key.dims();
+    let group_size = num_heads / num_kv_heads;
+    match input.mask {
+        AttentionMask::Causal { .. } => {
+            let options = AttentionModuleOptions {
+                is_causal: true,
+                ..Default::default()
+            };
+            let key = for_each_query_head(input.key, group_size);
+            let value = for_each_query_head(input.value, group_size);
+            attention(input.query, key, value, None, None, options)
+        }
+        AttentionMask::Hidden(hidden) => {
+            // Queries that share a key-value head stand below one another: a cache is never copied.
+            let rows = group_size * seq_len;
+            let hidden = hidden
+                .clone()
+                .repeat_dim(2, group_size) // [batch, 1, group * seq, slots]
+                .expand([batch, num_kv_heads, rows, num_slots]);
+            let query = input.query.reshape([batch, num_kv_heads, rows, head_dim]);
+            let options = AttentionModuleOptions::default();
+            attention(query, input.key, input.value, Some(hidden), None, options)
+                .reshape([batch, num_heads, seq_len, head_dim])
+        }
+    }
+}
+
+/// `[batch, kv_heads, slots, head_dim]` -> `[batch, heads, slots, head_dim]`
+fn for_each_query_head(x: Tensor<4>, group_size: usize) -> Tensor<4> {
+    if group_size == 1 {
+        return x;
+    }
+    let [batch, num_kv_heads, num_slots, head_dim] = x.dims();
+    x.unsqueeze_dim::<5>(2)
+        .repeat_dim(2, group_size) // [batch, kv_heads, group, slots, head_dim]
+        .reshape([batch, num_kv_heads * group_size, num_slots, head_dim])
 }
 
 /// The same from separate operations, whose gradients Burn knows.
