@@ -6,6 +6,7 @@
 
 mod corpus;
 mod documents;
+mod experiment;
 mod model;
 mod near_duplicates;
 mod sources;
@@ -17,6 +18,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use xshell::{Shell, cmd};
 
+use self::experiment::{Experiment, Texts};
 use crate::workspace::Workspace;
 
 /// Options of `quickstart`.
@@ -49,6 +51,7 @@ pub(crate) fn run(workspace: &Workspace, args: &QuickstartArgs) -> anyhow::Resul
         Some(out) => std::path::absolute(out)?,
         None => workspace.target_dir.join("quickstart"),
     };
+    experiment::make_room_for_the_adapter(&out, args.out.is_some())?;
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
 
     announce("model", start);
@@ -77,10 +80,7 @@ pub(crate) fn run(workspace: &Workspace, args: &QuickstartArgs) -> anyhow::Resul
     let texts = match data {
         Some(data) => {
             println!("{}", data.display());
-            Texts {
-                train: data,
-                test: None,
-            }
+            Texts::Own { data }
         }
         None => gather(&shell, &out)?,
     };
@@ -88,100 +88,34 @@ pub(crate) fn run(workspace: &Workspace, args: &QuickstartArgs) -> anyhow::Resul
         return Ok(());
     }
 
-    announce("compare", start);
     let experiment = Experiment {
         program,
         model,
         texts,
+        out,
     };
-    let table = out.join("compare");
-    experiment.compare(&shell, &table)?;
+    announce("compare", start);
+    experiment.compare(&shell)?;
     announce("train", start);
-    let adapter = out.join("adapter");
-    experiment.train(&shell, &adapter)?;
-    experiment.say_where(&table, &adapter, start);
+    experiment.train(&shell)?;
+    announce("done", start);
+    experiment.say_where();
     Ok(())
-}
-
-/// What is trained on and, when the corpus is ours, what is tested on.
-#[derive(Debug)]
-struct Texts {
-    train: PathBuf,
-    test: Option<PathBuf>,
 }
 
 fn gather(shell: &Shell, out: &Path) -> anyhow::Result<Texts> {
     let sources = sources::of_the_program(shell)?;
     let corpus = corpus::gather(&sources, &corpus::CorpusSize::default())?;
-    let train = out.join("train.jsonl");
-    let test = out.join("test.jsonl");
-    corpus::write(&corpus.train, &train)?;
-    corpus::write(&corpus.test, &test)?;
     println!("{}", corpus.summary());
-    println!("{}\n{}", train.display(), test.display());
-    Ok(Texts {
-        train,
-        test: Some(test),
+    let write = |documents: &[documents::Document], name: &str| {
+        let path = out.join(name);
+        corpus::write(documents, &path).map(|()| path)
+    };
+    Ok(Texts::Gathered {
+        train: write(&corpus.train, "train.jsonl")?,
+        valid: write(&corpus.valid, "valid.jsonl")?,
+        test: write(&corpus.test, "test.jsonl")?,
     })
-}
-
-/// The program, the model and the texts that both commands share.
-#[derive(Debug)]
-struct Experiment {
-    program: PathBuf,
-    model: PathBuf,
-    texts: Texts,
-}
-
-impl Experiment {
-    fn compare(&self, shell: &Shell, out: &Path) -> anyhow::Result<()> {
-        let Self {
-            program,
-            model,
-            texts,
-        } = self;
-        let train = &texts.train;
-        let test = texts
-            .test
-            .iter()
-            .flat_map(|test| ["--test".as_ref(), test.as_os_str()]);
-        cmd!(
-            shell,
-            "{program} compare --model {model} --data {train} {test...} --methods frozen,lora,core --out {out}"
-        )
-        .run()
-        .context("the comparison failed")
-    }
-
-    fn train(&self, shell: &Shell, out: &Path) -> anyhow::Result<()> {
-        let Self {
-            program,
-            model,
-            texts,
-        } = self;
-        let train = &texts.train;
-        cmd!(
-            shell,
-            "{program} train --model {model} --data {train} --method core --out {out}"
-        )
-        .run()
-        .context("the training failed")
-    }
-
-    fn say_where(&self, table: &Path, adapter: &Path, start: Instant) {
-        let minutes = start.elapsed().as_secs_f64() / 60.0;
-        println!("\ndone in {minutes:.1} minutes");
-        println!("table    {}", table.display());
-        println!("adapter  {}", adapter.display());
-        println!("texts    {}", self.texts.train.display());
-        println!("model    {}", self.model.display());
-        println!(
-            "\nnext:\n  {} generate --model {} --adapter {} \"fn main() {{\"",
-            self.program.display(),
-            self.model.display(),
-            adapter.display()
-        );
-    }
 }
 
 fn announce(name: &str, start: Instant) {

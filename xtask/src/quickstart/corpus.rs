@@ -20,7 +20,9 @@ use crate::files;
 pub(crate) struct CorpusSize {
     /// Texts of each kind for training, at most.
     pub(crate) train_per_kind: usize,
-    /// Texts of each kind for testing, at most.
+    /// Texts of each kind for choosing the best epoch, at most; from the crates of the training texts.
+    pub(crate) valid_per_kind: usize,
+    /// Texts of each kind for testing, at most; from crates of their own.
     pub(crate) test_per_kind: usize,
     /// A kind with fewer texts on either side is left out.
     pub(crate) least_per_side: usize,
@@ -31,11 +33,12 @@ pub(crate) struct CorpusSize {
 impl Default for CorpusSize {
     fn default() -> Self {
         Self {
-            train_per_kind: 96,
-            test_per_kind: 24,
+            train_per_kind: 48,
+            valid_per_kind: 6,
+            test_per_kind: 14,
             least_per_side: 4,
             min_bytes: 600,
-            max_bytes: 2000,
+            max_bytes: 1000,
         }
     }
 }
@@ -47,35 +50,27 @@ const MIN_CANDIDATES: usize = 12;
 #[derive(Debug, Default)]
 pub(crate) struct Corpus {
     pub(crate) train: Vec<Document>,
+    pub(crate) valid: Vec<Document>,
     pub(crate) test: Vec<Document>,
 }
 
 impl Corpus {
     /// A line for each kind.
     pub(crate) fn summary(&self) -> String {
-        let count = |documents: &[Document], kind| {
-            documents
-                .iter()
-                .filter(|document| document.kind == kind)
-                .count()
-        };
-        let bytes: usize = self
-            .train
-            .iter()
-            .chain(&self.test)
-            .map(|d| d.text.len())
-            .sum();
+        let sides = [&self.train, &self.valid, &self.test];
+        let bytes: usize = sides.into_iter().flatten().map(|d| d.text.len()).sum();
         let mut lines = vec![format!("{} kB of text", bytes / 1000)];
         for kind in Kind::ALL {
-            let (train, test) = (count(&self.train, kind), count(&self.test, kind));
-            if train == 0 {
-                lines.push(format!("  {:<8} left out, too few texts", kind.label()));
+            let count = |side: &Vec<Document>| side.iter().filter(|d| d.kind == kind).count();
+            let [train, valid, test] = sides.map(count);
+            let label = kind.label();
+            lines.push(if train == 0 {
+                format!("  {label:<8} left out, too few texts")
             } else {
-                lines.push(format!(
-                    "  {:<8} {train:>3} to train, {test:>3} to test",
-                    kind.label()
-                ));
-            }
+                format!(
+                    "  {label:<8} {train:>3} to train, {valid:>2} to validate, {test:>2} to test"
+                )
+            });
         }
         lines.join("\n")
     }
@@ -92,14 +87,14 @@ pub(crate) fn gather(sources: &[CrateSource], size: &CorpusSize) -> anyhow::Resu
     let for_testing = choose_test_crates(&shelves, size);
     let mut corpus = Corpus::default();
     for shelf in shelves.values() {
-        let train = take(
-            shelf,
-            |name| !for_testing.contains(name),
-            size.train_per_kind,
-        );
+        let wanted = size.train_per_kind + size.valid_per_kind;
+        let mut valid = take(shelf, |name| !for_testing.contains(name), wanted);
+        let num_valid = size.valid_per_kind.min(valid.len() / 6);
+        let train = valid.split_off(num_valid);
         let test = take(shelf, |name| for_testing.contains(name), size.test_per_kind);
         if train.len().min(test.len()) >= size.least_per_side {
             corpus.train.extend(train);
+            corpus.valid.extend(valid);
             corpus.test.extend(test);
         }
     }
@@ -115,7 +110,7 @@ pub(crate) fn gather(sources: &[CrateSource], size: &CorpusSize) -> anyhow::Resu
          use --data with texts of your own",
         sources.len()
     );
-    for side in [&mut corpus.train, &mut corpus.test] {
+    for side in [&mut corpus.train, &mut corpus.valid, &mut corpus.test] {
         side.sort_by_cached_key(|document| draw(&document.source));
     }
     Ok(corpus)
@@ -175,7 +170,7 @@ fn without_repetitions(mut shelves: Shelves, size: &CorpusSize) -> Shelves {
     let mut seen = Seen::default();
     for shelf in shelves.values_mut() {
         // Where few crates have a kind, each has to give more of it.
-        let wanted = size.train_per_kind + size.test_per_kind;
+        let wanted = size.train_per_kind + size.valid_per_kind + size.test_per_kind;
         let per_crate = (4 * wanted / shelf.len().max(1)).max(MIN_CANDIDATES);
         let mut names: Vec<String> = shelf.keys().cloned().collect();
         names.sort_by_cached_key(|name| draw(name));
@@ -290,6 +285,7 @@ mod tests {
     fn small() -> CorpusSize {
         CorpusSize {
             train_per_kind: 12,
+            valid_per_kind: 2,
             test_per_kind: 5,
             least_per_side: 2,
             ..CorpusSize::default()
@@ -317,6 +313,9 @@ mod tests {
         let train: BTreeSet<_> = corpus.train.iter().map(crate_of).collect();
         let test: BTreeSet<_> = corpus.test.iter().map(crate_of).collect();
         assert!(train.is_disjoint(&test));
+        let trained: BTreeSet<_> = corpus.train.iter().map(|d| &d.source).collect();
+        assert_eq!(corpus.valid.len(), 4);
+        assert!(corpus.valid.iter().all(|d| !trained.contains(&d.source)));
         assert_eq!(corpus.train.len(), 24);
         assert_eq!(corpus.test.len(), 10);
     }

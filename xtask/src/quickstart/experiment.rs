@@ -1,0 +1,162 @@
+//! What the program built here is asked to do: compare, then train an adapter to keep.
+//!
+//! Both run on the same texts with the same settings, so the hidden states that the first computes serve the
+//! second. The settings fit a few minutes on two cores.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use xshell::{Shell, cmd};
+
+/// Examples used of a person's own texts, at most; a quarter as many are tested on.
+const MAX_OWN_EXAMPLES: &str = "480";
+
+/// Settings of both commands.
+const SETTINGS: &[&str] = &["--clusters", "5", "--epochs", "4", "--lr", "0.005"];
+
+/// What to train and test on.
+#[derive(Debug)]
+pub(crate) enum Texts {
+    /// The corpus cut from the dependencies.
+    Gathered {
+        train: PathBuf,
+        valid: PathBuf,
+        test: PathBuf,
+    },
+    /// What somebody brought along; the program keeps a part of it aside.
+    Own { data: PathBuf },
+}
+
+/// The program, the model, the texts, and where the results go.
+#[derive(Debug)]
+pub(crate) struct Experiment {
+    pub(crate) program: PathBuf,
+    pub(crate) model: PathBuf,
+    pub(crate) texts: Texts,
+    pub(crate) out: PathBuf,
+}
+
+impl Experiment {
+    /// Prints the table of methods.
+    pub(crate) fn compare(&self, shell: &Shell) -> anyhow::Result<()> {
+        let mut flags = self.shared_flags();
+        if let Texts::Gathered { test, .. } = &self.texts {
+            flags.extend(["--test".into(), test.into()]);
+        }
+        flags.extend(["--methods".into(), "frozen,lora,core".into()]);
+        flags.extend(["--out".into(), self.table().into()]);
+        self.run(shell, "compare", &flags)
+    }
+
+    /// Leaves an adapter behind.
+    pub(crate) fn train(&self, shell: &Shell) -> anyhow::Result<()> {
+        let mut flags = self.shared_flags();
+        if let Texts::Gathered { valid, .. } = &self.texts {
+            flags.extend(["--valid".into(), valid.into()]);
+        }
+        flags.extend(["--method".into(), "core".into()]);
+        flags.extend(["--out".into(), adapter(&self.out).into()]);
+        self.run(shell, "train", &flags)
+    }
+
+    /// Names the files, and what to type next.
+    pub(crate) fn say_where(&self) {
+        let adapter = adapter(&self.out);
+        println!("table    {}", self.table().display());
+        println!("adapter  {}", adapter.display());
+        match &self.texts {
+            Texts::Gathered { train, .. } => println!("texts    {}", train.display()),
+            Texts::Own { data } => println!("texts    {}", data.display()),
+        }
+        println!("model    {}", self.model.display());
+        println!(
+            "\nnext:\n  {} generate --model {} --adapter {} \"The licence of this crate\"",
+            self.program.display(),
+            self.model.display(),
+            adapter.display()
+        );
+    }
+
+    fn table(&self) -> PathBuf {
+        self.out.join("compare")
+    }
+
+    fn shared_flags(&self) -> Vec<OsString> {
+        let mut flags: Vec<OsString> = vec!["--model".into(), (&self.model).into()];
+        match &self.texts {
+            Texts::Gathered { train, .. } => {
+                flags.extend(["--data".into(), train.into()]);
+                flags.extend(["--label-field".into(), "label".into()]);
+            }
+            Texts::Own { data } => {
+                flags.extend(["--data".into(), data.into()]);
+                flags.extend(["--max-examples".into(), MAX_OWN_EXAMPLES.into()]);
+            }
+        }
+        flags.extend(SETTINGS.iter().map(OsString::from));
+        flags
+    }
+
+    fn run(&self, shell: &Shell, command: &str, flags: &[OsString]) -> anyhow::Result<()> {
+        let program = &self.program;
+        cmd!(shell, "{program} {command} {flags...}")
+            .run()
+            .with_context(|| format!("`chameleon {command}` failed"))
+    }
+}
+
+/// `train` writes over nothing. In our own folder the adapter of an earlier quick start makes room; in a folder
+/// that somebody named, it stays.
+pub(crate) fn make_room_for_the_adapter(out: &Path, is_named: bool) -> anyhow::Result<()> {
+    let adapter = adapter(out);
+    if !adapter.exists() {
+        return Ok(());
+    }
+    ensure!(
+        !is_named,
+        "{} is there already; name another folder with --out",
+        adapter.display()
+    );
+    std::fs::remove_dir_all(&adapter)
+        .with_context(|| format!("cannot remove {}", adapter.display()))
+}
+
+fn adapter(out: &Path) -> PathBuf {
+    out.join("adapter")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn experiment(texts: Texts) -> Experiment {
+        Experiment {
+            program: "chameleon".into(),
+            model: "model.gguf".into(),
+            texts,
+            out: "out".into(),
+        }
+    }
+
+    #[test]
+    fn own_texts_are_bounded_and_split_by_the_program() {
+        let flags = experiment(Texts::Own {
+            data: "mine".into(),
+        })
+        .shared_flags();
+        assert!(flags.contains(&"--max-examples".into()));
+        assert!(!flags.contains(&"--label-field".into()));
+    }
+
+    #[test]
+    fn an_adapter_in_a_named_folder_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        make_room_for_the_adapter(dir.path(), true).unwrap();
+        std::fs::create_dir(dir.path().join("adapter")).unwrap();
+        let error = make_room_for_the_adapter(dir.path(), true).unwrap_err();
+        assert!(error.to_string().contains("--out"), "{error}");
+        make_room_for_the_adapter(dir.path(), false).unwrap();
+        assert!(!dir.path().join("adapter").exists());
+    }
+}
