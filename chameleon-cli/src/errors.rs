@@ -108,8 +108,8 @@ impl Diagnostic for CliError {
             Self::Device(error) => device_help(error)?,
             Self::Model(error) => model_help(error)?,
             Self::Adapter(error) => adapter_help(error)?,
-            Self::Data(error) => data_help(error)?,
-            Self::Cluster(error) => cluster_help(error)?,
+            Self::Data(error) => data_help(error),
+            Self::Cluster(error) => cluster_help(error),
             Self::PromptsUnreadable { .. } => "check the path after `--file`".to_owned(),
             Self::PromptsNotUtf8 { .. } => "save the prompts as UTF-8".to_owned(),
             Self::EmptyPrompt { .. } => {
@@ -235,8 +235,8 @@ fn model_help(error: &ModelError) -> Option<String> {
     })
 }
 
-fn data_help(error: &DataError) -> Option<String> {
-    Some(match error {
+fn data_help(error: &DataError) -> String {
+    match error {
         DataError::Read { .. } | DataError::NotAFile { .. } => {
             "check the path and its permissions".to_owned()
         }
@@ -258,16 +258,16 @@ fn data_help(error: &DataError) -> Option<String> {
         DataError::NoExamples { .. } => "make `--prefix` smaller, or use longer texts".to_owned(),
         DataError::TooLarge { .. } => "split the data and use a part of it".to_owned(),
         _ => "check what `--data` names".to_owned(),
-    })
+    }
 }
 
-fn cluster_help(error: &ClusterError) -> Option<String> {
-    Some(match error {
+fn cluster_help(error: &ClusterError) -> String {
+    match error {
         ClusterError::TooManyClusters { num_points, .. } => {
             format!("make `--clusters` {num_points} or less, or use more data")
         }
         _ => "give `--clusters` a smaller number".to_owned(),
-    })
+    }
 }
 
 /// Says why nothing came of it, and answers with the exit code.

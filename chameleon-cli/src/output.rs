@@ -44,7 +44,7 @@ pub(crate) struct Output {
 
 impl Output {
     /// The streams of this process.
-    pub(crate) fn new(format: Format, verbosity: &Verbosity<WarnLevel>) -> Self {
+    pub(crate) fn new(format: Format, verbosity: Verbosity<WarnLevel>) -> Self {
         let level = verbosity.tracing_level_filter();
         let target = if level < LevelFilter::WARN {
             ProgressDrawTarget::hidden()
@@ -222,7 +222,8 @@ impl Page {
 
     /// One line.
     pub(crate) fn line(&mut self, line: impl Display) {
-        self.text.push_str(&format!("{line}\n"));
+        self.text.push_str(&line.to_string());
+        self.text.push('\n');
     }
 
     /// A table with aligned columns.
@@ -281,11 +282,10 @@ pub(crate) fn flag_message(message: &clap::Error) {
 /// Prints why the program ends.
 pub(crate) fn error_message(sentence: &str, help: Option<&str>) {
     let style = Style::of(&io::stderr());
-    let mut text = format!("{} {sentence}\n", style.red("error:"));
-    if let Some(help) = help {
-        text.push_str(&format!("  {} {help}\n", style.cyan("help:")));
-    }
-    to_stderr(&text);
+    let help = help.map_or_else(String::new, |help| {
+        format!("  {} {help}\n", style.cyan("help:"))
+    });
+    to_stderr(&format!("{} {sentence}\n{help}", style.red("error:")));
 }
 
 fn to_stderr(text: &str) {

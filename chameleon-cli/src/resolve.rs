@@ -167,7 +167,7 @@ fn output(global: &GlobalArgs) -> Output {
     } else {
         Format::Text
     };
-    Output::new(format, &global.verbosity)
+    Output::new(format, global.verbosity)
 }
 
 fn settings(global: &GlobalArgs) -> Result<Settings, CliError> {

@@ -1,5 +1,10 @@
 //! Adapters on the command line: what they say of themselves, and what they change.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot run the program fails"
+)]
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},

@@ -1,5 +1,10 @@
 //! Spoilt models and texts: exit code 2, one clear sentence with a hint, never a panic.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot run the program fails"
+)]
+
 use std::path::Path;
 use std::process::Command;
 
@@ -58,7 +63,7 @@ fn edit(folder: &Path, name: &str, from: &str, to: &str) {
 fn spoilt_safetensors_are_refused() {
     let weights = "model.safetensors";
     refused("model.safetensors", |folder| {
-        std::fs::remove_file(folder.join(weights)).unwrap()
+        std::fs::remove_file(folder.join(weights)).unwrap();
     });
     refused("model.safetensors", |folder| {
         let bytes = std::fs::read(folder.join(weights)).unwrap();
@@ -81,7 +86,7 @@ fn spoilt_safetensors_are_refused() {
             "config.json",
             "\"intermediate_size\": 32",
             "\"intermediate_size\": 48",
-        )
+        );
     });
     refused("layers.2.", |folder| {
         edit(
@@ -89,7 +94,7 @@ fn spoilt_safetensors_are_refused() {
             "config.json",
             "\"num_hidden_layers\": 2",
             "\"num_hidden_layers\": 3",
-        )
+        );
     });
 }
 
@@ -109,10 +114,10 @@ fn spoilt_configurations_and_tokenizers_are_refused() {
             "config.json",
             "\"vocab_size\": 320",
             "\"vocab_size\": 300",
-        )
+        );
     });
     refused("tokenizer.json", |folder| {
-        put(&folder.join("tokenizer.json"), b"{")
+        put(&folder.join("tokenizer.json"), b"{");
     });
 }
 
@@ -140,7 +145,7 @@ fn spoilt_gguf_files_are_refused() {
 fn spoilt_texts_are_refused() {
     let text = |word, bytes: &'static [u8]| {
         refused_with(word, ".", "text.txt", |folder| {
-            put(&folder.join("text.txt"), bytes)
+            put(&folder.join("text.txt"), bytes);
         });
     };
     text("empty", b"");
@@ -148,7 +153,7 @@ fn spoilt_texts_are_refused() {
     text("token", b"a");
     refused_with("missing.txt", ".", "missing.txt", |_| {});
     refused_with("line 1", ".", "rows.jsonl", |folder| {
-        put(&folder.join("rows.jsonl"), b"{\"text\": ")
+        put(&folder.join("rows.jsonl"), b"{\"text\": ");
     });
     refused_with("fields", ".", "rows.jsonl", |folder| {
         put(&folder.join("rows.jsonl"), b"{\"body\": \"words\"}\n");

@@ -76,6 +76,7 @@ pub(crate) fn adapt(
     })
 }
 
+#[expect(clippy::cast_possible_wrap, reason = "no run has that many prompts")]
 fn rows(embeddings: &Tensor<2>, indices: &[usize]) -> Tensor<2> {
     let shape = [indices.len()];
     let indices: Vec<i64> = indices.iter().map(|&idx| idx as i64).collect();

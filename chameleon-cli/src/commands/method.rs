@@ -181,7 +181,7 @@ pub(crate) fn score(
         .output
         .progress("scoring", part.data.plan.batches.len());
     let scores = scorer.score(&part.data, |num_batches| {
-        bar.set_position(num_batches as u64)
+        bar.set_position(num_batches as u64);
     });
     bar.finish_and_clear();
     Ok(scores?)

@@ -140,9 +140,10 @@ pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig,
         data: data(args.data)?,
         test: held_out(args.test, "test-fraction", args.test_fraction)?,
         out: required(args.out, "out", "the folder for the tables")?,
-        methods: or_default(each_once("methods", args.methods, method_name)?, || {
-            vec![Frozen, Lora, Dense, Core, CoreShuffled]
-        }),
+        methods: or_default(
+            each_once("methods", args.methods, |method| method_name(*method))?,
+            || vec![Frozen, Lora, Dense, Core, CoreShuffled],
+        ),
         seeds: or_default(each_once("seeds", args.seeds, ToString::to_string)?, || {
             vec![seed.0]
         })
@@ -259,7 +260,7 @@ fn or_default<T>(values: Vec<T>, default: impl FnOnce() -> Vec<T>) -> Vec<T> {
     if values.is_empty() { default() } else { values }
 }
 
-fn method_name(method: &CompareMethod) -> String {
+fn method_name(method: CompareMethod) -> String {
     method
         .to_possible_value()
         .map(|value| value.get_name().to_owned())
