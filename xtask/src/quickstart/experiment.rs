@@ -12,8 +12,8 @@ use xshell::{Shell, cmd};
 /// Examples used of a person's own texts, at most; a quarter as many are tested on.
 const MAX_OWN_EXAMPLES: &str = "480";
 
-/// Settings of both commands: as many groups as there are kinds, and no third epoch, after which the loss on the
-/// validation texts rose. Otherwise what the program does unasked; no test score had a say.
+/// Settings of both commands: as many groups as there are kinds, and no third epoch, after which the loss of `core` on
+/// the validation texts rose. Otherwise what the program does unasked.
 const SETTINGS: &[&str] = &["--clusters", "5", "--epochs", "2"];
 
 /// What to train and test on.
