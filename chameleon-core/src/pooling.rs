@@ -12,6 +12,10 @@ use burn::tensor::{Bool, Tensor, assert_shape};
 /// - `token_embeddings`: `[batch, seq, hidden]`
 /// - `pad_mask`: `[batch, seq]`, `true` on padding
 /// - output: `[batch, hidden]`
+///
+/// # Panics
+///
+/// If `pad_mask` has another batch or sequence length than `token_embeddings`.
 pub fn prompt_embeddings(token_embeddings: Tensor<3>, pad_mask: Tensor<2, Bool>) -> Tensor<2> {
     let [batch_size, seq_len, _] = token_embeddings.dims();
     assert_shape!(pad_mask, [batch_size, seq_len]);

@@ -139,6 +139,10 @@ impl Tokenizer {
     }
 
     /// [`encode`](Self::encode), and where in the text every token ends; for bits per byte.
+    ///
+    /// # Errors
+    ///
+    /// When the text cannot be encoded.
     pub fn encode_with_ends(&self, text: &str) -> Result<TokenisedText, ModelError> {
         let encoding = self.inner.encode(text, false).map_err(failed)?;
         let byte_ends = encoding.get_offsets().iter().map(|&(_, end)| end);

@@ -32,7 +32,6 @@ pub(crate) fn full_head(kind: GeneratorKind) -> HyperLoraHeadConfig {
             core.dropout = 0.0;
             core.scale = 0.7;
         }
-        other => panic!("{other:?} has no fixture"),
     }
     config
 }

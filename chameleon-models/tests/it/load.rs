@@ -124,7 +124,7 @@ fn a_gguf_file_is_a_whole_model() {
 fn a_tensor_that_is_missing_misshapen_or_no_number_is_named() {
     let error = load_gguf(|file| {
         file.tensors
-            .retain(|tensor| tensor.name != "blk.0.ffn_up.weight")
+            .retain(|tensor| tensor.name != "blk.0.ffn_up.weight");
     });
     let error = error.unwrap_err();
     assert!(
