@@ -7,7 +7,10 @@ use std::{fmt, io, path::PathBuf, process::ExitCode};
 use chameleon_cluster::ClusterError;
 use chameleon_core::DeviceError;
 use chameleon_hypernet::HypernetError;
-use chameleon_models::{AdapterError, ModelError, data::DataError, hidden_cache::HiddenCacheError};
+use chameleon_models::{
+    AdapterError, ModelError, TrainError, adapter::ImpossibleAdapter, data::DataError,
+    hidden_cache::HiddenCacheError,
+};
 use miette::Diagnostic;
 
 use crate::{
@@ -78,7 +81,13 @@ pub(crate) enum CliError {
     #[error("the system names no folder for caches")]
     NoCacheFolder,
     #[error("cannot make the folder {}", path.display())]
-    CacheFolder { path: PathBuf, source: io::Error },
+    Folder { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    #[error(transparent)]
+    ImpossibleAdapter(#[from] ImpossibleAdapter),
+    #[error("`core-shuffled` needs another cluster to take a condition from, and there is one")]
+    NoOtherCluster,
     #[error("cannot read prompts from {place}")]
     PromptsUnreadable { place: String, source: io::Error },
     #[error("{place} is not UTF-8: byte {position} starts no character")]
@@ -129,10 +138,25 @@ impl Diagnostic for CliError {
                     .to_owned()
             }
             Self::NoCacheFolder => "name one with `--cache-dir`".to_owned(),
-            Self::Metrics { .. } | Self::CacheFolder { .. } => {
+            Self::Metrics { .. } | Self::Folder { .. } => {
                 "check the rights of the folder and the space on the disk".to_owned()
             }
-            Self::HiddenCache(_) => "name another folder with `--cache-dir`".to_owned(),
+            Self::Train(TrainError::HiddenCache(error)) | Self::HiddenCache(error) => {
+                cache_help(error)
+            }
+            Self::Train(TrainError::Diverged { .. }) => {
+                "lower `--lr`; the last checkpoint is kept".to_owned()
+            }
+            Self::Train(_) => {
+                "the training state is damaged; start anew in another folder".to_owned()
+            }
+            Self::ImpossibleAdapter(_) => {
+                "choose `--rank`, `--clusters` and `--hidden-sizes` to fit the model".to_owned()
+            }
+            Self::NoOtherCluster => {
+                "give `--clusters` 2 or more, or leave `core-shuffled` out of `--methods`"
+                    .to_owned()
+            }
             Self::Hypernet(_) => "choose other sizes for the adapter".to_owned(),
             Self::Threads { .. } => "give `--threads` a smaller number".to_owned(),
             Self::Flags(_) | Self::Output(_) | Self::Interrupt(_) => return None,
@@ -174,6 +198,15 @@ fn device_help(error: &DeviceError) -> Option<String> {
     })
 }
 
+fn cache_help(error: &HiddenCacheError) -> String {
+    match error {
+        HiddenCacheError::NotFinite { .. } => {
+            "the model computes values that are not numbers; fetch it again".to_owned()
+        }
+        _ => "name another folder with `--cache-dir`".to_owned(),
+    }
+}
+
 fn adapter_help(error: &AdapterError) -> Option<String> {
     Some(match error {
         AdapterError::OtherBase { .. } => {
@@ -190,6 +223,9 @@ fn adapter_help(error: &AdapterError) -> Option<String> {
             "the folder is damaged; train the adapter again".to_owned()
         }
         AdapterError::Write(error) => return model_help(error),
+        AdapterError::CreateFolder { .. } | AdapterError::Remove { .. } => {
+            "check the rights of the folder and the space on the disk".to_owned()
+        }
         AdapterError::Target(_) => "name some of these with `--targets`".to_owned(),
         _ => return None,
     })

@@ -60,6 +60,10 @@ pub enum HeadAdapter {
 
 impl Adaptation {
     /// A head whose weights depend on `seed` and on nothing else.
+    ///
+    /// # Panics
+    ///
+    /// When the configuration's own `check` would refuse it.
     pub fn init(&self, seed: RunSeed, device: &Device) -> HeadAdapter {
         match self {
             Self::Lora { config } => HeadAdapter::Lora(config.init(seed, device)),
@@ -144,13 +148,7 @@ impl Trainee {
         seed: RunSeed,
         device: &Device,
     ) -> Result<Self, UnknownTarget> {
-        let known = linear_modules(&trunk);
-        if let Some(target) = layers.targets.iter().find(|name| !known.contains(name)) {
-            return Err(UnknownTarget {
-                name: target.clone(),
-                known: known.join(", "),
-            });
-        }
+        check_targets(&trunk, &layers.targets)?;
         // Burn draws the factors from the device's generator.
         device.seed(seed.derive("layer-lora").0);
         let paths: Vec<_> = layers
@@ -190,6 +188,22 @@ pub struct UnknownTarget {
     pub name: String,
     /// The names that exist, comma-separated.
     pub known: String,
+}
+
+/// Refuses targets that are no linear modules of the transformer layers.
+///
+/// # Errors
+///
+/// Names the first one.
+pub fn check_targets(model: &LanguageModel, targets: &[String]) -> Result<(), UnknownTarget> {
+    let known = linear_modules(model);
+    match targets.iter().find(|name| !known.contains(name)) {
+        None => Ok(()),
+        Some(target) => Err(UnknownTarget {
+            name: target.clone(),
+            known: known.join(", "),
+        }),
+    }
 }
 
 /// The names of the linear modules of the transformer layers, each once.
@@ -262,7 +276,7 @@ impl ModuleMapper for StableIds {
     }
 }
 
-/// The condition width and head sizes an adaptation of `model` has.
+/// The sizes of factors for the head of `model`.
 pub fn head_shape(model: &impl CausalLm, rank: usize) -> FactorShape {
     let sizes = model.sizes();
     FactorShape {

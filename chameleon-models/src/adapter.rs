@@ -16,7 +16,7 @@ use burn::store::ModuleSnapshot;
 use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 use burn_pack::Tensor as StoredTensor;
 use chameleon_core::RunSeed;
-use chameleon_hypernet::Condition;
+use chameleon_hypernet::{Condition, FactorGeneratorConfig, HyperLoraHeadConfig, HypernetError};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -26,24 +26,19 @@ use crate::atomic_file;
 use crate::error::ModelError;
 use crate::identity::ModelIdentity;
 use crate::language_model::LanguageModel;
-use crate::train::{Cursor, TrainOptions};
+use crate::train::TrainOptions;
 
 /// The version of the folder's format that this crate writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-const CONFIG_FILE: &str = "adapter_config.json";
+pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
 const TENSOR_FILE: &str = "adapter.safetensors";
-const STATE_FOLDER: &str = "training_state";
-const STEP_PREFIX: &str = "step-";
-const STATE_FILE: &str = "state.json";
-const STATE_TENSORS: &str = "trainee.safetensors";
-const OPTIMIZER_FILE: &str = "optimizer.burnpack";
 const CENTROIDS: &str = "centroids";
+const CONDITION_STD: &str = "head.condition_norm.std";
 
 /// How examples were made, which inference must repeat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "kebab-case")]
-#[non_exhaustive]
 pub enum Recipe {
     /// Conditioned on the first tokens of a text, scored on the rest.
     Causal {
@@ -88,28 +83,6 @@ pub struct Adapter {
     pub centroids: Tensor<2>,
 }
 
-/// What `training_state/` holds besides the trained tensors.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainingState {
-    /// Where training stands.
-    pub cursor: Cursor,
-    /// Ties the state to its data: a resumed run must see the same examples.
-    pub data_fingerprint: String,
-    /// Held-out loss of the best epoch so far, nats per token.
-    pub best_valid_nll: Option<f64>,
-}
-
-/// An interrupted training, read back.
-#[derive(Debug)]
-pub struct Checkpoint {
-    /// The adapter as it stood.
-    pub adapter: Adapter,
-    /// Where training stands.
-    pub state: TrainingState,
-    /// For [`Trainer::resume`](crate::train::Trainer::resume).
-    pub optimizer_state: Vec<u8>,
-}
-
 /// Why an adapter folder cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -142,12 +115,12 @@ pub enum AdapterError {
         found: u32,
     },
     /// The sizes in the configuration cannot work.
-    #[error("{} describes an impossible adapter: {reason}", path.display())]
+    #[error("{} describes an impossible adapter", path.display())]
     Impossible {
         /// The file.
         path: PathBuf,
         /// What cannot work.
-        reason: String,
+        source: ImpossibleAdapter,
     },
     /// The adapter was trained on another model.
     #[error("the adapter was trained on {expected}, this model is {found}")]
@@ -184,9 +157,87 @@ pub enum AdapterError {
     /// A target of the layers is no module of the model.
     #[error(transparent)]
     Target(#[from] UnknownTarget),
-    /// The optimizer's state cannot be serialised or read.
-    #[error("cannot handle the optimizer's state")]
-    Optimizer(#[source] burn::store::RecordError),
+    /// A folder cannot be made.
+    #[error("cannot make the folder {}", path.display())]
+    CreateFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder that is no longer needed cannot be removed.
+    #[error("cannot remove {}", path.display())]
+    Remove {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Sizes that cannot make an adapter.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImpossibleAdapter {
+    /// A setting of the head is refused by the hypernetwork's own checks.
+    #[error(transparent)]
+    Head(#[from] HypernetError),
+    /// The head's factors are for a head of other sizes.
+    #[error("factors for {in_size} x {out_size} on a head of {hidden_size} x {vocab_size}")]
+    HeadSizes {
+        /// Input width of the factors.
+        in_size: usize,
+        /// Output width of the factors.
+        out_size: usize,
+        /// Input width of the head.
+        hidden_size: usize,
+        /// Output width of the head.
+        vocab_size: usize,
+    },
+    /// A rank is zero, or above the width it is to be lower than.
+    #[error("rank {rank} is not between 1 and the hidden size {hidden_size}")]
+    Rank {
+        /// The rank.
+        rank: usize,
+        /// The hidden size of the model.
+        hidden_size: usize,
+    },
+    /// The hypernetwork's input is not as wide as a prompt embedding.
+    #[error("a condition of {found} numbers, prompt embeddings have {hidden_size}")]
+    ConditionSize {
+        /// Width of the condition.
+        found: usize,
+        /// The hidden size of the model.
+        hidden_size: usize,
+    },
+    /// A layer of the hypernetwork is absurdly wide, or there are too many.
+    #[error("hidden layers {found:?} of a hypernetwork")]
+    HiddenSizes {
+        /// The widths.
+        found: Vec<usize>,
+    },
+    /// No cluster, or absurdly many.
+    #[error("{found} clusters")]
+    Clusters {
+        /// How many.
+        found: usize,
+    },
+    /// The number of experts is not that of the clusters.
+    #[error("{num_experts} experts for {num_clusters} clusters")]
+    Experts {
+        /// Experts of the head.
+        num_experts: usize,
+        /// Clusters of the adapter.
+        num_clusters: usize,
+    },
+    /// The spans of the recipe leave nothing to look at or nothing to score.
+    #[error("a prefix of {prefix} in sequences of {seq_len} tokens")]
+    Spans {
+        /// Tokens of the conditioning span.
+        prefix: usize,
+        /// Tokens of a whole example.
+        seq_len: usize,
+    },
 }
 
 impl Adapter {
@@ -210,13 +261,7 @@ impl Adapter {
         identity: &ModelIdentity,
         device: &Device,
     ) -> Result<Self, AdapterError> {
-        let config = read_config(folder)?;
-        if config.base != *identity {
-            return Err(AdapterError::OtherBase {
-                expected: config.base.to_string(),
-                found: identity.to_string(),
-            });
-        }
+        let config = read_config_for(folder, identity)?;
         load_tensors(&folder.join(TENSOR_FILE), config, model, device)
     }
 }
@@ -242,10 +287,25 @@ pub fn read_config(folder: &Path) -> Result<AdapterConfig, AdapterError> {
         });
     }
     let config: AdapterConfig = serde_json::from_slice(&text).map_err(broken)?;
-    match impossible(&config) {
-        Some(reason) => Err(AdapterError::Impossible { path, reason }),
-        None => Ok(config),
+    match config.check() {
+        Err(source) => Err(AdapterError::Impossible { path, source }),
+        Ok(()) => Ok(config),
     }
+}
+
+/// Reads `adapter_config.json` and refuses one for another base model.
+pub(crate) fn read_config_for(
+    folder: &Path,
+    identity: &ModelIdentity,
+) -> Result<AdapterConfig, AdapterError> {
+    let config = read_config(folder)?;
+    if config.base == *identity {
+        return Ok(config);
+    }
+    Err(AdapterError::OtherBase {
+        expected: config.base.to_string(),
+        found: identity.to_string(),
+    })
 }
 
 /// Writes an adapter folder from its parts.
@@ -260,7 +320,7 @@ pub fn save(
     centroids: &Tensor<2>,
 ) -> Result<(), AdapterError> {
     create_folder(folder)?;
-    // The configuration comes last: a folder that has one is complete.
+    // The configuration comes last: a new folder that has one is complete. Within one run it never changes.
     let tensors = tensor_bytes(trainee, centroids);
     atomic_file::write(&folder.join(TENSOR_FILE), &tensors)?;
     let json = serde_json::to_vec_pretty(config).expect("a configuration is plain data");
@@ -268,175 +328,122 @@ pub fn save(
     Ok(())
 }
 
-/// Writes everything a resumed training needs under a name of its own, then removes the older ones:
-/// at every moment one complete state is there.
-///
-/// # Errors
-///
-/// When a file cannot be written.
-pub fn save_training_state(
-    folder: &Path,
-    config: &AdapterConfig,
-    trainee: &Trainee,
-    centroids: &Tensor<2>,
-    optimizer_state: &[u8],
-    state: &TrainingState,
-) -> Result<(), AdapterError> {
-    let states = folder.join(STATE_FOLDER);
-    create_folder(&states)?;
-    let json = serde_json::to_vec_pretty(state).expect("a state is plain data");
-    let config = serde_json::to_vec_pretty(config).expect("a configuration is plain data");
-    let own = states.join(format!("{STEP_PREFIX}{}", state.cursor.step));
-    atomic_file::write_folder(&own, |folder| {
-        atomic_file::write(&folder.join(CONFIG_FILE), &config)?;
-        atomic_file::write(
-            &folder.join(STATE_TENSORS),
-            &tensor_bytes(trainee, centroids),
-        )?;
-        atomic_file::write(&folder.join(OPTIMIZER_FILE), optimizer_state)?;
-        atomic_file::write(&folder.join(STATE_FILE), &json)
-    })?;
-    for (step, path) in states_in(&states)? {
-        if step != state.cursor.step {
-            std::fs::remove_dir_all(&path).map_err(|source| AdapterError::Read { path, source })?;
-        }
-    }
-    Ok(())
-}
-
-/// The training states in a folder with their steps.
-fn states_in(states: &Path) -> Result<Vec<(usize, PathBuf)>, AdapterError> {
-    let failed = |source| AdapterError::Read {
-        path: states.to_owned(),
-        source,
-    };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(states).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        let step = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(STEP_PREFIX))
-            .and_then(|step| step.parse().ok());
-        if let Some(step) = step {
-            found.push((step, entry.path()));
-        }
-    }
-    Ok(found)
-}
-
-/// Reads the last training state, or `None` when the folder has none.
-///
-/// # Errors
-///
-/// When it is damaged or for another base model.
-pub fn load_training_state(
-    folder: &Path,
-    model: &LanguageModel,
-    identity: &ModelIdentity,
-    device: &Device,
-) -> Result<Option<Checkpoint>, AdapterError> {
-    let states = folder.join(STATE_FOLDER);
-    if !states.is_dir() {
-        return Ok(None);
-    }
-    let Some((_, folder)) = states_in(&states)?.into_iter().max() else {
-        return Ok(None);
-    };
-    let config = read_config(&folder)?;
-    if config.base != *identity {
-        return Err(AdapterError::OtherBase {
-            expected: config.base.to_string(),
-            found: identity.to_string(),
-        });
-    }
-    let path = folder.join(STATE_FILE);
-    let state = serde_json::from_slice(&read(&path)?)
-        .map_err(|source| AdapterError::Config { path, source })?;
-    let optimizer_state = read(&folder.join(OPTIMIZER_FILE))?;
-    let adapter = load_tensors(&folder.join(STATE_TENSORS), config, model, device)?;
-    Ok(Some(Checkpoint {
-        adapter,
-        state,
-        optimizer_state,
-    }))
-}
-
-/// Removes the training state of a finished run.
-///
-/// # Errors
-///
-/// When it is there and cannot be removed.
-pub fn remove_training_state(folder: &Path) -> Result<(), AdapterError> {
-    let path = folder.join(STATE_FOLDER);
-    match std::fs::remove_dir_all(&path) {
-        Ok(()) => Ok(()),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(AdapterError::Read { path, source }),
-    }
-}
-
 #[derive(Deserialize)]
 struct VersionOnly {
     format_version: u32,
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, AdapterError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, AdapterError> {
     std::fs::read(path).map_err(|source| AdapterError::Read {
         path: path.to_owned(),
         source,
     })
 }
 
-fn create_folder(folder: &Path) -> Result<(), AdapterError> {
-    std::fs::create_dir_all(folder).map_err(|source| AdapterError::Read {
+pub(crate) fn create_folder(folder: &Path) -> Result<(), AdapterError> {
+    std::fs::create_dir_all(folder).map_err(|source| AdapterError::CreateFolder {
         path: folder.to_owned(),
         source,
     })
 }
 
-/// Sizes that would panic or exhaust memory further on.
-fn impossible(config: &AdapterConfig) -> Option<String> {
-    let checked = match &config.head {
-        Adaptation::Lora { config } | Adaptation::Experts { config, .. } => config.check(),
-        Adaptation::Hyper { config } => config.check(),
-    };
-    if let Err(error) = checked {
-        return Some(error.to_string());
+impl AdapterConfig {
+    /// Refuses sizes that would panic or exhaust memory further on.
+    ///
+    /// # Errors
+    ///
+    /// Names the first setting that cannot work.
+    pub fn check(&self) -> Result<(), ImpossibleAdapter> {
+        let sizes = &self.base.sizes;
+        let hidden_size = sizes.hidden_size;
+        let check_rank = |rank| {
+            if (1..=hidden_size).contains(&rank) {
+                Ok(())
+            } else {
+                Err(ImpossibleAdapter::Rank { rank, hidden_size })
+            }
+        };
+        let shape = self.head.shape();
+        check_rank(shape.rank)?;
+        if [shape.in_size, shape.out_size] != [hidden_size, sizes.vocab_size] {
+            return Err(ImpossibleAdapter::HeadSizes {
+                in_size: shape.in_size,
+                out_size: shape.out_size,
+                hidden_size,
+                vocab_size: sizes.vocab_size,
+            });
+        }
+        if let Some(layers) = &self.layers {
+            check_rank(layers.rank)?;
+        }
+        if self.num_clusters == 0 || self.num_clusters > MAX_CLUSTERS {
+            return Err(ImpossibleAdapter::Clusters {
+                found: self.num_clusters,
+            });
+        }
+        let Recipe::Causal { prefix, seq_len } = self.recipe;
+        if prefix == 0 || prefix >= seq_len {
+            return Err(ImpossibleAdapter::Spans { prefix, seq_len });
+        }
+        match &self.head {
+            Adaptation::Lora { config } => config.check()?,
+            Adaptation::Experts {
+                config,
+                num_clusters,
+            } => {
+                config.check()?;
+                if *num_clusters != self.num_clusters {
+                    return Err(ImpossibleAdapter::Experts {
+                        num_experts: *num_clusters,
+                        num_clusters: self.num_clusters,
+                    });
+                }
+            }
+            Adaptation::Hyper { config } => {
+                if let Some(static_factors) = &config.static_factors {
+                    check_rank(static_factors.shape.rank)?;
+                }
+                check_network(config, hidden_size)?;
+                config.check()?;
+            }
+        }
+        Ok(())
     }
-    let (shape, sizes) = (config.head.shape(), &config.base.sizes);
-    if [shape.in_size, shape.out_size] != [sizes.hidden_size, sizes.vocab_size] {
-        return Some(format!(
-            "factors for {} x {} on a head of {} x {}",
-            shape.in_size, shape.out_size, sizes.hidden_size, sizes.vocab_size
-        ));
-    }
-    if shape.rank > sizes.hidden_size {
-        return Some(format!(
-            "rank {} is above the hidden size {}",
-            shape.rank, sizes.hidden_size
-        ));
-    }
-    if let Adaptation::Hyper { config: head } = &config.head
-        && head.generator.condition_size() != sizes.hidden_size
-    {
-        return Some("the condition has another width than the model".to_owned());
-    }
-    if config.num_clusters == 0 || config.num_clusters > MAX_CLUSTERS {
-        return Some(format!("{} clusters", config.num_clusters));
-    }
-    None
 }
 
-/// More clusters than any run has; bounds what a damaged file can ask for.
-const MAX_CLUSTERS: usize = 1 << 20;
+fn check_network(
+    config: &HyperLoraHeadConfig,
+    hidden_size: usize,
+) -> Result<(), ImpossibleAdapter> {
+    let found = config.generator.condition_size();
+    if found != hidden_size {
+        return Err(ImpossibleAdapter::ConditionSize { found, hidden_size });
+    }
+    let hidden_sizes = match &config.generator {
+        FactorGeneratorConfig::Dense(config) => &config.hidden_sizes,
+        FactorGeneratorConfig::Core(config) => &config.hidden_sizes,
+    };
+    if hidden_sizes.len() > MAX_HIDDEN_LAYERS
+        || hidden_sizes.iter().any(|&size| size > MAX_HIDDEN_SIZE)
+    {
+        return Err(ImpossibleAdapter::HiddenSizes {
+            found: hidden_sizes.clone(),
+        });
+    }
+    Ok(())
+}
+
+// More than any run has; they bound what a damaged file can ask for.
+const MAX_CLUSTERS: usize = 1 << 16;
+const MAX_HIDDEN_LAYERS: usize = 8;
+const MAX_HIDDEN_SIZE: usize = 1 << 13;
 
 /// Which tensors of a trainee belong to the adapter: all of the head, and the LoRA factors of the trunk.
 fn is_adapter_tensor(name: &str) -> bool {
     name.starts_with("head.") || name.contains(".lora.")
 }
 
-fn tensor_bytes(trainee: &Trainee, centroids: &Tensor<2>) -> Vec<u8> {
+pub(crate) fn tensor_bytes(trainee: &Trainee, centroids: &Tensor<2>) -> Vec<u8> {
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = trainee
         .collect(None, None, true)
         .into_iter()
@@ -462,7 +469,7 @@ fn tensor_bytes(trainee: &Trainee, centroids: &Tensor<2>) -> Vec<u8> {
     safetensors::serialize(views, None).expect("names are unique")
 }
 
-fn load_tensors(
+pub(crate) fn load_tensors(
     path: &Path,
     config: AdapterConfig,
     model: &LanguageModel,
@@ -473,6 +480,14 @@ fn load_tensors(
         path: path.to_owned(),
         source,
     })?;
+    // Nothing is allocated for a configuration that asks for more numbers than the file can hold.
+    let num_params = config.head.num_trainable_params();
+    if num_params > bytes.len() / size_of::<f32>() {
+        return Err(mismatch(
+            path,
+            format!("the configuration asks for {num_params} numbers"),
+        ));
+    }
     let mut trainee = empty_trainee(&config, model, device)?;
     let expected = adapter_tensor_names(&trainee);
     let mut stored = Vec::new();
@@ -490,6 +505,9 @@ fn load_tensors(
             }
             centroids = Some(Tensor::from_data(TensorData::new(values, shape), device));
             continue;
+        }
+        if name == CONDITION_STD && values.iter().any(|&value| value <= 0.0) {
+            return Err(mismatch(path, format!("`{name}` is not positive")));
         }
         found.insert(name.to_owned());
         stored.push(StoredTensor::new(
@@ -555,7 +573,11 @@ fn finite_f32(path: &Path, name: &str, view: &TensorView<'_>) -> Result<Vec<f32>
     }
 }
 
-/// A trainee of the right shape, its values still to be loaded.
+/// A trainee before its first step, or one whose values are still to be loaded.
+///
+/// # Errors
+///
+/// When a target of the layers is no module of the model.
 pub fn empty_trainee(
     config: &AdapterConfig,
     model: &LanguageModel,

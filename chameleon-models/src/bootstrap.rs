@@ -1,4 +1,8 @@
-//! How sure a difference between two methods is: a paired bootstrap over seeds and sequences.
+//! How sure a difference between two methods is: a paired bootstrap over seeds and documents.
+//!
+//! Sequences cut from one document resemble each other, so whole documents are drawn, not sequences.
+
+use std::collections::BTreeMap;
 
 use chameleon_core::RunSeed;
 use rand::{Rng, RngExt as _};
@@ -25,20 +29,31 @@ impl Interval {
 /// Resamples drawn; the percentiles move by about a tenth of the interval's width between seeds.
 const NUM_RESAMPLES: usize = 2000;
 
-/// The token-weighted mean of paired differences, resampled over seeds and over sequences.
+/// A sequence that two methods scored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PairedSequence {
+    /// What one method lost less what the other lost, in nats; one entry for each seed.
+    pub differences: Vec<f64>,
+    /// How many tokens were scored.
+    pub num_tokens: usize,
+    /// The document it was cut from.
+    pub document_idx: usize,
+}
+
+/// The token-weighted mean of paired differences, resampled over seeds and over documents.
 ///
-/// `differences[seed][sequence]` is what one method lost less what the other lost, in nats, both
-/// trained with that seed; `num_tokens[sequence]` is how many tokens were scored.
+/// With one seed the interval holds the variation of texts only, none of training.
 ///
 /// # Panics
 ///
-/// When there is no seed, no sequence, or the lengths differ.
-pub fn paired_interval(differences: &[Vec<f64>], num_tokens: &[usize], seed: RunSeed) -> Interval {
-    assert!(!differences.is_empty() && !num_tokens.is_empty());
-    assert!(differences.iter().all(|run| run.len() == num_tokens.len()));
+/// When there is no seed, no sequence, or the numbers of seeds differ.
+pub fn paired_interval(sequences: &[PairedSequence], seed: RunSeed) -> Interval {
+    let documents = Document::gather(sequences);
+    let num_seeds = documents[0].differences.len();
+    assert!(num_seeds > 0, "at least one seed");
     let mut rng = seed.stream("bootstrap");
     let mut means: Vec<f64> = (0..NUM_RESAMPLES)
-        .map(|_| resampled_mean(differences, num_tokens, &mut rng))
+        .map(|_| resampled_mean(&documents, num_seeds, &mut rng))
         .collect();
     means.sort_by(f64::total_cmp);
     let percentile = |share: f64| {
@@ -50,24 +65,57 @@ pub fn paired_interval(differences: &[Vec<f64>], num_tokens: &[usize], seed: Run
         let idx = (share * (NUM_RESAMPLES - 1) as f64).round() as usize;
         means[idx]
     };
-    let total: f64 = differences.iter().flatten().sum();
-    let tokens = num_tokens.iter().sum::<usize>() * differences.len();
+    let total: f64 = documents
+        .iter()
+        .flat_map(|document| &document.differences)
+        .sum();
+    let tokens: usize = documents.iter().map(|document| document.num_tokens).sum();
     Interval {
-        mean: total / tokens as f64,
+        mean: total / (tokens * num_seeds) as f64,
         low: percentile(0.025),
         high: percentile(0.975),
     }
 }
 
-fn resampled_mean(differences: &[Vec<f64>], num_tokens: &[usize], rng: &mut impl Rng) -> f64 {
-    let runs: Vec<&Vec<f64>> = (0..differences.len())
-        .map(|_| &differences[rng.random_range(0..differences.len())])
+/// The sequences of one document added up.
+struct Document {
+    differences: Vec<f64>,
+    num_tokens: usize,
+}
+
+impl Document {
+    fn gather(sequences: &[PairedSequence]) -> Vec<Self> {
+        let mut documents: BTreeMap<usize, Self> = BTreeMap::new();
+        for sequence in sequences {
+            let document = documents
+                .entry(sequence.document_idx)
+                .or_insert_with(|| Self {
+                    differences: vec![0.0; sequence.differences.len()],
+                    num_tokens: 0,
+                });
+            assert_eq!(document.differences.len(), sequence.differences.len());
+            for (sum, difference) in document.differences.iter_mut().zip(&sequence.differences) {
+                *sum += difference;
+            }
+            document.num_tokens += sequence.num_tokens;
+        }
+        assert!(!documents.is_empty(), "at least one sequence");
+        documents.into_values().collect()
+    }
+}
+
+fn resampled_mean(documents: &[Document], num_seeds: usize, rng: &mut impl Rng) -> f64 {
+    let seeds: Vec<usize> = (0..num_seeds)
+        .map(|_| rng.random_range(0..num_seeds))
         .collect();
     let (mut total, mut tokens) = (0.0, 0);
-    for _ in 0..num_tokens.len() {
-        let sequence = rng.random_range(0..num_tokens.len());
-        total += runs.iter().map(|run| run[sequence]).sum::<f64>();
-        tokens += num_tokens[sequence] * runs.len();
+    for _ in 0..documents.len() {
+        let document = &documents[rng.random_range(0..documents.len())];
+        total += seeds
+            .iter()
+            .map(|&seed_idx| document.differences[seed_idx])
+            .sum::<f64>();
+        tokens += document.num_tokens * num_seeds;
     }
     total / tokens as f64
 }
@@ -76,24 +124,27 @@ fn resampled_mean(differences: &[Vec<f64>], num_tokens: &[usize], rng: &mut impl
 mod tests {
     use super::*;
 
-    fn runs(shift: f64) -> (Vec<Vec<f64>>, Vec<usize>) {
+    /// 400 sequences of 20 tokens, each a document of its own.
+    fn sequences(shift: f64) -> Vec<PairedSequence> {
         let mut rng = RunSeed(9).stream("test");
-        let noise = |rng: &mut rand_chacha::ChaCha8Rng| rng.random_range(-10.0..10.0);
-        let differences = (0..3)
-            .map(|_| (0..400).map(|_| shift * 20.0 + noise(&mut rng)).collect())
-            .collect();
-        (differences, vec![20; 400])
+        (0..400)
+            .map(|document_idx| PairedSequence {
+                differences: (0..3)
+                    .map(|_| shift * 20.0 + rng.random_range(-10.0..10.0))
+                    .collect(),
+                num_tokens: 20,
+                document_idx,
+            })
+            .collect()
     }
 
     #[test]
     fn a_clear_gain_excludes_zero_and_noise_does_not() {
-        let (differences, num_tokens) = runs(-0.1);
-        let interval = paired_interval(&differences, &num_tokens, RunSeed(1));
+        let interval = paired_interval(&sequences(-0.1), RunSeed(1));
         assert!(interval.is_below_zero(), "{interval:?}");
         assert!((interval.low..=interval.high).contains(&interval.mean));
 
-        let (differences, num_tokens) = runs(0.0);
-        let interval = paired_interval(&differences, &num_tokens, RunSeed(1));
+        let interval = paired_interval(&sequences(0.0), RunSeed(1));
         assert!(
             !interval.is_below_zero() && interval.low < 0.0,
             "{interval:?}"
@@ -102,10 +153,27 @@ mod tests {
 
     #[test]
     fn one_sequence_has_an_interval_of_one_point() {
-        let interval = paired_interval(&[vec![3.0]], &[2], RunSeed(1));
+        let sequence = PairedSequence {
+            differences: vec![3.0],
+            num_tokens: 2,
+            document_idx: 0,
+        };
+        let interval = paired_interval(&[sequence], RunSeed(1));
         assert_eq!(
             (interval.low, interval.mean, interval.high),
             (1.5, 1.5, 1.5)
         );
+    }
+
+    #[test]
+    fn copies_within_a_document_do_not_make_the_interval_narrower() {
+        let width = |interval: Interval| interval.high - interval.low;
+        let alone = sequences(0.0);
+        let copied: Vec<_> = alone.iter().flat_map(|one| vec![one.clone(); 4]).collect();
+        let (once, four) = (
+            width(paired_interval(&alone, RunSeed(1))),
+            width(paired_interval(&copied, RunSeed(1))),
+        );
+        assert!((once - four).abs() < 1e-12, "{once} and {four}");
     }
 }

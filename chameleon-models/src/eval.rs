@@ -23,6 +23,8 @@ pub struct ExampleScore {
     pub num_tokens: usize,
     /// The bytes those tokens stand for.
     pub num_bytes: usize,
+    /// The document it was cut from.
+    pub document_idx: usize,
     /// The cluster it was put in.
     pub cluster_idx: usize,
     /// Its label, if the data has labels.
@@ -108,6 +110,10 @@ impl Scorer<'_> {
     /// # Errors
     ///
     /// When cached hidden states cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// When the plan leaves an example out, or the states are to come from the trunk of a head-only trainee.
     pub fn score(
         &self,
         data: &GroupedExamples,
@@ -138,6 +144,7 @@ impl Scorer<'_> {
                     nll: own.iter().map(|&loss| f64::from(loss)).sum(),
                     num_tokens: own.len(),
                     num_bytes: example.scored_bytes,
+                    document_idx: example.document_idx,
                     cluster_idx: batch.cluster_idx,
                     label_idx: example.label_idx,
                 });
@@ -205,6 +212,10 @@ impl Scorer<'_> {
 }
 
 /// Negative log-likelihood in nats of one evaluation window's scored tokens, by the frozen model.
+///
+/// # Panics
+///
+/// When the window scores its first token, before which there is nothing.
 pub fn window_nll(model: &impl CausalLm, window: &EvalWindow<'_>) -> f64 {
     let device = model.head_weight().device();
     let token_ids: Vec<i64> = window.token_ids.iter().map(|&id| i64::from(id)).collect();

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use burn::module::{Module as _, ModuleVisitor, Param};
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -54,5 +56,29 @@ impl fmt::Display for ModelIdentity {
             "{architecture} with {} layers of {} and {} tokens (fingerprint {fingerprint})",
             sizes.num_layers, sizes.hidden_size, sizes.vocab_size
         )
+    }
+}
+
+/// SHA-256 of a configuration and of all weights in the order of the module, in hexadecimal digits.
+pub(crate) fn weights_fingerprint(model: &LanguageModel, config: &serde_json::Value) -> String {
+    let mut hasher = WeightHasher(Sha256::new_with_prefix(config.to_string()));
+    model.visit(&mut hasher);
+    hasher
+        .0
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+struct WeightHasher(Sha256);
+
+impl ModuleVisitor for WeightHasher {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let data = param.base().into_data().convert::<f32>();
+        for size in param.lazy_shape().iter() {
+            self.0.update(size.to_le_bytes());
+        }
+        self.0.update(data.as_bytes());
     }
 }

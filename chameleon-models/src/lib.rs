@@ -27,6 +27,7 @@ pub mod sampling;
 pub mod source;
 pub mod tokenizer;
 pub mod train;
+pub mod training_state;
 
 mod activation;
 mod attention;
@@ -41,7 +42,7 @@ mod tokenizer_gguf;
 
 pub use adaptation::{Adaptation, HeadAdapter, LayerLora, Trainee};
 pub use adapter::{Adapter, AdapterConfig, AdapterError, Recipe};
-pub use bootstrap::{Interval, paired_interval};
+pub use bootstrap::{Interval, PairedSequence, paired_interval};
 pub use causal_lm::{CausalLm, ModelSizes, TokenIds};
 pub use chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate};
 pub use checkpoint::{Architecture, Checkpoint, TensorInfo};
@@ -68,4 +69,5 @@ pub use sampling::{RandomSampling, Sampler, Sampling};
 pub use source::{HubModel, ModelSource};
 pub use tensor_dtype::TensorDtype;
 pub use tokenizer::{SpecialTokenIds, TextStream, Tokenizer};
-pub use train::{Cursor, HiddenStates, StepReport, TrainOptions, TrainSetup, Trainer};
+pub use train::{Cursor, HiddenStates, StepReport, TrainError, TrainOptions, TrainSetup, Trainer};
+pub use training_state::{TrainingCheckpoint, TrainingState};

@@ -9,7 +9,7 @@ use crate::checkpoint::{Architecture, Checkpoint};
 use crate::error::ModelError;
 use crate::gpt2::Gpt2Config;
 use crate::hub::{self, HubOptions};
-use crate::identity::ModelIdentity;
+use crate::identity::{self, ModelIdentity};
 use crate::key_map::ImportReport;
 use crate::language_model::LanguageModel;
 use crate::llama::LlamaConfig;
@@ -27,8 +27,20 @@ pub struct LoadedModel {
     pub report: ImportReport,
     /// Which model it is.
     pub identity: ModelIdentity,
+    /// Its configuration, in the words of Hugging Face's `config.json`.
+    pub config: serde_json::Value,
     /// How it wants conversations written, if it was made for them.
     pub chat_template: Option<String>,
+}
+
+impl LoadedModel {
+    /// What the hidden states depend on besides tokens: SHA-256 of the configuration and of every weight.
+    ///
+    /// Unlike the [`identity`](Self::identity), which asks for the embedding alone, it tells apart two models
+    /// that differ in a layer.
+    pub fn states_fingerprint(&self) -> String {
+        identity::weights_fingerprint(&self.model, &self.config)
+    }
 }
 
 /// Loads a model onto a device.
@@ -92,6 +104,7 @@ pub fn load(
     check(&report, &checkpoint)?;
     Ok(LoadedModel {
         identity: ModelIdentity::of(&model),
+        config: checkpoint.config().clone(),
         model,
         tokenizer,
         report,

@@ -17,6 +17,32 @@ use crate::gradients::clip_to_norm;
 use crate::grouped_examples::{GroupedExamples, scored_hidden_states, scored_targets};
 use crate::hidden_cache::{HiddenCache, HiddenCacheError};
 
+/// Why training cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// Cached hidden states cannot be read.
+    #[error(transparent)]
+    HiddenCache(#[from] HiddenCacheError),
+    /// Loss or gradients are no longer numbers; the step was not taken.
+    #[error("the loss is not finite at step {step}")]
+    Diverged {
+        /// The step, counted from 1.
+        step: usize,
+    },
+    /// A saved position does not lie in this training.
+    #[error("{cursor:?} is no position in a training of {num_steps} steps")]
+    NoSuchPosition {
+        /// The position.
+        cursor: Cursor,
+        /// Steps of the whole training.
+        num_steps: usize,
+    },
+    /// The optimizer's state cannot be serialised or read.
+    #[error("cannot handle the optimizer's state")]
+    Optimizer(#[source] burn::store::RecordError),
+}
+
 /// How the optimizer runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainOptions {
@@ -144,15 +170,29 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     ///
-    /// When the optimizer's state cannot be read.
+    /// When the optimizer's state cannot be read, or `cursor` is no position of this training.
     pub fn resume(
         setup: TrainSetup<'a>,
         trainee: Trainee,
         optimizer_state: Vec<u8>,
         cursor: Cursor,
-    ) -> Result<Self, burn::store::RecordError> {
+    ) -> Result<Self, TrainError> {
+        let num_batches = setup.data.plan.batches.len();
+        let num_steps = num_batches * setup.options.num_epochs;
+        let is_in_training = cursor.step <= num_steps
+            && cursor.batch < num_batches
+            && cursor
+                .epoch
+                .checked_mul(num_batches)
+                .map(|steps| steps + cursor.batch)
+                == Some(cursor.step);
+        if !is_in_training {
+            return Err(TrainError::NoSuchPosition { cursor, num_steps });
+        }
         let bytes = burn::tensor::Bytes::from_bytes_vec(optimizer_state);
-        let optimizer = adamw(&setup.options).from_bytes(bytes)?;
+        let optimizer = adamw(&setup.options)
+            .from_bytes(bytes)
+            .map_err(TrainError::Optimizer)?;
         let epoch_plan = epoch_plan(&setup, cursor.epoch);
         Ok(Self {
             setup,
@@ -183,16 +223,21 @@ impl<'a> Trainer<'a> {
     /// # Errors
     ///
     /// When it cannot be serialised.
-    pub fn optimizer_state(&self) -> Result<Vec<u8>, burn::store::RecordError> {
-        Ok(self.optimizer.into_bytes()?.to_vec())
+    pub fn optimizer_state(&self) -> Result<Vec<u8>, TrainError> {
+        let bytes = self.optimizer.into_bytes().map_err(TrainError::Optimizer)?;
+        Ok(bytes.to_vec())
     }
 
     /// Takes the next step, or answers `None` when all epochs are done.
     ///
     /// # Errors
     ///
-    /// When cached hidden states cannot be read.
-    pub fn next_step(&mut self) -> Result<Option<StepReport>, HiddenCacheError> {
+    /// When cached hidden states cannot be read, or the loss is no longer finite; then nothing was changed.
+    ///
+    /// # Panics
+    ///
+    /// When the states are to come from the trunk of a head-only trainee.
+    pub fn next_step(&mut self) -> Result<Option<StepReport>, TrainError> {
         if self.cursor.epoch == self.setup.options.num_epochs {
             return Ok(None);
         }
@@ -207,6 +252,9 @@ impl<'a> Trainer<'a> {
         let mut grads = GradientsParams::from_grads(loss.objective.backward(), &self.trainee);
         let max_norm = self.setup.options.max_grad_norm;
         let grad_norm = clip_to_norm(&self.trainee, &mut grads, max_norm);
+        if !(loss.mean.is_finite() && grad_norm.is_finite()) {
+            return Err(TrainError::Diverged { step: step + 1 });
+        }
         let learning_rate = self.setup.options.learning_rate_at(step, self.num_steps());
         self.trainee = self
             .optimizer

@@ -23,6 +23,15 @@ use report::{CompareReport, MethodRuns, method_name};
 
 pub(crate) fn run(config: &CompareConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let start = Instant::now();
+    // What cannot work is refused before the long work starts.
+    let swaps = config.methods.contains(&CompareMethod::CoreShuffled);
+    if swaps && config.training.num_clusters == 1 {
+        return Err(CliError::NoOtherCluster);
+    }
+    std::fs::create_dir_all(&config.out).map_err(|source| CliError::Folder {
+        path: config.out.clone(),
+        source,
+    })?;
     let prepared = prepare(
         &Sources {
             model: &config.model,
@@ -33,40 +42,56 @@ pub(crate) fn run(config: &CompareConfig, context: &Context) -> Result<ExitStatu
         context,
     )?;
     let cache_dir = config.training.cache_dir.as_ref();
-    let train = prepared.hidden_states(&prepared.train, "hidden states", cache_dir, context)?;
-    let test = prepared.hidden_states(&prepared.held_out, "hidden states", cache_dir, context)?;
-    let (Some(train), Some(test)) = (train, test) else {
+    let states = |part| prepared.hidden_states(part, "hidden states", cache_dir, context);
+    let Some(test) = states(&prepared.held_out)? else {
         return Ok(ExitStatus::Interrupted);
+    };
+    // Layers that train change the states of every step.
+    let train = if config.training.adapter.targets.is_empty() {
+        let Some(train) = states(&prepared.train)? else {
+            return Ok(ExitStatus::Interrupted);
+        };
+        Some(train)
+    } else {
+        None
     };
     let comparison = Comparison {
         config,
         prepared: &prepared,
-        train: &train,
+        train: train.as_ref(),
         test: &test,
         context,
     };
     let mut methods = Vec::new();
     for &method in &config.methods {
-        let Some(runs) = comparison.method(method)? else {
-            return Ok(ExitStatus::Interrupted);
-        };
-        methods.push(runs);
+        match comparison.method(method)? {
+            Some(runs) => methods.push(runs),
+            None => break,
+        }
     }
-    let report = CompareReport::new(&methods, config, &prepared, start.elapsed().as_secs_f64());
+    let is_complete = methods.len() == config.methods.len();
+    if methods.is_empty() {
+        return Ok(ExitStatus::Interrupted);
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let report = CompareReport::new(&methods, config, &prepared, seconds);
     let json = serde_json::to_vec_pretty(&report).expect("a report is plain data");
-    std::fs::create_dir_all(&config.out).map_err(|source| CliError::CacheFolder {
-        path: config.out.clone(),
-        source,
-    })?;
     atomic_file::write(&config.out.join("compare.json"), &json)?;
     context.output.results(&report)?;
-    Ok(ExitStatus::Done)
+    Ok(if is_complete {
+        ExitStatus::Done
+    } else {
+        context
+            .output
+            .note("stopped: the table holds the methods that were finished");
+        ExitStatus::Interrupted
+    })
 }
 
 struct Comparison<'a> {
     config: &'a CompareConfig,
     prepared: &'a Prepared,
-    train: &'a HiddenCache,
+    train: Option<&'a HiddenCache>,
     test: &'a HiddenCache,
     context: &'a Context,
 }
@@ -118,7 +143,7 @@ impl Comparison<'_> {
         };
         let training = &self.config.training;
         let shape_of = head.unwrap_or(HeadMethod::Lora);
-        let config = method::adapter_config(shape_of, training, self.prepared, seed);
+        let config = method::adapter_config(shape_of, training, self.prepared, seed)?;
         let test_states = method::states(&config, Some(self.test));
         let held_out = &self.prepared.held_out;
         let Some(_) = head else {
@@ -136,7 +161,7 @@ impl Comparison<'_> {
         };
         let trainee = method::untrained(&config, self.prepared, self.context)?;
         runs.num_trainable_params = trainee.num_trainable_params();
-        let states = method::states(&config, Some(self.train));
+        let states = method::states(&config, self.train);
         let setup = method::setup(&config, self.prepared, states, control)?;
         let mut trainer = Trainer::new(setup, trainee);
         let mut bar = StepBar::new(method_name(method), &trainer, self.context);
@@ -152,12 +177,9 @@ impl Comparison<'_> {
             .config
             .out
             .join(format!("{}-seed-{}", method_name(method), seed.0));
-        adapter::save(
-            &folder,
-            &config,
-            trainer.trainee(),
-            &self.prepared.centroids,
-        )?;
+        atomic_file::write_folder(&folder, |folder| {
+            adapter::save(folder, &config, trainer.trainee(), &self.prepared.centroids)
+        })?;
         let scores = method::score(
             Some(trainer.trainee()),
             &config,

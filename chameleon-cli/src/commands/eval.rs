@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use burn::module::Module as _;
-use chameleon_cluster::{BatchLimits, assign, plan};
+use chameleon_cluster::assign;
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
-    Adapter, CausalLm as _, GroupedExamples, HiddenStates, LoadedModel, ScoreSummary, Scorer,
+    Adapter, CausalLm as _, HiddenStates, LoadedModel, Recipe, ScoreSummary, Scorer,
     data::sliding,
     eval::window_nll,
     grouped_examples::{cache_hidden_states, embed_examples},
@@ -14,7 +14,7 @@ use chameleon_models::{
 use serde::Serialize;
 
 use crate::{
-    commands::{Context, texts},
+    commands::{Context, prepare::grouped, texts},
     errors::{CliError, ExitStatus},
     output::{Column, Page, Results, Table},
     resolve::{EvalConfig, SpanConfig},
@@ -111,6 +111,19 @@ fn adapted(
         prefix: config.prefix,
         seq_len: config.windows.context,
     };
+    let Recipe::Causal { prefix, seq_len } = adapter.config.recipe;
+    if (prefix, seq_len) != (span.prefix, span.seq_len) {
+        context.output.warn(format_args!(
+            "the adapter was trained on {seq_len} tokens with a prefix of {prefix}, \
+             it is scored on {} with a prefix of {}",
+            span.seq_len, span.prefix
+        ));
+    }
+    if config.windows.stride != config.windows.context {
+        context
+            .output
+            .warn("with an adapter the windows never overlap; --stride is not used");
+    }
     let documents = corpus.all_documents();
     let limit = config
         .max_tokens
@@ -123,14 +136,9 @@ fn adapted(
         .iter()
         .map(|example| example.sequence.len())
         .collect();
-    let data = GroupedExamples {
-        plan: plan(&assignments, &lengths, BatchLimits::rows(EVAL_BATCH))?,
-        examples,
-        prompt_embeddings,
-        assignments,
-    };
+    let data = grouped(examples, prompt_embeddings, assignments, EVAL_BATCH)?;
     let start = Instant::now();
-    let folder = tempfile::tempdir().map_err(|source| CliError::CacheFolder {
+    let folder = tempfile::tempdir().map_err(|source| CliError::Folder {
         path: std::env::temp_dir(),
         source,
     })?;
@@ -139,7 +147,7 @@ fn adapted(
         .progress("hidden states", data.examples.len());
     let cache = cache_hidden_states(
         &loaded.model,
-        &loaded.identity.fingerprint,
+        &loaded.states_fingerprint(),
         &data.examples,
         &folder.path().join("states"),
         |progress| {

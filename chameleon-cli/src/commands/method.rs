@@ -39,10 +39,10 @@ pub(crate) fn adapter_config(
     training: &TrainingConfig,
     prepared: &Prepared,
     seed: RunSeed,
-) -> AdapterConfig {
+) -> Result<AdapterConfig, CliError> {
     let flags = &training.adapter;
     let shape = head_shape(prepared.model(), flags.rank);
-    AdapterConfig {
+    let config = AdapterConfig {
         format_version: FORMAT_VERSION,
         base: prepared.loaded.identity.clone(),
         recipe: Recipe::Causal {
@@ -65,7 +65,10 @@ pub(crate) fn adapter_config(
             max_grad_norm: training.optimizer.max_grad_norm,
         },
         seed,
-    }
+    };
+    // What a reader would refuse is not trained.
+    config.check()?;
+    Ok(config)
 }
 
 fn head(

@@ -6,9 +6,12 @@ use burn::module::Module as _;
 use burn::tensor::Tensor;
 use chameleon_cluster::{BatchLimits, KMeansConfig, LabelAgreement, assign, label_agreement, plan};
 use chameleon_models::{
-    Corpus, Example, GroupedExamples, HiddenCache, LanguageModel, LoadedModel, Proceed,
+    AdapterConfig, AdapterError, Corpus, Example, GroupedExamples, HiddenCache, LanguageModel,
+    LoadedModel, Proceed,
+    adaptation::check_targets,
     data::{self, SplitFractions},
     grouped_examples::{cache_hidden_states, embed_examples, states_fingerprint},
+    hidden_cache::Fingerprint,
 };
 
 use crate::{
@@ -24,6 +27,8 @@ pub(crate) struct Prepared {
     pub(crate) held_out: Part,
     /// `[clusters, hidden]`, of the training prompts.
     pub(crate) centroids: Tensor<2>,
+    /// What the model's hidden states depend on.
+    states_fingerprint: String,
     /// How the training groups agree with the labels, if there are any.
     pub(crate) agreement: Option<LabelAgreement>,
 }
@@ -68,6 +73,10 @@ pub(crate) fn prepare(sources: &Sources<'_>, context: &Context) -> Result<Prepar
     };
     let mut loaded = context.load_model(sources.model)?;
     loaded.model = loaded.model.no_grad();
+    // Before the long work starts.
+    check_targets(&loaded.model, &sources.training.adapter.targets)
+        .map_err(AdapterError::Target)?;
+    let states_fingerprint = loaded.states_fingerprint();
     let limit = sources.data.max_examples;
     let cut = |corpus: &Corpus, documents: &[usize], limit| {
         let span = sources.training.span;
@@ -98,10 +107,15 @@ pub(crate) fn prepare(sources: &Sources<'_>, context: &Context) -> Result<Prepar
             label_names: held_out_corpus.label_names().to_vec(),
         },
         centroids: kmeans.centroids,
+        states_fingerprint,
     })
 }
 
-fn grouped(
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("settings and plans are plain data")
+}
+
+pub(crate) fn grouped(
     examples: Vec<Example>,
     prompt_embeddings: Tensor<2>,
     assignments: Vec<usize>,
@@ -139,10 +153,25 @@ impl Prepared {
         &self.loaded.model
     }
 
-    /// What ties a training state to its data.
-    pub(crate) fn data_fingerprint(&self) -> String {
-        let fingerprint = &self.loaded.identity.fingerprint;
-        states_fingerprint(fingerprint, &self.train.data.examples).to_string()
+    /// What a resumed training must share with the one that was stopped: settings, model, texts and batches.
+    pub(crate) fn run_fingerprint(&self, config: &AdapterConfig) -> String {
+        let sides = [&self.train.data, &self.held_out.data];
+        let plans: Vec<_> = sides
+            .iter()
+            .flat_map(|data| &data.plan.batches)
+            .map(|batch| (batch.cluster_idx, &batch.rows))
+            .collect();
+        let sequences = sides
+            .iter()
+            .flat_map(|data| &data.examples)
+            .map(|example| &example.sequence);
+        Fingerprint::builder()
+            .part("settings", &json(config))
+            .part("model", self.states_fingerprint.as_bytes())
+            .part("plans", &json(&plans))
+            .sequences(sequences)
+            .finish()
+            .to_string()
     }
 
     /// Hidden states of one side, from disk if they are there, or `None` if the user asked to stop.
@@ -160,12 +189,12 @@ impl Prepared {
                 .join("chameleon")
                 .join("hidden-states"),
         };
-        std::fs::create_dir_all(&folder).map_err(|source| CliError::CacheFolder {
+        std::fs::create_dir_all(&folder).map_err(|source| CliError::Folder {
             path: folder.clone(),
             source,
         })?;
         let examples = &part.data.examples;
-        let fingerprint = &self.loaded.identity.fingerprint;
+        let fingerprint = &self.states_fingerprint;
         let name = states_fingerprint(fingerprint, examples).to_string();
         let path = folder.join(format!("{}.states", &name[..16]));
         let bar = context.output.progress(label, examples.len());

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
-    AdapterConfig, HiddenCache, ScoreSummary, Trainee, Trainer,
-    adapter::{self, TrainingState},
-    atomic_file,
+    AdapterConfig, HiddenCache, ScoreSummary, Trainee, Trainer, TrainingCheckpoint, TrainingState,
+    adapter, atomic_file,
+    training_state::{self, TrainingParts},
 };
 use serde::Serialize;
 
@@ -43,7 +43,7 @@ pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus,
         TrainMethod::Core => HeadMethod::Core,
     };
     let adapter_config =
-        method::adapter_config(head, &config.training, &prepared, context.settings.seed);
+        method::adapter_config(head, &config.training, &prepared, context.settings.seed)?;
     let found = match config.start {
         Start::Fresh => None,
         Start::Resume => Some(last_checkpoint(
@@ -75,8 +75,7 @@ pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus,
         Some(found) => {
             let (cursor, best) = (found.state.cursor, found.state.best_valid_nll);
             let trainee = found.adapter.trainee;
-            let trainer = Trainer::resume(setup, trainee, found.optimizer_state, cursor)
-                .map_err(chameleon_models::AdapterError::Optimizer)?;
+            let trainer = Trainer::resume(setup, trainee, found.optimizer_state, cursor)?;
             (trainer, best)
         }
     };
@@ -87,6 +86,8 @@ pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus,
         prepared: &prepared,
         valid_states: valid_states.as_ref(),
         best,
+        saved_step: (config.start == Start::Resume).then(|| trainer.cursor().step),
+        run_fingerprint: prepared.run_fingerprint(&adapter_config),
         trainer,
         context,
     };
@@ -98,15 +99,15 @@ pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus,
         return Ok(ExitStatus::Interrupted);
     }
     let report = session.report(start)?;
-    adapter::remove_training_state(&config.out)?;
+    training_state::remove(&config.out)?;
     context.output.results(&report)?;
     Ok(ExitStatus::Done)
 }
 
 /// Nothing that exists is written over without being asked to.
 fn check_folder(config: &TrainConfig) -> Result<(), CliError> {
-    let has_adapter = config.out.join("adapter_config.json").exists()
-        || config.out.join("training_state").exists();
+    let has_adapter =
+        config.out.join("adapter_config.json").exists() || training_state::exists(&config.out);
     if config.start == Start::Fresh && has_adapter {
         return Err(CliError::FolderTaken {
             path: config.out.clone(),
@@ -120,16 +121,14 @@ fn last_checkpoint(
     adapter_config: &AdapterConfig,
     prepared: &Prepared,
     context: &Context,
-) -> Result<adapter::Checkpoint, CliError> {
+) -> Result<TrainingCheckpoint, CliError> {
     let device = context.device()?.autodiff();
     let identity = &prepared.loaded.identity;
-    let found = adapter::load_training_state(&config.out, prepared.model(), identity, &device)?
+    let found = training_state::load(&config.out, prepared.model(), identity, &device)?
         .ok_or_else(|| CliError::NothingToResume {
             path: config.out.clone(),
         })?;
-    let same = found.adapter.config == *adapter_config
-        && found.state.data_fingerprint == prepared.data_fingerprint();
-    if same {
+    if found.state.run_fingerprint == prepared.run_fingerprint(adapter_config) {
         Ok(found)
     } else {
         Err(CliError::OtherRun {
@@ -147,6 +146,9 @@ struct Session<'a> {
     metrics: Metrics,
     /// Nats per token of the best epoch so far.
     best: Option<f64>,
+    /// The step of the newest training state on disk.
+    saved_step: Option<usize>,
+    run_fingerprint: String,
     context: &'a Context,
 }
 
@@ -206,22 +208,25 @@ impl Session<'_> {
 
     fn checkpoint(&mut self) -> Result<(), CliError> {
         self.metrics.flush()?;
-        let optimizer = self
-            .trainer
-            .optimizer_state()
-            .map_err(chameleon_models::AdapterError::Optimizer)?;
-        adapter::save_training_state(
+        let cursor = self.trainer.cursor();
+        if self.saved_step == Some(cursor.step) {
+            return Ok(());
+        }
+        training_state::save(
             &self.config.out,
-            self.adapter_config,
-            self.trainer.trainee(),
-            &self.prepared.centroids,
-            &optimizer,
-            &TrainingState {
-                cursor: self.trainer.cursor(),
-                data_fingerprint: self.prepared.data_fingerprint(),
-                best_valid_nll: self.best,
+            TrainingParts {
+                config: self.adapter_config,
+                trainee: self.trainer.trainee(),
+                centroids: &self.prepared.centroids,
+                optimizer_state: &self.trainer.optimizer_state()?,
+                state: &TrainingState {
+                    cursor,
+                    run_fingerprint: self.run_fingerprint.clone(),
+                    best_valid_nll: self.best,
+                },
             },
         )?;
+        self.saved_step = Some(cursor.step);
         Ok(())
     }
 
@@ -281,8 +286,9 @@ impl Metrics {
         };
         fs::create_dir_all(folder).map_err(failed)?;
         let kept = match fs::read_to_string(&path) {
-            Ok(text) if last_step > 0 => kept_lines(&text, last_step),
-            _ => String::new(),
+            Ok(text) => kept_lines(&text, last_step),
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(failed(source)),
         };
         atomic_file::write(&path, kept.as_bytes())?;
         let file = OpenOptions::new()

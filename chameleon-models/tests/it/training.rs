@@ -8,13 +8,14 @@ use chameleon_core::{BatchPlan, FactorShape, PlannedBatch, RunSeed, SplitSequenc
 use chameleon_hypernet::{
     Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig,
 };
-use chameleon_models::adapter::{self, TrainingState};
+use chameleon_models::adapter;
 use chameleon_models::data::Example;
 use chameleon_models::grouped_examples::{cache_hidden_states, embed_examples};
+use chameleon_models::training_state::{self, TrainingParts, TrainingState};
 use chameleon_models::{
-    Adaptation, Adapter, AdapterConfig, AdapterError, CausalLm as _, GroupedExamples, HiddenCache,
+    Adaptation, Adapter, AdapterConfig, AdapterError, CausalLm as _, Cursor, GroupedExamples, HiddenCache,
     HiddenStates, LanguageModel, LayerLora, LlamaConfig, ModelIdentity, Proceed, Recipe,
-    ScoreSummary, Scorer, StepReport, TrainOptions, TrainSetup, Trainee, Trainer,
+    ScoreSummary, Scorer, StepReport, TrainError, TrainOptions, TrainSetup, Trainee, Trainer,
 };
 use rand::RngExt as _;
 
@@ -209,22 +210,24 @@ fn interruption_changes_nothing(
     let mut losses: Vec<u64> = (0..9)
         .map(|_| first.next_step().unwrap().unwrap().loss.to_bits())
         .collect();
-    adapter::save_training_state(
+    training_state::save(
         folder.path(),
-        config,
-        first.trainee(),
-        &bench.centroids,
-        &first.optimizer_state().unwrap(),
-        &TrainingState {
-            cursor: first.cursor(),
-            data_fingerprint: "same".to_owned(),
-            best_valid_nll: None,
+        TrainingParts {
+            config,
+            trainee: first.trainee(),
+            centroids: &bench.centroids,
+            optimizer_state: &first.optimizer_state().unwrap(),
+            state: &TrainingState {
+                cursor: first.cursor(),
+                run_fingerprint: "same".to_owned(),
+                best_valid_nll: None,
+            },
         },
     )
     .unwrap();
     drop(first);
     let device = bench.device.clone().autodiff();
-    let found = adapter::load_training_state(folder.path(), &bench.model, &bench.identity, &device)
+    let found = training_state::load(folder.path(), &bench.model, &bench.identity, &device)
         .unwrap()
         .unwrap();
     let mut second = Trainer::resume(
@@ -348,7 +351,9 @@ fn refused(word: &str, spoil: impl FnOnce(&Path)) {
     spoil(folder.path());
     let error = Adapter::load(folder.path(), &bench.model, &bench.identity, &bench.device)
         .expect_err("a spoilt folder is refused");
-    assert!(error.to_string().contains(word), "{error}");
+    let cause = std::error::Error::source(&error).map(ToString::to_string);
+    let message = format!("{error}: {}", cause.unwrap_or_default());
+    assert!(message.contains(word), "{message}");
 }
 
 fn rewrite(path: &Path, change: impl FnOnce(String) -> String) {
@@ -375,9 +380,20 @@ fn spoilt_adapter_folders_are_refused_by_name() {
             text.replace("\"num_clusters\": 2", "\"num_clusters\": 0")
         });
     });
-    refused("impossible adapter", |folder| {
+    refused("rank 0 is not between", |folder| {
         rewrite(&folder.join(config), |text| {
             text.replace("\"rank\": 2", "\"rank\": 0")
+        });
+    });
+    refused("hidden layers", |folder| {
+        rewrite(&folder.join(config), |text| {
+            let at = text.find("\"hidden_sizes\": [").unwrap() + 17;
+            format!("{}4000000000, {}", &text[..at], &text[at..])
+        });
+    });
+    refused("prefix of 0", |folder| {
+        rewrite(&folder.join(config), |text| {
+            text.replace("\"prefix\": 4", "\"prefix\": 0")
         });
     });
     refused("does not fit its configuration", |folder| {
@@ -411,9 +427,52 @@ fn spoilt_adapter_folders_are_refused_by_name() {
 fn a_folder_without_a_training_state_has_none() {
     let bench = Bench::new();
     let folder = tempfile::tempdir().unwrap();
-    let found =
-        adapter::load_training_state(folder.path(), &bench.model, &bench.identity, &bench.device);
+    let found = training_state::load(folder.path(), &bench.model, &bench.identity, &bench.device);
     assert!(matches!(found, Ok(None)));
+}
+
+#[test]
+fn a_position_outside_the_training_is_refused() {
+    let bench = Bench::new();
+    let folder = tempfile::tempdir().unwrap();
+    let cache = bench.cache(folder.path());
+    let config = bench.config(bench.core(), None);
+    let fresh = || {
+        Trainer::new(
+            bench.setup(&config, HiddenStates::Cached(&cache)),
+            bench.untrained(&config),
+        )
+    };
+    let state = fresh().optimizer_state().unwrap();
+    for (epoch, batch, step) in [(7, 0, 28), (0, 4, 4), (1, 0, 3), (usize::MAX, 0, 0)] {
+        let cursor = Cursor { epoch, batch, step };
+        let setup = bench.setup(&config, HiddenStates::Cached(&cache));
+        let resumed = Trainer::resume(setup, bench.untrained(&config), state.clone(), cursor);
+        assert!(
+            matches!(resumed, Err(TrainError::NoSuchPosition { .. })),
+            "{cursor:?}"
+        );
+    }
+}
+
+#[test]
+fn training_that_blows_up_is_an_error_and_not_an_adapter() {
+    let bench = Bench::new();
+    let folder = tempfile::tempdir().unwrap();
+    let cache = bench.cache(folder.path());
+    let mut config = bench.config(bench.core(), None);
+    config.training.learning_rate = f64::from(f32::MAX);
+    config.training.warmup = 0.0;
+    let setup = bench.setup(&config, HiddenStates::Cached(&cache));
+    let mut trainer = Trainer::new(setup, bench.untrained(&config));
+    let error = loop {
+        match trainer.next_step() {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended as if nothing had happened"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use chameleon_core::{BackendKind, perplexity};
-use chameleon_models::{ExampleScore, Interval, ScoreSummary, eval::summaries_by, paired_interval};
+use chameleon_models::{
+    ExampleScore, Interval, PairedSequence, ScoreSummary, eval::summaries_by, paired_interval,
+};
 use serde::Serialize;
 
 use crate::{
@@ -46,17 +48,19 @@ impl MethodRuns {
     /// What this method lost less what `other` lost, paired by seed and example.
     fn less(&self, other: &Self, seed: chameleon_core::RunSeed) -> Interval {
         let num_seeds = self.scores.len().max(other.scores.len());
-        let differences: Vec<Vec<f64>> = (0..num_seeds)
-            .map(|seed_idx| {
-                self.run(seed_idx)
-                    .iter()
-                    .zip(other.run(seed_idx))
-                    .map(|(own, others)| own.nll - others.nll)
-                    .collect()
+        let sequences: Vec<PairedSequence> = self
+            .run(0)
+            .iter()
+            .enumerate()
+            .map(|(row, score)| PairedSequence {
+                differences: (0..num_seeds)
+                    .map(|seed_idx| self.run(seed_idx)[row].nll - other.run(seed_idx)[row].nll)
+                    .collect(),
+                num_tokens: score.num_tokens,
+                document_idx: score.document_idx,
             })
             .collect();
-        let num_tokens: Vec<usize> = self.run(0).iter().map(|score| score.num_tokens).collect();
-        paired_interval(&differences, &num_tokens, seed)
+        paired_interval(&sequences, seed)
     }
 }
 
@@ -212,19 +216,27 @@ fn findings(methods: &[MethodRuns], seed: chameleon_core::RunSeed) -> Vec<String
     let controls = [CompareMethod::CoreShuffled, CompareMethod::CoreConstant];
     for control in controls.into_iter().filter_map(find) {
         let difference = core.less(control, seed);
-        let name = method_name(control.method);
-        findings.push(if difference.is_below_zero() {
-            format!(
-                "core beats its control {name} by {:.4} nats per token: it uses the clusters",
-                -difference.mean
-            )
-        } else {
-            format!(
-                "core does not beat its control {name}: it has learned nothing from the clusters"
-            )
-        });
+        findings.push(finding(method_name(control.method), difference));
+    }
+    if methods.iter().all(|runs| runs.scores.len() == 1) {
+        findings.push(
+            "one seed: the intervals hold the variation of texts, not that of training".to_owned(),
+        );
     }
     findings
+}
+
+fn finding(control: &str, difference: Interval) -> String {
+    let Interval { mean, low, high } = difference;
+    let figures = format!("{mean:+.4} nats per token [{low:+.4}, {high:+.4}]");
+    if difference.is_below_zero() {
+        format!("core against its control {control}: {figures}; it uses the clusters")
+    } else {
+        format!(
+            "warning: core against its control {control}: {figures}; \
+             nothing shows that it has learned from the clusters"
+        )
+    }
 }
 
 /// The name a user types.
@@ -329,5 +341,63 @@ impl CompareReport {
             );
         }
         page.table(&table);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(method: CompareMethod, losses: &[&[f64]]) -> MethodRuns {
+        let mut runs = MethodRuns::new(method);
+        runs.scores = losses
+            .iter()
+            .map(|losses| {
+                losses
+                    .iter()
+                    .enumerate()
+                    .map(|(document_idx, &nll)| ExampleScore {
+                        nll,
+                        num_tokens: 2,
+                        num_bytes: 8,
+                        document_idx,
+                        cluster_idx: document_idx % 2,
+                        label_idx: None,
+                    })
+                    .collect()
+            })
+            .collect();
+        runs
+    }
+
+    #[test]
+    fn a_single_run_is_paired_with_every_seed_of_the_other() {
+        let frozen = runs(CompareMethod::Frozen, &[&[4.0, 6.0]]);
+        let core = runs(CompareMethod::Core, &[&[3.0, 5.0], &[2.0, 4.0]]);
+        let interval = core.less(&frozen, chameleon_core::RunSeed(1));
+        assert!((interval.mean + 0.75).abs() < 1e-12, "{interval:?}");
+    }
+
+    #[test]
+    fn no_gain_over_the_control_is_a_warning() {
+        let core = runs(CompareMethod::Core, &[&[3.0, 5.0, 4.0]]);
+        let control = runs(CompareMethod::CoreShuffled, &[&[3.0, 5.0, 4.0]]);
+        let findings = findings(&[core, control], chameleon_core::RunSeed(1));
+        assert!(findings[0].starts_with("warning: core against its control core-shuffled"));
+        assert!(findings[1].starts_with("one seed"));
+    }
+
+    #[test]
+    fn breakdowns_weigh_by_token_and_leave_unlabelled_examples_out() {
+        let core = [runs(CompareMethod::Core, &[&[2.0, 4.0, 6.0]])];
+        let rows = breakdown(
+            &core,
+            |score| Some(score.cluster_idx),
+            |idx| idx.to_string(),
+        );
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[0].num_examples, 2);
+        assert!((rows[0].perplexity["core"] - 2f64.exp()).abs() < 1e-9);
+        assert!(breakdown(&core, |score| score.label_idx, |idx| idx.to_string()).is_empty());
     }
 }
