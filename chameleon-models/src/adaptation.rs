@@ -49,6 +49,10 @@ pub struct LayerLora {
 
 /// The adapted head of a model.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a program holds one or two of these, and boxing would hide the module's fields"
+)]
 pub enum HeadAdapter {
     /// One LoRA for every prompt.
     Lora(StaticHead),

@@ -313,6 +313,10 @@ pub(crate) fn read_config_for(
 /// # Errors
 ///
 /// When a file cannot be written.
+///
+/// # Panics
+///
+/// When a trained tensor cannot be read back from its device.
 pub fn save(
     folder: &Path,
     config: &AdapterConfig,

@@ -1,6 +1,6 @@
 //! Which model an adapter belongs to.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use burn::module::{Module as _, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -29,9 +29,7 @@ impl ModelIdentity {
             LanguageModel::Llama(model) => model.embed_tokens.weight.val(),
         };
         let digest = Sha256::digest(embedding.into_data().convert::<f32>().as_bytes());
-        let fingerprint = digest[..8]
-            .iter()
-            .fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"));
+        let fingerprint = hexadecimal(&digest[..8]);
         let architecture = match model {
             LanguageModel::Gpt2(_) => "gpt2",
             LanguageModel::Llama(_) => "llama",
@@ -63,12 +61,14 @@ impl fmt::Display for ModelIdentity {
 pub(crate) fn weights_fingerprint(model: &LanguageModel, config: &serde_json::Value) -> String {
     let mut hasher = WeightHasher(Sha256::new_with_prefix(config.to_string()));
     model.visit(&mut hasher);
-    hasher
-        .0
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hexadecimal(&hasher.0.finalize())
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+        text
+    })
 }
 
 struct WeightHasher(Sha256);

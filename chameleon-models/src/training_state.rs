@@ -63,6 +63,10 @@ pub struct TrainingParts<'a> {
 /// # Errors
 ///
 /// When a file cannot be written.
+///
+/// # Panics
+///
+/// When a trained tensor cannot be read back from its device.
 pub fn save(adapter_folder: &Path, parts: TrainingParts<'_>) -> Result<(), AdapterError> {
     let states = adapter_folder.join(FOLDER);
     adapter::create_folder(&states)?;

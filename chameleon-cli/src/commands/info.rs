@@ -197,10 +197,7 @@ impl AdapterInfo {
         }
         row("groups", config.num_clusters.to_string());
         row("condition", config.condition.to_string());
-        let Recipe::Causal { prefix, seq_len } = config.recipe else {
-            page.table(&table);
-            return;
-        };
+        let Recipe::Causal { prefix, seq_len } = config.recipe;
         row(
             "recipe",
             format!("causal, prompts of {prefix} tokens in texts of {seq_len}"),

@@ -13,9 +13,10 @@ use chameleon_models::data::Example;
 use chameleon_models::grouped_examples::{cache_hidden_states, embed_examples};
 use chameleon_models::training_state::{self, TrainingParts, TrainingState};
 use chameleon_models::{
-    Adaptation, Adapter, AdapterConfig, AdapterError, CausalLm as _, Cursor, GroupedExamples, HiddenCache,
-    HiddenStates, LanguageModel, LayerLora, LlamaConfig, ModelIdentity, Proceed, Recipe,
-    ScoreSummary, Scorer, StepReport, TrainError, TrainOptions, TrainSetup, Trainee, Trainer,
+    Adaptation, Adapter, AdapterConfig, AdapterError, CausalLm as _, Cursor, GroupedExamples,
+    HiddenCache, HiddenStates, LanguageModel, LayerLora, LlamaConfig, ModelIdentity, Proceed,
+    Recipe, ScoreSummary, Scorer, StepReport, TrainError, TrainOptions, TrainSetup, Trainee,
+    Trainer,
 };
 use rand::RngExt as _;
 
@@ -41,8 +42,12 @@ impl Bench {
         let examples: Vec<Example> = (0..NUM_EXAMPLES)
             .map(|idx| {
                 // The two groups use different halves of the vocabulary.
-                let offset = (idx % NUM_CLUSTERS) as u32 * (vocab / 2);
-                let token_ids = (0..10 + idx as u32 % 3)
+                let offset = if idx % NUM_CLUSTERS == 0 {
+                    0
+                } else {
+                    vocab / 2
+                };
+                let token_ids = (0..10 + idx % 3)
                     .map(|_| offset + rng.random_range(0..6))
                     .collect();
                 Example {
