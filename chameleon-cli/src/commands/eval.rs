@@ -6,15 +6,17 @@ use burn::module::Module as _;
 use chameleon_cluster::assign;
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
-    Adapter, CausalLm as _, HiddenStates, LoadedModel, Recipe, ScoreSummary, Scorer,
-    data::sliding,
-    eval::window_nll,
-    grouped_examples::{cache_hidden_states, embed_examples},
+    Adapter, CausalLm as _, HiddenStates, LoadedModel, Recipe, ScoreSummary, Scorer, data::sliding,
+    eval::window_nll, grouped_examples::embed_examples,
 };
 use serde::Serialize;
 
 use crate::{
-    commands::{Context, prepare::grouped, texts},
+    commands::{
+        Context,
+        prepare::{fill_cache, grouped},
+        texts,
+    },
     errors::{CliError, ExitStatus},
     output::{Column, Page, Results, Table},
     resolve::{EvalConfig, SpanConfig},
@@ -142,24 +144,14 @@ fn adapted(
         path: std::env::temp_dir(),
         source,
     })?;
-    let bar = context
-        .output
-        .progress("hidden states", data.examples.len());
-    let cache = cache_hidden_states(
+    let cache = fill_cache(
         &loaded.model,
         &loaded.states_fingerprint(),
         &data.examples,
         &folder.path().join("states"),
-        |progress| {
-            bar.set_position(progress.num_done as u64);
-            if context.interrupt.is_asked() {
-                chameleon_models::Proceed::Stop
-            } else {
-                chameleon_models::Proceed::Continue
-            }
-        },
+        "hidden states",
+        context,
     )?;
-    bar.finish_and_clear();
     let Some(cache) = cache else {
         return Ok(None);
     };

@@ -1,6 +1,6 @@
 //! What `train` and `compare` do before anything trains: texts to grouped examples with hidden states.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module as _;
 use burn::tensor::Tensor;
@@ -197,16 +197,28 @@ impl Prepared {
         let fingerprint = &self.states_fingerprint;
         let name = states_fingerprint(fingerprint, examples).to_string();
         let path = folder.join(format!("{}.states", &name[..16]));
-        let bar = context.output.progress(label, examples.len());
-        let cache = cache_hidden_states(self.model(), fingerprint, examples, &path, |progress| {
-            bar.set_position(progress.num_done as u64);
-            if context.interrupt.is_asked() {
-                Proceed::Stop
-            } else {
-                Proceed::Continue
-            }
-        });
-        bar.finish_and_clear();
-        Ok(cache?)
+        fill_cache(self.model(), fingerprint, examples, &path, label, context)
     }
+}
+
+/// Fills a cache of hidden states with a bar, or answers `None` if the user asked to stop.
+pub(crate) fn fill_cache(
+    model: &LanguageModel,
+    fingerprint: &str,
+    examples: &[Example],
+    path: &Path,
+    label: &'static str,
+    context: &Context,
+) -> Result<Option<HiddenCache>, CliError> {
+    let bar = context.output.progress(label, examples.len());
+    let cache = cache_hidden_states(model, fingerprint, examples, path, |progress| {
+        bar.set_position(progress.num_done as u64);
+        if context.interrupt.is_asked() {
+            Proceed::Stop
+        } else {
+            Proceed::Continue
+        }
+    });
+    bar.finish_and_clear();
+    Ok(cache?)
 }
