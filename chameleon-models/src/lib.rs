@@ -9,6 +9,7 @@ pub mod chat;
 pub mod checkpoint;
 pub mod config_error;
 pub mod data;
+pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod generate;

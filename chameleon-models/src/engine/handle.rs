@@ -1,0 +1,473 @@
+//! The handle of an engine: what any thread may ask of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::adapters::{AdapterInfo, ClusterInfo, Grouping, LoadedAdapter, PromptGrouping};
+use super::options::EngineOptions;
+use super::refusal::Refusal;
+use super::request::{ConditionChoice, GivenCondition, Request};
+use super::stats::EngineStats;
+use super::ticket::{Cancellation, Event, Ticket};
+use super::{lock, worker};
+use crate::adapter::Adapter;
+use crate::causal_lm::CausalLm;
+use crate::load::LoadedModel;
+
+/// A running engine. Clones are handles of the same one; when the last is dropped, it stops.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    _worker: Arc<WorkerThread>,
+}
+
+/// What handles and the worker share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) loaded: LoadedModel,
+    pub(super) options: EngineOptions,
+    pub(super) queue: Mutex<Queue>,
+    /// Told when the queue changes, and when the engine has nothing left to do.
+    pub(super) changed: Condvar,
+    pub(super) stats: Mutex<EngineStats>,
+    adapters: Mutex<Adapters>,
+}
+
+/// What waits, and whether more may come.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) waiting: VecDeque<Pending>,
+    pub(super) num_tokens: usize,
+    /// Requests taken out of the queue and not over yet.
+    pub(super) num_running: usize,
+    pub(super) phase: Phase,
+    next_request_id: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Phase {
+    /// Requests are taken on.
+    #[default]
+    Open,
+    /// What was taken on is finished.
+    Draining,
+    /// Everything ends now.
+    Closed,
+}
+
+/// A request that waits.
+pub(super) struct Pending {
+    pub(super) request_id: u64,
+    pub(super) request: Request,
+    pub(super) adapter: Option<Arc<LoadedAdapter>>,
+    /// Tokens it may need in the end.
+    pub(super) num_tokens: usize,
+    pub(super) is_cancelled: Arc<AtomicBool>,
+    pub(super) submitted: Instant,
+    pub(super) sink: Sink,
+}
+
+/// Where the events of a request go.
+pub(super) type Sink = Box<dyn FnMut(Event) + Send>;
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // No prompt: logs must not hold what people ask.
+        f.debug_struct("Pending")
+            .field("request_id", &self.request_id)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Adapters {
+    by_name: BTreeMap<String, Arc<LoadedAdapter>>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct WorkerThread {
+    shared: Arc<Shared>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts an engine with a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// When a bound is zero, or the system has no thread left.
+    pub fn start(model: LoadedModel, options: EngineOptions) -> Result<Self, Refusal> {
+        options.check()?;
+        let shared = Arc::new(Shared {
+            loaded: model,
+            options,
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            stats: Mutex::default(),
+            adapters: Mutex::default(),
+        });
+        let for_worker = Arc::clone(&shared);
+        let handle = thread::Builder::new()
+            .name("chameleon-engine".to_owned())
+            .spawn(move || worker::run(&for_worker))
+            .map_err(|source| Refusal::Thread { source })?;
+        Ok(Self {
+            _worker: Arc::new(WorkerThread {
+                shared: Arc::clone(&shared),
+                handle: Some(handle),
+            }),
+            shared,
+        })
+    }
+
+    /// The model that answers: its tokenizer, its chat template, its identity.
+    pub fn model(&self) -> &LoadedModel {
+        &self.shared.loaded
+    }
+
+    /// The bounds it was started with.
+    pub fn options(&self) -> &EngineOptions {
+        &self.shared.options
+    }
+
+    /// Queues a request; its events are read from the ticket. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] says why the request is not taken on.
+    pub fn submit(&self, request: Request) -> Result<Ticket, Refusal> {
+        let (sender, events) = mpsc::channel();
+        let cancellation = self.submit_with(request, move |event| {
+            // Nobody listens any more: the ticket is gone, and so will be the request.
+            let _ = sender.send(event);
+        })?;
+        Ok(Ticket {
+            events,
+            cancellation,
+        })
+    }
+
+    /// Queues a request whose events are handed to `on_event`, on the engine's thread: it should pass them on and
+    /// return. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] says why the request is not taken on.
+    pub fn submit_with(
+        &self,
+        request: Request,
+        on_event: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Cancellation, Refusal> {
+        let checked = self.check(&request);
+        let (adapter, num_tokens) = match checked {
+            Ok(checked) => checked,
+            Err(refusal) => {
+                lock(&self.shared.stats).num_refused += 1;
+                return Err(refusal);
+            }
+        };
+        let is_cancelled = Arc::new(AtomicBool::new(false));
+        let mut queue = lock(&self.shared.queue);
+        let refusal = if queue.phase != Phase::Open {
+            Some(Refusal::Draining)
+        } else if queue.waiting.len() >= self.shared.options.max_queued_requests
+            || queue.num_tokens + num_tokens > self.shared.options.max_queued_tokens
+        {
+            Some(Refusal::QueueFull {
+                num_requests: queue.waiting.len(),
+                num_tokens: queue.num_tokens,
+                retry_after: self.retry_after(queue.num_tokens),
+            })
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            drop(queue);
+            lock(&self.shared.stats).num_refused += 1;
+            return Err(refusal);
+        }
+        let request_id = queue.next_request_id;
+        queue.next_request_id += 1;
+        queue.num_tokens += num_tokens;
+        queue.waiting.push_back(Pending {
+            request_id,
+            request,
+            adapter,
+            num_tokens,
+            is_cancelled: Arc::clone(&is_cancelled),
+            submitted: Instant::now(),
+            sink: Box::new(on_event),
+        });
+        drop(queue);
+        lock(&self.shared.stats).num_submitted += 1;
+        self.shared.changed.notify_all();
+        Ok(Cancellation {
+            request_id,
+            is_cancelled,
+            shared: Arc::downgrade(&self.shared),
+        })
+    }
+
+    /// Makes an adapter available under a name, at once and beside others.
+    ///
+    /// # Errors
+    ///
+    /// When the name is taken or not one, or the adapter was trained on another model.
+    pub fn load_adapter(
+        &self,
+        name: &str,
+        adapter: Adapter,
+        grouping: Box<Grouping>,
+    ) -> Result<AdapterInfo, Refusal> {
+        if !is_adapter_name(name) {
+            return Err(Refusal::AdapterName {
+                name: name.to_owned(),
+            });
+        }
+        if adapter.config.base != self.shared.loaded.identity {
+            return Err(Refusal::WrongBase {
+                expected: adapter.config.base.to_string(),
+                found: self.shared.loaded.identity.to_string(),
+            });
+        }
+        let mut adapters = lock(&self.shared.adapters);
+        if adapters.by_name.contains_key(name) {
+            return Err(Refusal::NameTaken {
+                name: name.to_owned(),
+            });
+        }
+        let id = adapters.next_id;
+        adapters.next_id += 1;
+        let loaded = Arc::new(LoadedAdapter::new(id, name.to_owned(), adapter, grouping));
+        let info = loaded.info();
+        adapters.by_name.insert(name.to_owned(), loaded);
+        Ok(info)
+    }
+
+    /// Takes an adapter away. Requests that were taken on with it are finished with it.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of this name.
+    pub fn unload_adapter(&self, name: &str) -> Result<(), Refusal> {
+        let mut adapters = lock(&self.shared.adapters);
+        match adapters.by_name.remove(name) {
+            Some(_) => Ok(()),
+            None => Err(adapters.unknown(name)),
+        }
+    }
+
+    /// The loaded adapters, by name.
+    pub fn adapters(&self) -> Vec<AdapterInfo> {
+        let adapters = lock(&self.shared.adapters);
+        adapters
+            .by_name
+            .values()
+            .map(|adapter| adapter.info())
+            .collect()
+    }
+
+    /// What happened to each group of an adapter.
+    ///
+    /// # Errors
+    ///
+    /// When there is no adapter of this name.
+    pub fn clusters(&self, adapter: &str) -> Result<Vec<ClusterInfo>, Refusal> {
+        Ok(lock(&self.shared.adapters).get(adapter)?.clusters())
+    }
+
+    /// The prompt embedding of a text, and with an adapter the group it falls in. Takes no place in the queue.
+    ///
+    /// With an adapter only as many tokens count as its recipe looks at.
+    ///
+    /// # Errors
+    ///
+    /// When there is no token, an unknown one, or no adapter of this name.
+    pub fn embed(
+        &self,
+        token_ids: &[u32],
+        adapter: Option<&str>,
+    ) -> Result<PromptGrouping, Refusal> {
+        self.check_tokens(token_ids)?;
+        let adapter = self.find_adapter(adapter)?;
+        worker::group(&self.shared, adapter.as_deref(), token_ids)
+            .map_err(|source| Refusal::Grouping { source })
+    }
+
+    /// What it has done so far, and what is going on now.
+    pub fn stats(&self) -> EngineStats {
+        let (num_queued, num_queued_tokens, num_running) = {
+            let queue = lock(&self.shared.queue);
+            (queue.waiting.len(), queue.num_tokens, queue.num_running)
+        };
+        EngineStats {
+            num_running,
+            num_queued,
+            num_queued_tokens,
+            ..*lock(&self.shared.stats)
+        }
+    }
+
+    /// Finishes what was taken on and refuses everything else. Returns at once; [`wait_idle`](Self::wait_idle)
+    /// tells when it is done.
+    pub fn drain(&self) {
+        let mut queue = lock(&self.shared.queue);
+        if queue.phase == Phase::Open {
+            queue.phase = Phase::Draining;
+        }
+        drop(queue);
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until nothing runs and nothing waits; answers whether that came true in time.
+    pub fn wait_idle(&self, timeout: Duration) -> bool {
+        let queue = lock(&self.shared.queue);
+        let is_busy = |queue: &mut Queue| queue.num_running > 0 || !queue.waiting.is_empty();
+        let (queue, _) = self
+            .shared
+            .changed
+            .wait_timeout_while(queue, timeout, is_busy)
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        queue.num_running == 0 && queue.waiting.is_empty()
+    }
+
+    /// The adapter of a request, and the tokens it may need.
+    fn check(&self, request: &Request) -> Result<(Option<Arc<LoadedAdapter>>, usize), Refusal> {
+        self.check_tokens(&request.prompt_token_ids)?;
+        if !request.grouping_token_ids.is_empty() {
+            self.check_tokens(&request.grouping_token_ids)?;
+        }
+        if !(request.scale.is_finite() && request.scale.abs() <= MAX_SCALE) {
+            return Err(Refusal::Value {
+                name: "scale",
+                found: request.scale,
+                expected: "a number between -1000 and 1000",
+            });
+        }
+        if request.stop.iter().any(String::is_empty) {
+            return Err(Refusal::EmptyStop);
+        }
+        let adapter = self.find_adapter(request.adapter.as_deref())?;
+        if let Some(adapter) = &adapter {
+            let sizes = adapter.adapter.centroids.dims();
+            if let ConditionChoice::Given(given) = &request.condition {
+                check_given(given, sizes)?;
+            }
+            let has_layers = adapter.adapter.trainee.trunk.is_some();
+            if has_layers && ![0.0, 1.0].contains(&request.scale) {
+                return Err(Refusal::ScaleOfLayers {
+                    found: request.scale,
+                });
+            }
+        }
+        let max_seq_len = self.shared.loaded.model.sizes().max_seq_len;
+        let prompt_len = request.prompt_token_ids.len();
+        if prompt_len > max_seq_len {
+            return Err(Refusal::PromptTooLong {
+                found: prompt_len,
+                max_seq_len,
+            });
+        }
+        let num_tokens = prompt_len
+            .saturating_add(request.max_new_tokens)
+            .min(max_seq_len);
+        let max_cached_tokens = self.shared.options.max_cached_tokens;
+        if num_tokens > max_cached_tokens {
+            return Err(Refusal::TooManyTokens {
+                found: num_tokens,
+                max_cached_tokens,
+            });
+        }
+        Ok((adapter, num_tokens))
+    }
+
+    fn check_tokens(&self, token_ids: &[u32]) -> Result<(), Refusal> {
+        if token_ids.is_empty() {
+            return Err(Refusal::EmptyPrompt);
+        }
+        let vocab_size = self.shared.loaded.model.sizes().vocab_size;
+        match token_ids
+            .iter()
+            .find(|&&token_id| token_id as usize >= vocab_size)
+        {
+            Some(&token_id) => Err(Refusal::UnknownToken {
+                token_id,
+                vocab_size,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn find_adapter(&self, name: Option<&str>) -> Result<Option<Arc<LoadedAdapter>>, Refusal> {
+        let adapters = lock(&self.shared.adapters);
+        name.map(|name| adapters.get(name).map(Arc::clone))
+            .transpose()
+    }
+
+    /// How long the queue will take at the speed of the latest steps.
+    fn retry_after(&self, num_queued_tokens: usize) -> Duration {
+        let stats = lock(&self.shared.stats);
+        let seconds_per_token =
+            stats.last_step_time.as_secs_f64() / stats.last_step_rows.max(1) as f64;
+        let seconds = (seconds_per_token * num_queued_tokens as f64).clamp(1.0, 60.0);
+        Duration::from_secs_f64(seconds.ceil())
+    }
+}
+
+/// More than any factor is worth multiplying by; it keeps logits finite.
+const MAX_SCALE: f64 = 1000.0;
+
+impl Adapters {
+    fn get(&self, name: &str) -> Result<&Arc<LoadedAdapter>, Refusal> {
+        self.by_name.get(name).ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, name: &str) -> Refusal {
+        let known: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
+        Refusal::UnknownAdapter {
+            name: name.to_owned(),
+            known: match known.as_slice() {
+                [] => "none".to_owned(),
+                known => known.join(", "),
+            },
+        }
+    }
+}
+
+impl Drop for WorkerThread {
+    fn drop(&mut self) {
+        lock(&self.shared.queue).phase = Phase::Closed;
+        self.shared.changed.notify_all();
+        if let Some(handle) = self.handle.take() {
+            // The last handle may be dropped by a callback, on the worker itself.
+            if handle.thread().id() != thread::current().id() {
+                let _ = handle.join();
+            }
+        }
+    }
+}
+
+fn check_given(given: &GivenCondition, sizes: [usize; 2]) -> Result<(), Refusal> {
+    let [num_clusters, hidden_size] = sizes;
+    let is_finite = given.values.iter().all(|value| value.is_finite());
+    if given.values.len() == hidden_size && given.cluster_idx < num_clusters && is_finite {
+        return Ok(());
+    }
+    Err(Refusal::GivenCondition {
+        found: given.values.len(),
+        cluster_idx: given.cluster_idx,
+        expected: hidden_size,
+        num_clusters,
+    })
+}
+
+fn is_adapter_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}

@@ -1,0 +1,130 @@
+//! Why an engine does not take something on.
+
+use std::time::Duration;
+
+/// Something the engine does not take on; nothing has changed by asking.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// As many requests or tokens wait as may.
+    #[error("the queue is full: {num_requests} requests with {num_tokens} tokens wait")]
+    QueueFull {
+        /// Requests that wait.
+        num_requests: usize,
+        /// Tokens of these, prompts and answers together.
+        num_tokens: usize,
+        /// When it is worth asking again.
+        retry_after: Duration,
+    },
+    /// The prompt alone fills the model's context.
+    #[error(
+        "the prompt has {found} tokens, the model takes {max_seq_len} and needs one for the answer"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        found: usize,
+        /// The longest sequence the model takes.
+        max_seq_len: usize,
+    },
+    /// Prompt and answer together are more than the engine ever keeps.
+    #[error("prompt and answer have up to {found} tokens, this engine keeps {max_cached_tokens}")]
+    TooManyTokens {
+        /// Tokens of the prompt and of the longest answer that was asked for.
+        found: usize,
+        /// What fits.
+        max_cached_tokens: usize,
+    },
+    /// The prompt, or what it is to be grouped by, has no token.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// The prompt holds a token for which the model has no embedding.
+    #[error("the prompt holds token id {token_id}, the model knows {vocab_size}")]
+    UnknownToken {
+        /// The token.
+        token_id: u32,
+        /// Rows of the model's embedding.
+        vocab_size: usize,
+    },
+    /// A number of the request makes no sense.
+    #[error("{name} is {found}, expected {expected}")]
+    Value {
+        /// Which number.
+        name: &'static str,
+        /// Its value.
+        found: f64,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A stop text is empty: every answer would end at once.
+    #[error("a stop text is empty")]
+    EmptyStop,
+    /// A condition was given that does not fit the adapter.
+    #[error(
+        "the condition has {found} numbers for group {cluster_idx}, the adapter expects {expected} for one of {num_clusters} groups"
+    )]
+    GivenCondition {
+        /// Numbers of the condition.
+        found: usize,
+        /// Its group.
+        cluster_idx: usize,
+        /// Numbers of a prompt embedding.
+        expected: usize,
+        /// Groups of the adapter.
+        num_clusters: usize,
+    },
+    /// No adapter of this name is loaded.
+    #[error("there is no adapter `{name}`; loaded are: {known}")]
+    UnknownAdapter {
+        /// The name.
+        name: String,
+        /// The names that exist, comma-separated.
+        known: String,
+    },
+    /// An adapter of this name is loaded already.
+    #[error("an adapter `{name}` is loaded already")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// The name is empty, too long, or holds characters that do not belong in one.
+    #[error("`{name}` is not a name for an adapter: 1 to 64 letters, digits, `-`, `_` and `.`")]
+    AdapterName {
+        /// The name.
+        name: String,
+    },
+    /// The adapter was trained on another model.
+    #[error("the adapter was trained on {expected}, this model is {found}")]
+    WrongBase {
+        /// The model it was trained on, with its fingerprint.
+        expected: String,
+        /// The model that runs, with its fingerprint.
+        found: String,
+    },
+    /// The adapter changes layers, which have no scale per request.
+    #[error("the adapter changes layers: its scale can be 1 or 0, not {found}")]
+    ScaleOfLayers {
+        /// The scale that was asked for.
+        found: f64,
+    },
+    /// The engine finishes what runs and takes on nothing new.
+    #[error("the engine is shutting down")]
+    Draining,
+    /// A bound of the engine is zero.
+    #[error("{name} is 0, expected at least 1")]
+    Option {
+        /// The bound.
+        name: &'static str,
+    },
+    /// The prompt could not be put in a group.
+    #[error("the prompt could not be grouped")]
+    Grouping {
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The worker thread could not be started.
+    #[error("the engine's thread could not be started")]
+    Thread {
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
