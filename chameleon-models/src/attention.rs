@@ -5,7 +5,7 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Device, Tensor, assert_shape};
+use burn::tensor::{Bool, Device, Tensor, TensorData, assert_shape};
 
 /// Query, key and value of one layer, split into heads.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) enum AttentionMask {
         /// The same as numbers to add, for passes that record gradients; `[1, 1, seq, seq]`.
         bias: Option<Tensor<4>>,
     },
-    /// Slots of a cache: `true` is hidden; `[batch, 1, seq, slots]`.
+    /// Named slots: `true` is hidden; `[batch, 1, seq, slots]`.
     Hidden(Tensor<4, Bool>),
 }
 
@@ -42,6 +42,30 @@ impl AttentionMask {
                 .unsqueeze()
         });
         Self::Causal { bias }
+    }
+
+    /// The mask of a pass over whole sequences in which nobody looks at the tokens marked in `unseen`, not even
+    /// they themselves; a token to which nothing would be left looks at itself.
+    ///
+    /// # Shapes
+    ///
+    /// - `unseen`: `[batch, seq]`, `true` on tokens that are left out
+    pub(crate) fn causal_without(unseen: Tensor<2, Bool>) -> Self {
+        let device = unseen.device();
+        let [batch, seq_len] = unseen.dims();
+        let unseen: Vec<bool> = unseen.into_data().iter::<bool>().collect();
+        let mut hidden = Vec::with_capacity(batch * seq_len * seq_len);
+        for row in unseen.chunks(seq_len) {
+            for query in 0..seq_len {
+                let sees_none = row[..=query].iter().all(|&unseen| unseen);
+                hidden.extend((0..seq_len).map(|slot| {
+                    let is_itself = sees_none && slot == query;
+                    slot > query || (row[slot] && !is_itself)
+                }));
+            }
+        }
+        let shape = [batch, 1, seq_len, seq_len];
+        Self::Hidden(Tensor::from_data(TensorData::new(hidden, shape), &device))
     }
 }
 

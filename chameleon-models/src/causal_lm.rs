@@ -3,7 +3,7 @@
 //! The trait stops at hidden states and hands out the head's weight, because who scores, trains or
 //! decodes decides which rows deserve logits and which factors are added to them.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::kv_cache::KvCache;
@@ -74,6 +74,23 @@ pub trait CausalLm {
     ///
     /// Panics if `seq` exceeds the positions of a model that has learned ones.
     fn hidden_states(&self, token_ids: Tensor<2, Int>) -> Tensor<3>;
+
+    /// Like [`hidden_states`](Self::hidden_states), but attention leaves out the tokens marked in `unseen`. They
+    /// keep their positions. A token that would see nothing sees itself.
+    ///
+    /// # Shapes
+    ///
+    /// - `token_ids`: `[batch, seq]`, `unseen`: `[batch, seq]`, `true` on what is left out
+    /// - output: `[batch, seq, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// As [`hidden_states`](Self::hidden_states).
+    fn hidden_states_without(
+        &self,
+        token_ids: Tensor<2, Int>,
+        unseen: Tensor<2, Bool>,
+    ) -> Tensor<3>;
 
     /// Like [`hidden_states`](Self::hidden_states) for tokens that continue what `cache` holds; adds them to it.
     ///

@@ -52,6 +52,34 @@ pub fn scored_targets(examples: &[&Example], device: &Device) -> Tensor<1, Int> 
     Tensor::from_data(TensorData::new(ids, [num_rows]), device)
 }
 
+/// A sequence and the positions whose final hidden states are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StateRequest<'a> {
+    /// The tokens, at least one.
+    pub token_ids: &'a [u32],
+    /// Positions among them, in the order in which their states are wanted.
+    pub positions: Vec<usize>,
+}
+
+impl<'a> From<&'a Example> for StateRequest<'a> {
+    /// The states that predict the scored tokens.
+    fn from(example: &'a Example) -> Self {
+        Self {
+            token_ids: example.sequence.token_ids(),
+            positions: example.sequence.predicting_positions().collect(),
+        }
+    }
+}
+
+/// Which tokens attention may look at, besides being causal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// Every token that came before.
+    AllTokens,
+    /// All but those with this id, which keep their positions.
+    AllBut(u32),
+}
+
 /// Runs the trunk over some examples and keeps the states that predict a scored token, in the order
 /// of [`scored_targets`].
 ///
@@ -59,23 +87,48 @@ pub fn scored_targets(examples: &[&Example], device: &Device) -> Tensor<1, Int> 
 ///
 /// - output: `[rows, hidden]`
 pub fn scored_hidden_states(model: &impl CausalLm, examples: &[&Example]) -> Tensor<2> {
-    let rows: Vec<&[u32]> = examples
-        .iter()
-        .map(|example| example.sequence.token_ids())
-        .collect();
+    let requests: Vec<StateRequest<'_>> = examples.iter().map(|&example| example.into()).collect();
+    requested_hidden_states(model, &requests, Visibility::AllTokens)
+}
+
+/// Runs the trunk over some sequences and keeps the states that are wanted, one sequence after the other.
+///
+/// # Shapes
+///
+/// - output: `[rows, hidden]`
+///
+/// # Panics
+///
+/// When there is no sequence, or a position is past the longest one.
+pub fn requested_hidden_states(
+    model: &impl CausalLm,
+    requests: &[StateRequest<'_>],
+    visibility: Visibility,
+) -> Tensor<2> {
+    let rows: Vec<&[u32]> = requests.iter().map(|request| request.token_ids).collect();
     let device = model.head_weight().device();
     // Attention is causal and padding is on the right, so no real position sees it.
     let batch = TokenBatch::from_rows(&rows, 0, &device);
-    let hidden = model.hidden_states(batch.token_ids); // [batch, seq, hidden]
+    let unseen_id = match visibility {
+        Visibility::AllBut(id) if rows.iter().any(|row| row.contains(&id)) => Some(id),
+        Visibility::AllTokens | Visibility::AllBut(_) => None,
+    };
+    let hidden = match unseen_id {
+        Some(id) => {
+            let unseen = batch.token_ids.clone().equal_elem(id);
+            model.hidden_states_without(batch.token_ids, unseen)
+        }
+        None => model.hidden_states(batch.token_ids),
+    }; // [batch, seq, hidden]
     let [batch_size, seq_len, hidden_size] = hidden.dims();
-    let positions: Vec<i64> = examples
+    let positions: Vec<i64> = requests
         .iter()
         .enumerate()
-        .flat_map(|(row, example)| {
+        .flat_map(|(row, request)| {
             let start = row * seq_len;
-            example
-                .sequence
-                .predicting_positions()
+            request
+                .positions
+                .iter()
                 .map(move |position| (start + position) as i64)
         })
         .collect();
@@ -117,35 +170,70 @@ pub fn cache_hidden_states(
     model_fingerprint: &str,
     examples: &[Example],
     path: &std::path::Path,
+    observe: impl FnMut(CacheProgress) -> Proceed,
+) -> Result<Option<HiddenCache>, HiddenCacheError> {
+    let requests: Vec<StateRequest<'_>> = examples.iter().map(StateRequest::from).collect();
+    let wanted = WantedStates {
+        fingerprint: states_fingerprint(model_fingerprint, examples),
+        requests: &requests,
+        visibility: Visibility::AllTokens,
+        row_type: RowType::F16,
+    };
+    cache_requested_states(model, wanted, path, observe)
+}
+
+/// Which states a cache is to hold.
+#[derive(Debug, Clone, Copy)]
+pub struct WantedStates<'a> {
+    /// Everything they depend on.
+    pub fingerprint: Fingerprint,
+    /// Sequences and positions.
+    pub requests: &'a [StateRequest<'a>],
+    /// What attention may look at.
+    pub visibility: Visibility,
+    /// How a value is kept.
+    pub row_type: RowType,
+}
+
+/// Like [`cache_hidden_states`], for any positions of any sequences.
+///
+/// # Errors
+///
+/// When the cache cannot be read or written.
+pub fn cache_requested_states(
+    model: &impl CausalLm,
+    wanted: WantedStates<'_>,
+    path: &std::path::Path,
     mut observe: impl FnMut(CacheProgress) -> Proceed,
 ) -> Result<Option<HiddenCache>, HiddenCacheError> {
+    let requests = wanted.requests;
     let spec = CacheSpec {
-        fingerprint: states_fingerprint(model_fingerprint, examples),
+        fingerprint: wanted.fingerprint,
         hidden_size: model.sizes().hidden_size,
-        dtype: RowType::F16,
-        rows_per_example: examples
+        dtype: wanted.row_type,
+        rows_per_example: requests
             .iter()
-            .map(|example| example.sequence.scored().len())
+            .map(|request| request.positions.len())
             .collect(),
     };
     let mut writer = match HiddenCache::open_or_create(path, &spec)? {
         OpenedCache::Ready(cache) => return Ok(Some(cache)),
         OpenedCache::Fill(writer) => writer,
     };
-    while writer.num_written() < examples.len() {
+    while writer.num_written() < requests.len() {
         let progress = CacheProgress {
             num_done: writer.num_written(),
-            num_examples: examples.len(),
+            num_examples: requests.len(),
         };
         if observe(progress) == Proceed::Stop {
             writer.flush()?;
             return Ok(None);
         }
-        let end = (writer.num_written() + CHUNK_EXAMPLES).min(examples.len());
-        let chunk: Vec<&Example> = examples[writer.num_written()..end].iter().collect();
-        let mut states = scored_hidden_states(model, &chunk);
-        for example in chunk {
-            let num_rows = example.sequence.scored().len();
+        let end = (writer.num_written() + CHUNK_EXAMPLES).min(requests.len());
+        let chunk = &requests[writer.num_written()..end];
+        let mut states = requested_hidden_states(model, chunk, wanted.visibility);
+        for request in chunk {
+            let num_rows = request.positions.len();
             let rest = states.dims()[0];
             writer.append(states.clone().slice([0..num_rows]))?;
             if num_rows < rest {

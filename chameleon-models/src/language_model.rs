@@ -1,7 +1,7 @@
 //! A model of any family.
 
 use burn::module::Module;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
 use burn_pack::Tensor as StoredTensor;
 
 use crate::causal_lm::{CausalLm, ModelSizes};
@@ -49,6 +49,14 @@ impl CausalLm for LanguageModel {
 
     fn hidden_states(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
         self.as_causal_lm().hidden_states(token_ids)
+    }
+
+    fn hidden_states_without(
+        &self,
+        token_ids: Tensor<2, Int>,
+        unseen: Tensor<2, Bool>,
+    ) -> Tensor<3> {
+        self.as_causal_lm().hidden_states_without(token_ids, unseen)
     }
 
     fn hidden_states_with_cache(

@@ -2,7 +2,7 @@
 
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::config::Gpt2Config;
 use crate::activation::gelu_new;
@@ -139,13 +139,16 @@ impl CausalLm for Gpt2 {
 
     fn hidden_states(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, seq_len] = token_ids.dims();
-        let positions = (0..seq_len).collect();
-        let mut hidden = self.embed_at(token_ids, &[positions]);
-        let mask = AttentionMask::causal(seq_len, &hidden.device());
-        for layer in &self.h {
-            hidden = layer.forward(hidden, &mask);
-        }
-        self.ln_f.forward(hidden)
+        let mask = AttentionMask::causal(seq_len, &self.wte.weight.device());
+        self.hidden_states_under(token_ids, &mask)
+    }
+
+    fn hidden_states_without(
+        &self,
+        token_ids: Tensor<2, Int>,
+        unseen: Tensor<2, Bool>,
+    ) -> Tensor<3> {
+        self.hidden_states_under(token_ids, &AttentionMask::causal_without(unseen))
     }
 
     fn hidden_states_with_cache(
@@ -183,6 +186,17 @@ impl CausalLm for Gpt2 {
 }
 
 impl Gpt2 {
+    /// A pass over whole sequences.
+    fn hidden_states_under(&self, token_ids: Tensor<2, Int>, mask: &AttentionMask) -> Tensor<3> {
+        let [_, seq_len] = token_ids.dims();
+        let positions = (0..seq_len).collect();
+        let mut hidden = self.embed_at(token_ids, &[positions]);
+        for layer in &self.h {
+            hidden = layer.forward(hidden, mask);
+        }
+        self.ln_f.forward(hidden)
+    }
+
     /// Token embeddings plus those of their positions, `[batch or 1, seq]`.
     fn embed_at(&self, token_ids: Tensor<2, Int>, positions: &[Vec<usize>]) -> Tensor<3> {
         let seq_len = positions.first().map_or(0, Vec::len);

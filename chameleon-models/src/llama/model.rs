@@ -2,7 +2,7 @@
 
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::config::LlamaConfig;
 use super::rope::{RotaryFrequencies, Rotation};
@@ -148,14 +148,16 @@ impl CausalLm for Llama {
 
     fn hidden_states(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, seq_len] = token_ids.dims();
-        let mut hidden = self.embed(token_ids);
-        let device = hidden.device();
-        let rotation = self.rotary.at(&[(0..seq_len).collect()], &device);
-        let mask = AttentionMask::causal(seq_len, &device);
-        for layer in &self.layers {
-            hidden = layer.forward(hidden, &rotation, &mask);
-        }
-        self.norm.forward(hidden)
+        let mask = AttentionMask::causal(seq_len, &self.embed_tokens.weight.device());
+        self.hidden_states_under(token_ids, &mask)
+    }
+
+    fn hidden_states_without(
+        &self,
+        token_ids: Tensor<2, Int>,
+        unseen: Tensor<2, Bool>,
+    ) -> Tensor<3> {
+        self.hidden_states_under(token_ids, &AttentionMask::causal_without(unseen))
     }
 
     fn hidden_states_with_cache(
@@ -191,6 +193,19 @@ impl CausalLm for Llama {
             Some(head) => head.forward(hidden),
             None => tied_logits(hidden, self.embed_tokens.weight.val()),
         }
+    }
+}
+
+impl Llama {
+    /// A pass over whole sequences.
+    fn hidden_states_under(&self, token_ids: Tensor<2, Int>, mask: &AttentionMask) -> Tensor<3> {
+        let [_, seq_len] = token_ids.dims();
+        let mut hidden = self.embed(token_ids);
+        let rotation = self.rotary.at(&[(0..seq_len).collect()], &hidden.device());
+        for layer in &self.layers {
+            hidden = layer.forward(hidden, &rotation, mask);
+        }
+        self.norm.forward(hidden)
     }
 }
 
