@@ -24,6 +24,7 @@ pub mod language_model;
 pub mod llama;
 pub mod load;
 pub mod prompts;
+pub mod recipes;
 pub mod sampling;
 pub mod source;
 pub mod tokenizer;

@@ -152,7 +152,7 @@ impl std::fmt::Debug for Trainer<'_> {
 impl<'a> Trainer<'a> {
     /// Starts before the first step.
     pub fn new(setup: TrainSetup<'a>, trainee: Trainee) -> Self {
-        let optimizer = adamw(&setup.options);
+        let optimizer = adamw(setup.options.weight_decay);
         let epoch_plan = epoch_plan(&setup, 0);
         Self {
             setup,
@@ -190,7 +190,7 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::NoSuchPosition { cursor, num_steps });
         }
         let bytes = burn::tensor::Bytes::from_bytes_vec(optimizer_state);
-        let optimizer = adamw(&setup.options)
+        let optimizer = adamw(setup.options.weight_decay)
             .from_bytes(bytes)
             .map_err(TrainError::Optimizer)?;
         let epoch_plan = epoch_plan(&setup, cursor.epoch);
@@ -402,12 +402,13 @@ pub(crate) fn segments(examples: &[&Example], factors: Vec<LoraFactors>) -> Vec<
         .collect()
 }
 
-fn adamw(options: &TrainOptions) -> ModuleOptimizer {
+/// `AdamW` with `PyTorch`'s other defaults.
+pub(crate) fn adamw(weight_decay: f64) -> ModuleOptimizer {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "Burn takes the decay as f32"
     )]
-    let weight_decay = options.weight_decay as f32;
+    let weight_decay = weight_decay as f32;
     AdamWConfig::new()
         .with_epsilon(1e-8)
         .with_weight_decay(weight_decay)

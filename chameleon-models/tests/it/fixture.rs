@@ -194,7 +194,7 @@ fn factor_name(path: &[String]) -> Option<String> {
     (marker == "lora").then(|| format!("lora.{}.{factor}", weight.join(".")))
 }
 
-fn read_arrays(path: &std::path::Path) -> HashMap<String, Array> {
+pub(crate) fn read_arrays(path: &std::path::Path) -> HashMap<String, Array> {
     let bytes = std::fs::read(path).unwrap();
     SafeTensors::deserialize(&bytes)
         .unwrap()

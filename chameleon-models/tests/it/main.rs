@@ -14,6 +14,7 @@ mod gpt2; // the GPT-2 family against transformers
 mod hostile; // broken and lying files
 mod llama; // the Llama family against transformers
 mod load; // from a path to a model that runs
+mod published; // the recipe of the paper against PyTorch
 mod real_model; // the same texts as transformers, when a model is there
 mod tokenizers; // tokenizers rebuilt from GGUF files against transformers
 mod training; // adapters: train, interrupt, save, load, score
