@@ -182,23 +182,31 @@ impl Prepared {
         cache_dir: Option<&PathBuf>,
         context: &Context,
     ) -> Result<Option<HiddenCache>, CliError> {
-        let folder = match cache_dir {
-            Some(folder) => folder.clone(),
-            None => dirs::cache_dir()
-                .ok_or(CliError::NoCacheFolder)?
-                .join("chameleon")
-                .join("hidden-states"),
-        };
-        std::fs::create_dir_all(&folder).map_err(|source| CliError::Folder {
-            path: folder.clone(),
-            source,
-        })?;
         let examples = &part.data.examples;
         let fingerprint = &self.states_fingerprint;
-        let name = states_fingerprint(fingerprint, examples).to_string();
-        let path = folder.join(format!("{}.states", &name[..16]));
+        let path = cache_path(cache_dir, states_fingerprint(fingerprint, examples))?;
         fill_cache(self.model(), fingerprint, examples, &path, label, context)
     }
+}
+
+/// Where hidden states with this fingerprint are kept; the folder is made.
+pub(crate) fn cache_path(
+    cache_dir: Option<&PathBuf>,
+    fingerprint: Fingerprint,
+) -> Result<PathBuf, CliError> {
+    let folder = match cache_dir {
+        Some(folder) => folder.clone(),
+        None => dirs::cache_dir()
+            .ok_or(CliError::NoCacheFolder)?
+            .join("chameleon")
+            .join("hidden-states"),
+    };
+    std::fs::create_dir_all(&folder).map_err(|source| CliError::Folder {
+        path: folder.clone(),
+        source,
+    })?;
+    let name = fingerprint.to_string();
+    Ok(folder.join(format!("{}.states", &name[..16])))
 }
 
 /// Fills a cache of hidden states with a bar, or answers `None` if the user asked to stop.
