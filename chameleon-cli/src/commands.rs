@@ -1,7 +1,6 @@
 //! One file for each command, and what they share: the device, the interrupt and the output.
 
 mod adapter;
-mod answer;
 mod cluster;
 mod compare;
 mod completions;

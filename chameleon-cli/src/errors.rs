@@ -8,7 +8,10 @@ use chameleon_cluster::ClusterError;
 use chameleon_core::DeviceError;
 use chameleon_hypernet::HypernetError;
 use chameleon_models::{
-    AdapterError, ModelError, TrainError, adapter::ImpossibleAdapter, data::DataError,
+    AdapterError, ModelError, TrainError,
+    adapter::ImpossibleAdapter,
+    data::DataError,
+    engine::{Refusal, RequestFailure},
     hidden_cache::HiddenCacheError,
 };
 use miette::Diagnostic;
@@ -94,6 +97,15 @@ pub(crate) enum CliError {
     PromptsNotUtf8 { place: String, position: usize },
     #[error("prompt {number} is empty")]
     EmptyPrompt { number: usize },
+    #[error("prompt {number} cannot be answered")]
+    Prompt { number: usize, source: Refusal },
+    #[error("prompt {number} could not be answered to the end")]
+    Answer {
+        number: usize,
+        source: RequestFailure,
+    },
+    #[error(transparent)]
+    Engine(#[from] Refusal),
     #[error("there is no prompt")]
     NoPrompts,
     #[error("the model has no chat template")]
@@ -122,8 +134,14 @@ impl Diagnostic for CliError {
             Self::PromptsUnreadable { .. } => "check the path after `--file`".to_owned(),
             Self::PromptsNotUtf8 { .. } => "save the prompts as UTF-8".to_owned(),
             Self::EmptyPrompt { .. } => {
-                "write something into it: an adapter needs a prompt to go by".to_owned()
+                "write something into it: neither the model nor an adapter can begin from nothing"
+                    .to_owned()
             }
+            Self::Engine(refusal)
+            | Self::Prompt {
+                source: refusal, ..
+            } => refusal_help(refusal)?,
+            Self::Answer { .. } => "leave this prompt out, or try another model".to_owned(),
             Self::NoPrompts => {
                 "write prompts after the flags, name a file with `--file`, or pipe them in"
                     .to_owned()
@@ -268,6 +286,22 @@ fn model_help(error: &ModelError) -> Option<String> {
         | ModelError::HubRequest { .. }
         | ModelError::HubNoWeights { .. } => return None,
         _ => "check what `--model` names, or fetch the model again".to_owned(),
+    })
+}
+
+fn refusal_help(refusal: &Refusal) -> Option<String> {
+    Some(match refusal {
+        Refusal::PromptTooLong { .. } => "shorten the prompt".to_owned(),
+        Refusal::TooManyTokens { .. } => "shorten the prompt or ask for fewer tokens".to_owned(),
+        Refusal::EmptyStop => "give `--stop` a text".to_owned(),
+        Refusal::WrongBase { .. } => {
+            "give `--model` the model it was trained on, or train an adapter for this one"
+                .to_owned()
+        }
+        Refusal::UnknownToken { .. } => {
+            "the tokenizer is of another model; use the one that came with it".to_owned()
+        }
+        _ => return None,
     })
 }
 

@@ -18,7 +18,7 @@ pub use generator::{
     Core, CoreConfig, Dense, DenseConfig, FactorGenerator, FactorGeneratorConfig, FactorInit,
     Generator, GeneratorKind,
 };
-pub use grouped::GroupedFactors;
+pub use grouped::{GroupedFactors, RowGroups};
 pub use head::{
     ConditionScaling, HyperLoraHead, HyperLoraHeadConfig, LoraHeadConfig, StaticHead,
     adapted_linear,

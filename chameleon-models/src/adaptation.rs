@@ -6,7 +6,9 @@
 use burn::module::{Lora, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
 use burn::tensor::{Device, Tensor};
 use chameleon_core::{FactorShape, LoraFactors, RunSeed};
-use chameleon_hypernet::{HyperLoraHead, HyperLoraHeadConfig, LoraHeadConfig, StaticHead};
+use chameleon_hypernet::{
+    FactorGenerator, GroupedFactors, HyperLoraHead, HyperLoraHeadConfig, LoraHeadConfig, StaticHead,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::causal_lm::CausalLm;
@@ -121,6 +123,24 @@ impl HeadAdapter {
             Self::Lora(head) => vec![head.factors()],
             Self::Experts(heads) => vec![heads[cluster_idx].factors()],
             Self::Hyper(head) => head.factors(conditions),
+        }
+    }
+
+    /// Factors of several groups of this head side by side.
+    ///
+    /// # Panics
+    ///
+    /// When there is none, or they are not this head's.
+    pub fn join(&self, factors: Vec<LoraFactors>) -> GroupedFactors {
+        let shares_b = match self {
+            Self::Lora(_) => true,
+            Self::Experts(_) => false,
+            Self::Hyper(head) => matches!(head.generator, FactorGenerator::Core(_)),
+        };
+        if shares_b {
+            GroupedFactors::join_sharing_b(factors)
+        } else {
+            GroupedFactors::join(factors)
         }
     }
 }

@@ -6,7 +6,7 @@
 use burn::tensor::{Bool, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{KvCache, Segment};
 
 /// The sizes of a model, the same words for every family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,18 +92,20 @@ pub trait CausalLm {
         unseen: Tensor<2, Bool>,
     ) -> Tensor<3>;
 
-    /// Like [`hidden_states`](Self::hidden_states) for tokens that continue what `cache` holds; adds them to it.
+    /// Hidden states after the final norm, of tokens that continue rows of `cache`; adds them to it.
+    ///
+    /// What a row gets does not depend on the other rows of the pass, down to the last bit on backends whose products
+    /// add up in one order for every number of rows above one, as flex does.
     ///
     /// # Shapes
     ///
-    /// - `token_ids`: `[batch, seq]`, the new tokens only
-    /// - output: `[batch, seq, hidden]`
+    /// - output: `[tokens, hidden]`, the tokens of all segments one after the other
     ///
     /// # Panics
     ///
-    /// Panics if the batch is not the cache's, or if a row outgrows a model that has learned positions.
-    fn hidden_states_with_cache(&self, token_ids: Tensor<2, Int>, cache: &mut KvCache)
-    -> Tensor<3>;
+    /// Panics if there is no segment or one is empty, if a row appears twice or is not the cache's, or if a row
+    /// outgrows a model that has learned positions.
+    fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2>;
 
     /// The weight of the head, `[hidden, vocab]`; a transposed view of the embedding when they are tied.
     fn head_weight(&self) -> Tensor<2>;

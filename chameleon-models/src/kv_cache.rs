@@ -1,245 +1,196 @@
-//! Keys and values of the tokens a batch has already seen, so that each new token costs one step.
+//! Keys and values of the tokens that rows have already seen, so that each new token costs one step.
 //!
-//! Rows may have different lengths: prompts are padded on the right, their padding is never looked at,
-//! and each row counts its own positions.
+//! Rows come and go one by one, and a pass brings any number of tokens for any of them: whole prompts, pieces of
+//! prompts, and single tokens side by side. All products of a pass run over all of its tokens at once; attention
+//! runs row by row, over as many slots as the row itself needs. So nothing in a row depends on its neighbours.
 
-use burn::tensor::{Bool, Device, Tensor, TensorData, assert_shape};
+mod pass;
+mod shelf;
 
-use crate::attention::AttentionMask;
-use crate::indices::index_tensor;
+use std::collections::BTreeMap;
 
-/// Buffers grow by whole multiples of this, so that most steps write in place.
+use burn::tensor::Device;
+
+use crate::causal_lm::ModelSizes;
+use shelf::{Shelf, ShelfShape};
+
+pub(crate) use pass::{LayerPass, MIN_PRODUCT_ROWS};
+
+/// Rows get room in multiples of this, so that few of them move at a time.
 const SLOT_BLOCK: usize = 64;
 
-/// The keys and values of a batch, one pair of buffers for each layer.
+/// A row of a [`KvCache`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CacheRow(u64);
+
+/// Tokens that continue a row.
+#[derive(Debug, Clone, Copy)]
+pub struct Segment<'a> {
+    /// The row.
+    pub row: CacheRow,
+    /// Its next tokens, at least one.
+    pub token_ids: &'a [u32],
+}
+
+/// The keys and values of some rows, for one model.
 ///
-/// The first forward pass brings the prompts, padded on the right to one length; every later pass brings
-/// the same number of new tokens for each row.
-#[derive(Debug, Clone)]
+/// Rows of about the same length lie on one shelf, a pair of buffers for each layer; a row that outgrows its shelf
+/// moves to the next. Shelves hold at most one and a half times the tokens of a row, and room for at most twice
+/// as many rows as there are.
+#[derive(Debug)]
 pub struct KvCache {
-    layers: Vec<Option<LayerBuffers>>,
-    rows: Vec<RowSlots>,
-    num_slots: usize,
-    capacity: usize,
+    sizes: ModelSizes,
+    device: Device,
+    rows: BTreeMap<CacheRow, RowPlace>,
+    /// By the slots each of their rows has.
+    shelves: BTreeMap<usize, Shelf>,
+    num_rows_ever: u64,
 }
 
-/// `[batch, kv_heads, capacity, head_dim]`, of which the first `num_slots` are in use.
-#[derive(Debug, Clone)]
-struct LayerBuffers {
-    key: Tensor<4>,
-    value: Tensor<4>,
-}
-
-/// What one row keeps in its slots.
-#[derive(Debug, Clone)]
-struct RowSlots {
-    /// How many tokens of the first pass are real.
-    prompt_len: usize,
-    /// Real tokens so far, which is the position of the next one.
+/// How far a row is, and where it lies.
+#[derive(Debug, Clone, Copy)]
+struct RowPlace {
+    /// Tokens so far, which is the position of the next one.
     len: usize,
-    /// For each slot in use, whether it holds a real token.
-    is_real: Vec<bool>,
-}
-
-/// What a forward pass needs to know about the tokens it adds.
-#[derive(Debug)]
-pub(crate) struct CacheStep {
-    /// The position of every new token, `[batch, seq]`.
-    pub(crate) positions: Vec<Vec<usize>>,
-    /// What each new token may not look at.
-    pub(crate) mask: AttentionMask,
-    first_slot: usize,
-}
-
-/// Where one layer keeps its keys and values during a pass.
-#[derive(Debug)]
-pub(crate) struct LayerSlots<'a> {
-    pub(crate) layer_idx: usize,
-    pub(crate) step: &'a CacheStep,
-    pub(crate) cache: &'a mut KvCache,
-}
-
-impl LayerSlots<'_> {
-    /// Stores the new keys and values, `[batch, kv_heads, seq, head_dim]`, and answers with all that
-    /// attention may look at, `[batch, kv_heads, slots, head_dim]`.
-    pub(crate) fn store(self, key: Tensor<4>, value: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        self.cache.extend(self.layer_idx, self.step, key, value)
-    }
+    /// Which shelf; none has 0 slots.
+    num_slots: usize,
+    /// Where on the shelf.
+    place_idx: usize,
 }
 
 impl KvCache {
-    /// An empty cache for prompts of these lengths.
-    ///
-    /// # Panics
-    ///
-    /// Panics if there is no row, or if a prompt is empty.
-    pub fn new(prompt_lens: &[usize]) -> Self {
-        assert!(!prompt_lens.is_empty(), "a cache needs at least one row");
-        assert!(
-            prompt_lens.iter().all(|&len| len > 0),
-            "a prompt has at least one token"
-        );
-        let rows = prompt_lens
-            .iter()
-            .map(|&prompt_len| RowSlots {
-                prompt_len,
-                len: 0,
-                is_real: Vec::new(),
-            })
-            .collect();
+    /// An empty cache for a model of these sizes.
+    pub fn new(sizes: &ModelSizes, device: &Device) -> Self {
         Self {
-            layers: Vec::new(),
-            rows,
-            num_slots: 0,
-            capacity: 0,
+            sizes: *sizes,
+            device: device.clone(),
+            rows: BTreeMap::new(),
+            shelves: BTreeMap::new(),
+            num_rows_ever: 0,
         }
     }
 
-    /// How many rows the batch has.
-    pub fn batch_size(&self) -> usize {
+    /// A new row, which takes no room before its first token.
+    pub fn add_row(&mut self) -> CacheRow {
+        let row = CacheRow(self.num_rows_ever);
+        self.num_rows_ever += 1;
+        let place = RowPlace {
+            len: 0,
+            num_slots: 0,
+            place_idx: 0,
+        };
+        self.rows.insert(row, place);
+        row
+    }
+
+    /// Forgets a row.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such row.
+    pub fn remove_row(&mut self, row: CacheRow) {
+        let place = self.rows.remove(&row).expect("the row is in the cache");
+        self.leave_shelf(place);
+    }
+
+    /// How many rows there are.
+    pub fn num_rows(&self) -> usize {
         self.rows.len()
     }
 
-    /// How many real tokens each row holds.
-    pub fn lens(&self) -> Vec<usize> {
-        self.rows.iter().map(|row| row.len).collect()
-    }
-
-    /// Keeps only these rows, in this order; finished ones stop costing anything.
+    /// Tokens of a row.
     ///
     /// # Panics
     ///
-    /// Panics if no row is left, or if an index is not a row.
-    pub fn keep_rows(&mut self, row_indices: &[usize]) {
-        assert!(!row_indices.is_empty(), "a cache needs at least one row");
-        self.rows = row_indices
-            .iter()
-            .map(|&row_idx| self.rows[row_idx].clone())
-            .collect();
-        for buffers in self.layers.iter_mut().flatten() {
-            let indices = index_tensor(row_indices.iter().copied(), &buffers.key.device());
-            buffers.key = buffers.key.clone().select(0, indices.clone());
-            buffers.value = buffers.value.clone().select(0, indices);
-        }
+    /// Panics if there is no such row.
+    pub fn len(&self, row: CacheRow) -> usize {
+        self.rows[&row].len
     }
 
-    /// Makes room for `seq_len` new tokens a row and says where they are.
-    pub(crate) fn begin(&mut self, seq_len: usize, device: &Device) -> CacheStep {
-        let first_slot = self.num_slots;
-        let is_prompt = first_slot == 0;
-        self.num_slots += seq_len;
-        self.capacity = self.num_slots.next_multiple_of(SLOT_BLOCK);
-        let positions = self
-            .rows
-            .iter_mut()
-            .map(|row| row.extend(seq_len, is_prompt))
-            .collect();
-        let mask = if is_prompt {
-            AttentionMask::causal(seq_len, device)
-        } else {
-            self.hidden_slots(first_slot, seq_len, device)
+    /// Tokens of all rows.
+    pub fn num_tokens(&self) -> usize {
+        self.rows.values().map(|place| place.len).sum()
+    }
+
+    /// Tokens for which there is room.
+    pub fn capacity(&self) -> usize {
+        self.shelves.values().map(Shelf::capacity).sum()
+    }
+
+    /// Makes room for more tokens of a row, moving it to another shelf if it has outgrown its own; answers with the
+    /// position of the first of them.
+    fn grow(&mut self, row: CacheRow, num_new: usize) -> usize {
+        let old = *self.rows.get(&row).expect("the row is in the cache");
+        let len = old.len + num_new;
+        let mut place = RowPlace { len, ..old };
+        if len > old.num_slots {
+            place.num_slots = slots_for(len);
+            let shape = ShelfShape {
+                num_layers: self.sizes.num_layers,
+                num_kv_heads: self.sizes.num_kv_heads,
+                num_slots: place.num_slots,
+                head_dim: self.sizes.head_dim,
+            };
+            let kept = self
+                .shelves
+                .get(&old.num_slots)
+                .map(|shelf| shelf.read(old.place_idx));
+            let shelf = self
+                .shelves
+                .entry(place.num_slots)
+                .or_insert_with(|| Shelf::new(shape, &self.device));
+            place.place_idx = shelf.add(row, kept);
+            self.leave_shelf(old);
+        }
+        self.rows.insert(row, place);
+        old.len
+    }
+
+    /// Takes a row off its shelf; the last row there takes its place.
+    fn leave_shelf(&mut self, place: RowPlace) {
+        let Some(shelf) = self.shelves.get_mut(&place.num_slots) else {
+            return;
         };
-        CacheStep {
-            positions,
-            mask,
-            first_slot,
+        if let Some(moved) = shelf.remove(place.place_idx) {
+            let moved = self
+                .rows
+                .get_mut(&moved)
+                .expect("rows on shelves are in the cache");
+            moved.place_idx = place.place_idx;
+        }
+        if shelf.num_rows() == 0 {
+            self.shelves.remove(&place.num_slots);
         }
     }
+}
 
-    fn extend(
-        &mut self,
-        layer_idx: usize,
-        step: &CacheStep,
-        key: Tensor<4>,
-        value: Tensor<4>,
-    ) -> (Tensor<4>, Tensor<4>) {
-        let [batch, num_kv_heads, seq_len, head_dim] = key.dims();
-        assert_shape!(value, [batch, num_kv_heads, seq_len, head_dim]);
+/// The slots of the shelf for rows of `len` tokens: 1, 2, 3, 4, 6, 8, 12, ... blocks.
+fn slots_for(len: usize) -> usize {
+    let num_blocks = len.div_ceil(SLOT_BLOCK);
+    let power = num_blocks.next_power_of_two();
+    let between = power / 4 * 3;
+    let num_blocks = if between >= num_blocks {
+        between
+    } else {
+        power
+    };
+    num_blocks * SLOT_BLOCK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shelves_waste_at_most_a_third_of_a_row() {
+        let sizes = [1, 64, 65, 128, 129, 192, 193, 256, 257, 384, 385, 512].map(slots_for);
         assert_eq!(
-            batch,
-            self.rows.len(),
-            "the batch has {batch} rows, the cache {}",
-            self.rows.len()
+            sizes,
+            [64, 64, 128, 128, 192, 192, 256, 256, 384, 384, 512, 512]
         );
-        if step.first_slot == 0 {
-            let room = Tensor::zeros(
-                [batch, num_kv_heads, self.capacity, head_dim],
-                &key.device(),
-            );
-            self.layers.push(Some(LayerBuffers {
-                key: write(room.clone(), key.clone(), 0),
-                value: write(room, value.clone(), 0),
-            }));
-            // The prompt looks only at itself, and without the empty slots.
-            return (key, value);
+        for len in 65..5000 {
+            let num_slots = slots_for(len);
+            assert!(num_slots >= len && num_slots < len * 3 / 2 + SLOT_BLOCK);
         }
-        // Taken out, a buffer has one owner and is written in place.
-        let buffers = self.layers[layer_idx]
-            .take()
-            .expect("buffers are put back below");
-        let key = write(grown(buffers.key, self.capacity), key, step.first_slot);
-        let value = write(grown(buffers.value, self.capacity), value, step.first_slot);
-        self.layers[layer_idx] = Some(LayerBuffers {
-            key: key.clone(),
-            value: value.clone(),
-        });
-        (key, value)
     }
-
-    /// The mask of new tokens: they see the real tokens of their row up to themselves.
-    fn hidden_slots(&self, first_slot: usize, seq_len: usize, device: &Device) -> AttentionMask {
-        let hidden: Vec<bool> = self
-            .rows
-            .iter()
-            .flat_map(|row| {
-                (first_slot..first_slot + seq_len).flat_map(move |own_slot| {
-                    (0..self.capacity).map(move |slot| slot > own_slot || !row.is_real[slot])
-                })
-            })
-            .collect();
-        let shape = [self.rows.len(), 1, seq_len, self.capacity];
-        AttentionMask::Hidden(Tensor::<4, Bool>::from_data(
-            TensorData::new(hidden, shape),
-            device,
-        ))
-    }
-}
-
-impl RowSlots {
-    /// Adds the slots of a pass and answers with the positions of its tokens.
-    fn extend(&mut self, seq_len: usize, is_prompt: bool) -> Vec<usize> {
-        let num_real = if is_prompt { self.prompt_len } else { seq_len };
-        assert!(
-            num_real <= seq_len,
-            "a prompt of {num_real} tokens came as {seq_len}"
-        );
-        self.is_real
-            .extend((0..seq_len).map(|token_idx| token_idx < num_real));
-        // Padding repeats the last real position, so that it never leaves a table of positions.
-        let positions = (0..seq_len)
-            .map(|token_idx| self.len + token_idx.min(num_real - 1))
-            .collect();
-        self.len += num_real;
-        positions
-    }
-}
-
-/// The buffer with room for `capacity` slots.
-fn grown(buffer: Tensor<4>, capacity: usize) -> Tensor<4> {
-    let [batch, num_kv_heads, old_capacity, head_dim] = buffer.dims();
-    if old_capacity == capacity {
-        return buffer;
-    }
-    let room = Tensor::zeros(
-        [batch, num_kv_heads, capacity - old_capacity, head_dim],
-        &buffer.device(),
-    );
-    Tensor::cat(vec![buffer, room], 2)
-}
-
-/// The buffer with `new` from `first_slot` on.
-fn write(buffer: Tensor<4>, new: Tensor<4>, first_slot: usize) -> Tensor<4> {
-    let [batch, num_kv_heads, seq_len, head_dim] = new.dims();
-    let slots = first_slot..first_slot + seq_len;
-    buffer.slice_assign([0..batch, 0..num_kv_heads, slots, 0..head_dim], new)
 }

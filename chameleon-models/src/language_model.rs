@@ -7,7 +7,7 @@ use burn_pack::Tensor as StoredTensor;
 use crate::causal_lm::{CausalLm, ModelSizes};
 use crate::gpt2::Gpt2;
 use crate::key_map::ImportReport;
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{KvCache, Segment};
 use crate::llama::Llama;
 
 /// A model of any family, for code that learns only from a file which one it runs.
@@ -59,13 +59,9 @@ impl CausalLm for LanguageModel {
         self.as_causal_lm().hidden_states_without(token_ids, unseen)
     }
 
-    fn hidden_states_with_cache(
-        &self,
-        token_ids: Tensor<2, Int>,
-        cache: &mut KvCache,
-    ) -> Tensor<3> {
+    fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2> {
         self.as_causal_lm()
-            .hidden_states_with_cache(token_ids, cache)
+            .hidden_states_with_cache(segments, cache)
     }
 
     fn head_weight(&self) -> Tensor<2> {

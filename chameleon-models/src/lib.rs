@@ -38,6 +38,7 @@ mod gguf;
 mod gguf_translation;
 mod gradients;
 mod indices;
+mod lane;
 mod safetensors_folder;
 mod tensor_dtype;
 mod tokenizer_gguf;
@@ -53,8 +54,7 @@ pub use data::{Corpus, Document, Example, Examples};
 pub use error::ModelError;
 pub use eval::{ExampleScore, ScoreSummary, Scorer};
 pub use generate::{
-    AdaptedHead, FinishReason, GenerateOptions, GenerateOutput, GenerateTimings, Generation,
-    HeadRows, NewToken, generate,
+    FinishReason, GenerateOptions, GenerateOutput, GenerateTimings, Generation, NewToken, generate,
 };
 pub use gpt2::{Gpt2, Gpt2Config};
 pub use grouped_examples::{GroupedExamples, Proceed};
@@ -62,7 +62,7 @@ pub use hidden_cache::{CacheSpec, CacheWriter, HiddenCache, OpenedCache};
 pub use hub::{HubAccess, HubOptions, HubProgress};
 pub use identity::ModelIdentity;
 pub use key_map::ImportReport;
-pub use kv_cache::KvCache;
+pub use kv_cache::{CacheRow, KvCache, Segment};
 pub use language_model::LanguageModel;
 pub use llama::{Llama, LlamaConfig};
 pub use load::{LoadedModel, load};

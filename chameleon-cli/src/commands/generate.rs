@@ -3,111 +3,135 @@
 use std::{
     fs,
     io::{self, IsTerminal, Read},
-    ops::ControlFlow,
     path::Path,
-    time::SystemTime,
+    sync::mpsc::RecvTimeoutError,
+    time::{Duration, SystemTime},
 };
 
 use chameleon_models::{
-    AdaptedHead, Adapter, CausalLm, FinishReason, GenerateOptions, GenerateTimings, Generation,
-    LanguageModel, LoadedModel, Tokenizer,
+    LoadedModel,
     chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate},
     data::{self, ReadOptions},
-    generate,
+    engine::{
+        ConditionChoice, EndReason, Engine, EngineOptions, Event, Refusal, Request, RequestFailure,
+        StartedGroup, Ticket,
+    },
     sampling::{RandomSampling, Sampling as ModelSampling},
 };
 use serde::Serialize;
 
 use crate::{
-    commands::{
-        Context,
-        adapter::{self, AdaptedPrompts},
-        answer::Answer,
-        texts,
-    },
+    commands::{Context, adapter, texts},
     errors::{CliError, ExitStatus},
     output::Format,
     resolve::{GenerateConfig, PromptSource, Sampling, Template},
 };
 
+/// The name under which an engine of one adapter has it.
+const ADAPTER: &str = "adapter";
+
+/// Prompt tokens read at a time: nobody else waits.
+const PREFILL_CHUNK: usize = 512;
+
 pub(crate) fn run(config: &GenerateConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let prompts = read_prompts(&config.prompts, context)?;
     let loaded = context.load_model(&config.model)?;
+    let token_ids = tokenize(&prompts, config.template, &loaded)?;
     let adapter = config
         .adapter
         .as_deref()
         .map(|folder| adapter::load(folder, &loaded))
         .transpose()?;
-    let token_ids = tokenize(&prompts, config.template, &loaded)?;
-    let adapted = adapter
-        .as_ref()
-        .map(|adapter| adapt(adapter, &prompts, &loaded, context))
-        .transpose()?;
+    let engine = Engine::start(
+        loaded,
+        EngineOptions {
+            max_batch_rows: config.batch_size,
+            max_cached_tokens: usize::MAX,
+            prefill_chunk: PREFILL_CHUNK,
+            max_queued_requests: prompts.len(),
+            max_queued_tokens: usize::MAX,
+            ..EngineOptions::default()
+        },
+    )?;
+    let mut requests = requests(&prompts, token_ids, config, context)?;
+    if let Some(adapter) = adapter {
+        let grouping = adapter::grouping(&adapter)?;
+        engine.load_adapter(ADAPTER, adapter, grouping)?;
+        adapt(&engine, &prompts, &mut requests)?;
+    }
+    // All are taken on before the first is answered: a bad one ends the run while nothing is written.
+    let tickets = requests
+        .into_iter()
+        .zip(1..)
+        .map(|(request, number)| {
+            engine
+                .submit(request)
+                .map_err(|refusal| prompt_refused(number, refusal))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
     let show = if prompts.len() == 1 && context.output.format() == Format::Text {
         Show::AsWritten
     } else {
         Show::Finished
     };
-    let decoder = Decoder {
-        config,
-        trunk: adapter
-            .as_ref()
-            .map_or(&loaded.model, |adapter| adapter::trunk(adapter, &loaded)),
-        tokenizer: &loaded.tokenizer,
-        adapted: adapted.as_ref(),
-        show,
-        context,
-    };
-    for (batch_idx, batch) in token_ids.chunks(config.batch_size).enumerate() {
-        let first = batch_idx * config.batch_size;
-        for (idx, answer) in decoder.decode(batch, batch_idx)?.into_iter().enumerate() {
-            let prompt_idx = first + idx;
-            let group = adapted
-                .as_ref()
-                .map(|adapted| adapted.assignments[prompt_idx]);
-            show_answer(prompt_idx, &prompts[prompt_idx], group, &answer, &decoder)?;
-        }
+    for (prompt_idx, ticket) in tickets.into_iter().enumerate() {
+        let answer = follow(&ticket, prompt_idx, show, context)?;
+        show_answer(prompt_idx, &prompts[prompt_idx], &answer, show, context)?;
         if context.interrupt.is_asked() {
             return Ok(ExitStatus::Interrupted);
         }
     }
+    tell_timings(&engine, context);
     Ok(ExitStatus::Done)
 }
 
-/// Groups the prompts as written: neither the template nor a token that begins a text is part of what was trained on.
-fn adapt(
-    adapter: &Adapter,
+fn requests(
     prompts: &[String],
-    loaded: &LoadedModel,
+    token_ids: Vec<Vec<u32>>,
+    config: &GenerateConfig,
     context: &Context,
-) -> Result<AdaptedPrompts, CliError> {
+) -> Result<Vec<Request>, CliError> {
+    let sampling = sampling(config.sampling)?;
+    let seed = context.settings.seed;
+    Ok(token_ids
+        .into_iter()
+        .enumerate()
+        .take(prompts.len())
+        .map(|(prompt_idx, token_ids)| Request {
+            sampling,
+            seed: seed.derive(&format!("generate/{prompt_idx}")),
+            stop: config.stop.clone(),
+            ..Request::new(token_ids, config.max_new_tokens)
+        })
+        .collect())
+}
+
+/// Groups the prompts as written: neither the template nor a token that begins a text is part of what was trained on.
+fn adapt(engine: &Engine, prompts: &[String], requests: &mut [Request]) -> Result<(), CliError> {
+    let tokenizer = &engine.model().tokenizer;
     let token_ids = prompts
         .iter()
-        .enumerate()
-        .map(|(prompt_idx, prompt)| {
-            let token_ids = loaded.tokenizer.encode(prompt)?;
-            if token_ids.is_empty() {
-                return Err(CliError::EmptyPrompt {
-                    number: prompt_idx + 1,
-                });
-            }
-            Ok(token_ids)
+        .zip(1..)
+        .map(|(prompt, number)| match tokenizer.encode(prompt)? {
+            token_ids if token_ids.is_empty() => Err(CliError::EmptyPrompt { number }),
+            token_ids => Ok(token_ids),
         })
         .collect::<Result<Vec<_>, _>>()?;
     let rows: Vec<&[u32]> = token_ids.iter().map(Vec::as_slice).collect();
-    let adapted = adapter::adapt(adapter, loaded, &rows)?;
-    for (prompt_idx, (cluster_idx, distance)) in adapted
-        .assignments
-        .iter()
-        .zip(&adapted.distances)
-        .enumerate()
-    {
-        context.output.detail(format_args!(
-            "prompt {}: group {cluster_idx}, {distance:.3} from its centre",
-            prompt_idx + 1
-        ));
+    let conditions: Vec<ConditionChoice> = engine.conditions_of_all(ADAPTER, &rows)?;
+    for ((request, condition), token_ids) in requests.iter_mut().zip(conditions).zip(token_ids) {
+        request.adapter = Some(ADAPTER.to_owned());
+        request.condition = condition;
+        request.grouping_token_ids = token_ids;
     }
-    Ok(adapted)
+    Ok(())
+}
+
+fn prompt_refused(number: usize, refusal: Refusal) -> CliError {
+    match refusal {
+        Refusal::EmptyPrompt => CliError::EmptyPrompt { number },
+        source => CliError::Prompt { number, source },
+    }
 }
 
 /// When an answer is printed.
@@ -130,18 +154,27 @@ struct AnswerRow<'a> {
     finish: &'static str,
 }
 
+/// An answer, as far as it came.
+#[derive(Debug)]
+struct Answer {
+    group: Option<usize>,
+    text: String,
+    token_ids: Vec<u32>,
+    finish: &'static str,
+}
+
 fn show_answer(
     prompt_idx: usize,
     prompt: &str,
-    group: Option<usize>,
-    answer: &Finished,
-    decoder: &Decoder<'_>,
+    answer: &Answer,
+    show: Show,
+    context: &Context,
 ) -> Result<(), CliError> {
-    let output = &decoder.context.output;
-    match (output.format(), decoder.show) {
+    let output = &context.output;
+    match (output.format(), show) {
         (Format::Json, _) => output.json(&AnswerRow {
             prompt,
-            group,
+            group: answer.group,
             text: &answer.text,
             token_ids: &answer.token_ids,
             finish: answer.finish,
@@ -157,114 +190,84 @@ fn show_answer(
     }
 }
 
-/// A complete answer.
-#[derive(Debug)]
-struct Finished {
-    text: String,
-    token_ids: Vec<u32>,
-    finish: &'static str,
-}
-
-/// Everything that answers prompts.
-struct Decoder<'a> {
-    config: &'a GenerateConfig,
-    trunk: &'a LanguageModel,
-    tokenizer: &'a Tokenizer,
-    adapted: Option<&'a AdaptedPrompts>,
+/// Reads an answer to its end, or to where the user asked to stop.
+fn follow(
+    ticket: &Ticket,
+    prompt_idx: usize,
     show: Show,
-    context: &'a Context,
+    context: &Context,
+) -> Result<Answer, CliError> {
+    let mut answer = Answer {
+        group: None,
+        text: String::new(),
+        token_ids: Vec::new(),
+        finish: "interrupted",
+    };
+    while !context.interrupt.is_asked() {
+        let event = match ticket.recv_timeout(Duration::from_millis(100)) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => Event::Failed(RequestFailure::Stopped),
+        };
+        let fresh = match event {
+            Event::Started(started) => {
+                answer.group = started.group.map(|group| group.cluster_idx);
+                if let Some(group) = started.group {
+                    tell_group(prompt_idx, group, context);
+                }
+                continue;
+            }
+            Event::Token(token) => {
+                answer.token_ids.push(token.token_id);
+                token.text
+            }
+            Event::Finished { reason, text, .. } => {
+                answer.finish = match reason {
+                    EndReason::StopText => "stop",
+                    EndReason::StopToken => "end",
+                    EndReason::MaxNewTokens => "length",
+                    EndReason::ContextFull => "context",
+                    _ => "other",
+                };
+                text
+            }
+            Event::Failed(source) => {
+                return Err(CliError::Answer {
+                    number: prompt_idx + 1,
+                    source,
+                });
+            }
+            _ => continue,
+        };
+        if show == Show::AsWritten && !fresh.is_empty() {
+            context.output.text(&fresh)?;
+        }
+        answer.text.push_str(&fresh);
+        if answer.finish != "interrupted" {
+            break;
+        }
+    }
+    Ok(answer)
 }
 
-impl Decoder<'_> {
-    fn decode(&self, batch: &[Vec<u32>], batch_idx: usize) -> Result<Vec<Finished>, CliError> {
-        let config = self.config;
-        let rows: Vec<&[u32]> = batch.iter().map(Vec::as_slice).collect();
-        let first = batch_idx * config.batch_size;
-        let head = self.adapted.map(|adapted| AdaptedHead {
-            model: self.trunk,
-            factors: &adapted.factors,
-            group_of_prompt: &adapted.factors_of_prompt[first..first + rows.len()],
-        });
-        let options = GenerateOptions {
-            max_new_tokens: config.max_new_tokens,
-            sampling: sampling(config.sampling)?,
-            stop_token_ids: self.tokenizer.special_token_ids().eos.clone(),
-            seed: self
-                .context
-                .settings
-                .seed
-                .derive(&format!("generate/{batch_idx}")),
-        };
-        let mut answers: Vec<Answer> = rows.iter().map(|_| Answer::new(&config.stop)).collect();
-        let mut failure = None;
-        let output = generate(
-            self.trunk,
-            &rows,
-            &options,
-            |rows| match &head {
-                Some(head) => head.forward(rows),
-                None => self.trunk.logits(rows.hidden),
-            },
-            |token| match self.push(&mut answers[token.prompt_idx], token.token_id) {
-                Ok(flow) => flow,
-                Err(error) => {
-                    failure = Some(error);
-                    ControlFlow::Break(())
-                }
-            },
-        )?;
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        self.tell_timings(&output.timings);
-        output
-            .generations
-            .into_iter()
-            .zip(answers)
-            .map(|(generation, answer)| self.finish(generation, answer))
-            .collect()
-    }
+fn tell_group(prompt_idx: usize, group: StartedGroup, context: &Context) {
+    context.output.detail(format_args!(
+        "prompt {}: group {}, {:.3} from its centre",
+        prompt_idx + 1,
+        group.cluster_idx,
+        group.distance
+    ));
+}
 
-    fn push(&self, answer: &mut Answer, token_id: u32) -> Result<ControlFlow<()>, CliError> {
-        let fresh = answer.push(token_id, self.tokenizer)?;
-        if self.show == Show::AsWritten && !fresh.is_empty() {
-            self.context.output.text(&fresh)?;
-        }
-        if answer.is_stopped() || self.context.interrupt.is_asked() {
-            Ok(ControlFlow::Break(()))
-        } else {
-            Ok(ControlFlow::Continue(()))
-        }
-    }
-
-    fn finish(&self, generation: Generation, mut answer: Answer) -> Result<Finished, CliError> {
-        let rest = answer.finish(self.tokenizer)?;
-        if self.show == Show::AsWritten {
-            self.context.output.text(&rest)?;
-        }
-        let finish = match generation.finish_reason {
-            _ if answer.is_stopped() => "stop",
-            FinishReason::StopToken => "end",
-            FinishReason::MaxNewTokens => "length",
-            FinishReason::ContextFull => "context",
-            _ => "interrupted",
-        };
-        Ok(Finished {
-            text: answer.into_text(),
-            token_ids: generation.token_ids,
-            finish,
-        })
-    }
-
-    fn tell_timings(&self, timings: &GenerateTimings) {
-        self.context.output.detail(format_args!(
-            "{} prompt tokens in {:.2} s, {} tokens in {:.2} s",
-            timings.num_prompt_tokens,
-            timings.prompt_time.as_secs_f64(),
-            timings.num_decoded_tokens,
-            timings.decode_time.as_secs_f64()
-        ));
-    }
+fn tell_timings(engine: &Engine, context: &Context) {
+    let stats = engine.stats();
+    context.output.detail(format_args!(
+        "{} prompt tokens in {:.2} s, {} tokens in {:.2} s",
+        stats.num_prompt_tokens,
+        stats.prefill_time.as_secs_f64(),
+        stats.num_step_rows,
+        stats.step_time.as_secs_f64()
+    ));
 }
 
 fn sampling(sampling: Sampling) -> Result<ModelSampling, CliError> {

@@ -12,7 +12,7 @@ use super::refusal::Refusal;
 use super::request::{ConditionChoice, GivenCondition, Request};
 use super::stats::EngineStats;
 use super::ticket::{Cancellation, Event, Ticket};
-use super::{lock, worker};
+use super::{lock, start, worker};
 use crate::adapter::Adapter;
 use crate::causal_lm::CausalLm;
 use crate::load::LoadedModel;
@@ -294,7 +294,26 @@ impl Engine {
     ) -> Result<PromptGrouping, Refusal> {
         self.check_tokens(token_ids)?;
         let adapter = self.find_adapter(adapter)?;
-        worker::group(&self.shared, adapter.as_deref(), token_ids)
+        start::group(&self.shared, adapter.as_deref(), token_ids)
+            .map_err(|source| Refusal::Grouping { source })
+    }
+
+    /// The conditions of prompts that are all known beforehand, for runs over whole files: where the adapter's
+    /// condition sums up the prompts of a group, it is summed up over all of them, however they are answered.
+    ///
+    /// # Errors
+    ///
+    /// When a prompt has no token or an unknown one, or there is no adapter of this name.
+    pub fn conditions_of_all(
+        &self,
+        adapter: &str,
+        prompts: &[&[u32]],
+    ) -> Result<Vec<ConditionChoice>, Refusal> {
+        for prompt in prompts {
+            self.check_tokens(prompt)?;
+        }
+        let adapter = Arc::clone(lock(&self.shared.adapters).get(adapter)?);
+        start::group_all(&self.shared, &adapter, prompts)
             .map_err(|source| Refusal::Grouping { source })
     }
 

@@ -6,13 +6,15 @@
 //!
 //! Owns no transport and knows no clustering: whoever loads an adapter says how prompts find their centroid.
 
-#![expect(dead_code, reason = "the worker follows")]
-
 mod adapters;
+mod answer;
 mod handle;
+mod head;
 mod options;
 mod refusal;
 mod request;
+mod running;
+mod start;
 mod stats;
 mod ticket;
 mod worker;

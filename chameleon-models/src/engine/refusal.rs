@@ -16,10 +16,8 @@ pub enum Refusal {
         /// When it is worth asking again.
         retry_after: Duration,
     },
-    /// The prompt alone fills the model's context.
-    #[error(
-        "the prompt has {found} tokens, the model takes {max_seq_len} and needs one for the answer"
-    )]
+    /// The prompt is longer than the model's context.
+    #[error("the prompt has {found} tokens, the model takes {max_seq_len}")]
     PromptTooLong {
         /// Tokens of the prompt.
         found: usize,

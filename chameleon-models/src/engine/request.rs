@@ -73,6 +73,8 @@ pub enum ConditionChoice {
 pub struct GivenCondition {
     /// The group.
     pub cluster_idx: usize,
+    /// How far the prompt is from its centroid.
+    pub distance: f32,
     /// How the group was summed up, for the record.
     pub condition: Condition,
     /// `[hidden]`

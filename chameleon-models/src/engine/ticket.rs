@@ -44,7 +44,7 @@ pub struct Started {
 pub struct StartedGroup {
     /// The trained centroid nearest to the prompt.
     pub cluster_idx: usize,
-    /// How far from it the prompt is; zero when the condition was given.
+    /// How far from it the prompt is.
     pub distance: f32,
     /// What the hypernetwork saw.
     pub condition: Condition,

@@ -10,7 +10,7 @@ use crate::attention::{AttentionInput, AttentionMask, attend};
 use crate::causal_lm::{CausalLm, ModelSizes, tied_logits};
 use crate::config_error::ConfigError;
 use crate::indices::index_tensor;
-use crate::kv_cache::{KvCache, LayerSlots};
+use crate::kv_cache::{KvCache, LayerPass, Segment};
 
 /// A GPT-2 model, made by [`Gpt2Config::init`].
 #[derive(Module, Debug)]
@@ -151,23 +151,13 @@ impl CausalLm for Gpt2 {
         self.hidden_states_under(token_ids, &AttentionMask::causal_without(unseen))
     }
 
-    fn hidden_states_with_cache(
-        &self,
-        token_ids: Tensor<2, Int>,
-        cache: &mut KvCache,
-    ) -> Tensor<3> {
-        let [_, seq_len] = token_ids.dims();
-        let step = cache.begin(seq_len, &self.wte.weight.device());
-        let mut hidden = self.embed_at(token_ids, &step.positions);
+    fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2> {
+        let mut pass = cache.begin(segments);
+        let mut hidden = self.embed_at(pass.token_ids(), pass.positions());
         for (layer_idx, layer) in self.h.iter().enumerate() {
-            let slots = LayerSlots {
-                layer_idx,
-                step: &step,
-                cache,
-            };
-            hidden = layer.forward_with_cache(hidden, slots);
+            hidden = layer.forward_with_cache(hidden, pass.layer(layer_idx));
         }
-        self.ln_f.forward(hidden)
+        pass.finish(self.ln_f.forward(hidden))
     }
 
     fn head_weight(&self) -> Tensor<2> {
@@ -217,8 +207,8 @@ impl Gpt2Layer {
         self.forward_with(hidden, |normed| self.attn.forward(normed, mask))
     }
 
-    fn forward_with_cache(&self, hidden: Tensor<3>, slots: LayerSlots<'_>) -> Tensor<3> {
-        self.forward_with(hidden, |normed| self.attn.forward_with_cache(normed, slots))
+    fn forward_with_cache(&self, hidden: Tensor<3>, pass: LayerPass<'_, '_>) -> Tensor<3> {
+        self.forward_with(hidden, |normed| self.attn.forward_with_cache(normed, pass))
     }
 
     fn forward_with(
@@ -248,16 +238,9 @@ impl Gpt2Attention {
         }))
     }
 
-    fn forward_with_cache(&self, hidden: Tensor<3>, slots: LayerSlots<'_>) -> Tensor<3> {
+    fn forward_with_cache(&self, hidden: Tensor<3>, pass: LayerPass<'_, '_>) -> Tensor<3> {
         let [query, key, value] = self.project(hidden);
-        let mask = &slots.step.mask;
-        let (key, value) = slots.store(key, value);
-        self.c_proj.forward(attend(AttentionInput {
-            query,
-            key,
-            value,
-            mask,
-        }))
+        self.c_proj.forward(pass.attend(&query, &key, &value))
     }
 
     /// `[batch, seq, hidden]` -> three times `[batch, heads, seq, head_dim]`

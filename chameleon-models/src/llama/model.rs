@@ -10,7 +10,7 @@ use crate::activation::silu;
 use crate::attention::{AttentionInput, AttentionMask, attend};
 use crate::causal_lm::{CausalLm, ModelSizes, tied_logits};
 use crate::config_error::ConfigError;
-use crate::kv_cache::{KvCache, LayerSlots};
+use crate::kv_cache::{KvCache, LayerPass, Segment};
 
 /// A Llama model, made by [`LlamaConfig::init`].
 #[derive(Module, Debug)]
@@ -160,25 +160,14 @@ impl CausalLm for Llama {
         self.hidden_states_under(token_ids, &AttentionMask::causal_without(unseen))
     }
 
-    fn hidden_states_with_cache(
-        &self,
-        token_ids: Tensor<2, Int>,
-        cache: &mut KvCache,
-    ) -> Tensor<3> {
-        let [_, seq_len] = token_ids.dims();
-        let mut hidden = self.embed(token_ids);
-        let device = hidden.device();
-        let step = cache.begin(seq_len, &device);
-        let rotation = self.rotary.at(&step.positions, &device);
+    fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2> {
+        let mut pass = cache.begin(segments);
+        let mut hidden = self.embed(pass.token_ids());
+        let rotation = self.rotary.at(pass.positions(), &hidden.device());
         for (layer_idx, layer) in self.layers.iter().enumerate() {
-            let slots = LayerSlots {
-                layer_idx,
-                step: &step,
-                cache,
-            };
-            hidden = layer.forward_with_cache(hidden, &rotation, slots);
+            hidden = layer.forward_with_cache(hidden, &rotation, pass.layer(layer_idx));
         }
-        self.norm.forward(hidden)
+        pass.finish(self.norm.forward(hidden))
     }
 
     fn head_weight(&self) -> Tensor<2> {
@@ -220,10 +209,10 @@ impl LlamaLayer {
         &self,
         hidden: Tensor<3>,
         rotation: &Rotation,
-        slots: LayerSlots<'_>,
+        pass: LayerPass<'_, '_>,
     ) -> Tensor<3> {
         self.forward_with(hidden, |normed| {
-            self.self_attn.forward_with_cache(normed, rotation, slots)
+            self.self_attn.forward_with_cache(normed, rotation, pass)
         })
     }
 
@@ -268,17 +257,10 @@ impl LlamaAttention {
         &self,
         hidden: Tensor<3>,
         rotation: &Rotation,
-        slots: LayerSlots<'_>,
+        pass: LayerPass<'_, '_>,
     ) -> Tensor<3> {
         let Projected { query, key, value } = self.project(hidden, rotation);
-        let mask = &slots.step.mask;
-        let (key, value) = slots.store(key, value);
-        self.o_proj.forward(attend(AttentionInput {
-            query,
-            key,
-            value,
-            mask,
-        }))
+        self.o_proj.forward(pass.attend(&query, &key, &value))
     }
 
     fn project(&self, hidden: Tensor<3>, rotation: &Rotation) -> Projected {

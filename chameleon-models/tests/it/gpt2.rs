@@ -3,7 +3,7 @@
 use burn::module::{Lora, Module, ParamGroup};
 use burn::tensor::{Device, Tensor};
 use chameleon_models::gpt2::{Gpt2, Gpt2Config};
-use chameleon_models::{CausalLm, KvCache};
+use chameleon_models::{CausalLm, KvCache, Segment};
 
 use crate::fixture::{Fixture, next_token_loss, stored};
 
@@ -85,7 +85,9 @@ fn names_of_a_base_model_with_old_buffers_are_understood() {
 fn a_position_past_the_table_is_a_bug_of_the_caller() {
     let device = Device::flex();
     let model = Gpt2Config::tiny().init(&device).unwrap();
-    let mut cache = KvCache::new(&[64]);
-    model.hidden_states_with_cache(Tensor::zeros([1, 64], &device), &mut cache);
-    model.hidden_states_with_cache(Tensor::zeros([1, 1], &device), &mut cache);
+    let mut cache = KvCache::new(model.sizes(), &device);
+    let row = cache.add_row();
+    for token_ids in [&[0; 64][..], &[0]] {
+        model.hidden_states_with_cache(&[Segment { row, token_ids }], &mut cache);
+    }
 }

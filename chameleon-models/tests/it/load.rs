@@ -47,6 +47,26 @@ fn complete(model: &str) -> tempfile::TempDir {
     folder
 }
 
+/// A model whose 24 tokens are letters, of which `c` ends a text.
+pub(crate) fn tiny_with_letters() -> LoadedModel {
+    let folder = complete("llama");
+    let vocab: Vec<String> = ('a'..='x')
+        .enumerate()
+        .map(|(id, letter)| format!(r#""{letter}": {id}"#))
+        .collect();
+    put(
+        folder.path(),
+        "tokenizer.json",
+        &format!(
+            r#"{{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": null, "post_processor": null, "decoder": {{"type": "Fuse"}},
+            "model": {{"type": "BPE", "vocab": {{{}}}, "merges": []}}}}"#,
+            vocab.join(", ")
+        ),
+    );
+    load_path(folder.path()).unwrap()
+}
+
 fn put(folder: &Path, file: &str, text: &str) {
     chameleon_models::atomic_file::write(&folder.join(file), text.as_bytes()).unwrap();
 }

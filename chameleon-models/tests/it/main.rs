@@ -7,6 +7,7 @@
 
 mod chat; // chat templates against transformers
 mod checkpoint; // files against what gguf and transformers read from them
+mod engine;
 mod fixture; // weights and expectations exported from Hugging Face transformers
 mod generate; // cached decoding, batches of prompts, texts
 mod gguf_builder; // GGUF files written byte by byte

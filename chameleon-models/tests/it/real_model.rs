@@ -8,9 +8,7 @@ use std::path::Path;
 
 use burn::tensor::{Bytes, DType, Device};
 use chameleon_core::RunSeed;
-use chameleon_models::{
-    CausalLm, Checkpoint, GenerateOptions, Llama, LlamaConfig, Sampling, generate,
-};
+use chameleon_models::{Checkpoint, GenerateOptions, Llama, LlamaConfig, Sampling, generate};
 use serde_json::Value;
 
 fn load(path: &Path) -> Llama {
@@ -56,14 +54,7 @@ fn greedy_texts_of_a_real_model_are_those_of_transformers() {
         seed: RunSeed(0),
     };
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    let output = generate(
-        &model,
-        &prompts,
-        &options,
-        |rows| model.logits(rows.hidden),
-        |_| ControlFlow::Continue(()),
-    )
-    .unwrap();
+    let output = generate(&model, &prompts, &options, |_| ControlFlow::Continue(())).unwrap();
     for (generation, expected) in output.generations.iter().zip(&expected) {
         assert_eq!(&generation.token_ids, expected);
     }

@@ -1,0 +1,243 @@
+//! The factors of groups: generated once, kept while they are used, and applied to the rows of a step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
+use chameleon_core::LoraFactors;
+use chameleon_hypernet::{GroupedFactors, RowGroups};
+
+use super::adapters::LoadedAdapter;
+use crate::adaptation::HeadAdapter;
+use crate::indices::index_tensor;
+
+/// The factors of one group.
+#[derive(Debug)]
+pub(super) struct GroupFactors {
+    /// Tells apart the factors of all groups of all adapters.
+    id: u64,
+    adapter: Arc<LoadedAdapter>,
+    factors: LoraFactors,
+}
+
+/// What factors depend on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct FactorKey {
+    adapter_id: u64,
+    cluster_idx: usize,
+    /// The bits of the condition, if the head looks at one.
+    condition: Vec<u32>,
+}
+
+/// Factors that were generated lately.
+#[derive(Debug)]
+pub(super) struct FactorCache {
+    kept: BTreeMap<FactorKey, Kept>,
+    max_kept: usize,
+    num_asked: u64,
+    num_generated: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    factors: Arc<GroupFactors>,
+    /// When they were asked for last, counted in questions.
+    last_used: u64,
+}
+
+/// The hypernetwork wrote numbers that are none.
+#[derive(Debug, thiserror::Error)]
+#[error("the adapter's factors for group {cluster_idx} are not finite")]
+pub(super) struct NotFinite {
+    cluster_idx: usize,
+}
+
+impl FactorCache {
+    pub(super) fn new(max_kept: usize) -> Self {
+        Self {
+            kept: BTreeMap::new(),
+            max_kept,
+            num_asked: 0,
+            num_generated: 0,
+        }
+    }
+
+    pub(super) fn num_hits(&self) -> u64 {
+        self.num_asked - self.num_generated
+    }
+
+    pub(super) fn num_misses(&self) -> u64 {
+        self.num_generated
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The factors of a group under a condition, `[hidden]`.
+    ///
+    /// They are generated for one condition at a time, so that they do not depend on which others were asked for.
+    pub(super) fn get(
+        &mut self,
+        adapter: &Arc<LoadedAdapter>,
+        cluster_idx: usize,
+        condition: &[f32],
+    ) -> Result<Arc<GroupFactors>, NotFinite> {
+        let head = &adapter.adapter.trainee.head;
+        let condition = match head {
+            HeadAdapter::Hyper(_) => condition,
+            HeadAdapter::Lora(_) | HeadAdapter::Experts(_) => &[],
+        };
+        let key = FactorKey {
+            adapter_id: adapter.id,
+            cluster_idx,
+            condition: condition.iter().map(|value| value.to_bits()).collect(),
+        };
+        self.num_asked += 1;
+        if let Some(kept) = self.kept.get_mut(&key) {
+            kept.last_used = self.num_asked;
+            return Ok(Arc::clone(&kept.factors));
+        }
+        let data = TensorData::new(condition.to_vec(), [1, condition.len()]);
+        let device = adapter.adapter.centroids.device();
+        let mut factors = head.factors(cluster_idx, Tensor::from_data(data, &device));
+        let factors = factors.pop().expect("one condition makes one pair");
+        let norm = delta_norm(&factors);
+        if !norm.is_finite() {
+            return Err(NotFinite { cluster_idx });
+        }
+        adapter.record_norm(cluster_idx, norm);
+        let factors = Arc::new(GroupFactors {
+            id: self.num_generated,
+            adapter: Arc::clone(adapter),
+            factors,
+        });
+        self.num_generated += 1;
+        if self.kept.len() >= self.max_kept {
+            self.forget_one();
+        }
+        let kept = Kept {
+            factors: Arc::clone(&factors),
+            last_used: self.num_asked,
+        };
+        self.kept.insert(key, kept);
+        Ok(factors)
+    }
+
+    fn forget_one(&mut self) {
+        let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.last_used);
+        if let Some(key) = oldest.map(|(key, _)| key.clone()) {
+            self.kept.remove(&key);
+        }
+    }
+}
+
+/// The Frobenius norm of `scale * a·b`, without building it.
+fn delta_norm(factors: &LoraFactors) -> f32 {
+    let (a, b) = (factors.a.clone(), factors.b.clone());
+    let square = a.clone().transpose().matmul(a) * b.clone().matmul(b.transpose());
+    let square: f32 = square.sum().into_scalar();
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "it is shown, not computed with"
+    )]
+    let scale = factors.scale.abs() as f32;
+    // Rounding may leave a tiny negative number where there is nothing.
+    square.max(0.0).sqrt() * scale
+}
+
+/// What one row takes.
+#[derive(Debug, Clone)]
+pub(super) struct RowFactors {
+    pub(super) factors: Arc<GroupFactors>,
+    pub(super) scale: f64,
+}
+
+/// Factors side by side, adapter by adapter, for the rows that run.
+#[derive(Debug, Default)]
+pub(super) struct JoinedFactors {
+    by_adapter: BTreeMap<u64, Joined>,
+}
+
+#[derive(Debug)]
+struct Joined {
+    ids: Vec<u64>,
+    factors: GroupedFactors,
+}
+
+impl JoinedFactors {
+    /// What is added to the logits of rows that take these factors; nothing if no row takes any.
+    ///
+    /// # Shapes
+    ///
+    /// - `hidden`: `[rows or more, hidden]`
+    /// - output: `[rows or more, vocab]`
+    pub(super) fn delta(
+        &mut self,
+        hidden: &Tensor<2>,
+        rows: &[Option<RowFactors>],
+    ) -> Option<Tensor<2>> {
+        let mut by_adapter: BTreeMap<u64, Vec<&Arc<GroupFactors>>> = BTreeMap::new();
+        for row in rows.iter().flatten() {
+            let wanted = by_adapter.entry(row.factors.adapter.id).or_default();
+            if wanted.iter().all(|other| other.id != row.factors.id) {
+                wanted.push(&row.factors);
+            }
+        }
+        self.by_adapter
+            .retain(|adapter_id, _| by_adapter.contains_key(adapter_id));
+        by_adapter
+            .into_iter()
+            .map(|(adapter_id, wanted)| {
+                let joined = self.join(adapter_id, &wanted);
+                joined.apply(adapter_id, hidden, rows)
+            })
+            .reduce(|sum, delta| sum + delta)
+    }
+
+    /// The factors side by side; those of the last step if they suffice.
+    fn join(&mut self, adapter_id: u64, wanted: &[&Arc<GroupFactors>]) -> &Joined {
+        let suffices = self.by_adapter.get(&adapter_id).is_some_and(|joined| {
+            joined.ids.len() <= 2 * wanted.len() + 2
+                && wanted
+                    .iter()
+                    .all(|factors| joined.ids.contains(&factors.id))
+        });
+        if !suffices {
+            let head = &wanted[0].adapter.adapter.trainee.head;
+            let factors = wanted.iter().map(|group| group.factors.clone()).collect();
+            let joined = Joined {
+                ids: wanted.iter().map(|group| group.id).collect(),
+                factors: head.join(factors),
+            };
+            self.by_adapter.insert(adapter_id, joined);
+        }
+        &self.by_adapter[&adapter_id]
+    }
+}
+
+impl Joined {
+    fn apply(&self, adapter_id: u64, hidden: &Tensor<2>, rows: &[Option<RowFactors>]) -> Tensor<2> {
+        let [num_rows, _] = hidden.dims();
+        let device = hidden.device();
+        let none = self.ids.len();
+        let mut group_idx = vec![none; num_rows];
+        let mut scale = vec![0.0_f32; num_rows];
+        for (row_idx, row) in rows.iter().enumerate() {
+            let Some(row) = row else { continue };
+            if row.factors.adapter.id != adapter_id {
+                continue;
+            }
+            let found = self.ids.iter().position(|&id| id == row.factors.id);
+            group_idx[row_idx] = found.expect("wanted factors were joined");
+            #[expect(clippy::cast_possible_truncation, reason = "a scale is a small number")]
+            let narrowed = row.scale as f32;
+            scale[row_idx] = narrowed;
+        }
+        let groups = RowGroups {
+            group_idx: index_tensor(group_idx, &device),
+            scale: Tensor::from_data(TensorData::new(scale, [num_rows]), &device),
+        };
+        self.factors.apply(hidden.clone(), groups)
+    }
+}
