@@ -6,6 +6,7 @@
 mod data;
 mod generate;
 mod model;
+mod reproduce;
 mod training;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use clap_verbosity_flag::{Verbosity, WarnLevel};
 pub(crate) use data::DataArgs;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use model::{AdapterArg, ModelArg};
+pub(crate) use reproduce::{Experiment, LossName, RecipeName, ReproduceArgs};
 pub(crate) use training::{
     CompareArgs, CompareMethod, EvalArgs, TrainArgs, TrainMethod, TrainingArgs,
 };
@@ -77,6 +79,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Train and score several methods on the same data and print the table
     Compare(CompareArgs),
+    /// Repeat an experiment of the paper under its own recipe and under ours
+    Reproduce(ReproduceArgs),
     /// Continue prompts with a model, adapted to the groups they fall in
     Generate(GenerateArgs),
     /// Print a completion script for a shell

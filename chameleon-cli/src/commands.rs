@@ -10,6 +10,7 @@ mod info;
 mod method;
 mod model;
 mod prepare;
+mod reproduce;
 mod texts;
 mod train;
 
@@ -61,6 +62,7 @@ pub(crate) fn run(run: Run) -> Result<ExitStatus, CliError> {
         RunConfig::Train(config) => train::run(&config, &context),
         RunConfig::Eval(config) => eval::run(&config, &context),
         RunConfig::Compare(config) => compare::run(&config, &context),
+        RunConfig::Reproduce(config) => reproduce::run(&config, &context),
         RunConfig::Generate(config) => generate::run(&config, &context),
         RunConfig::Completions(shell) => completions::run(shell, &context),
     }

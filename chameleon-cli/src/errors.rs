@@ -75,12 +75,20 @@ pub(crate) enum CliError {
     Hypernet(#[from] HypernetError),
     #[error("{} holds an adapter already", path.display())]
     FolderTaken { path: PathBuf },
+    #[error("{} holds finished runs already", path.display())]
+    ResultsTaken { path: PathBuf },
+    #[error("the recipe `{recipe}` scores none of these rows")]
+    NothingScored { recipe: String },
+    #[error("shuffled conditions need a second batch to take a condition from, and there is one")]
+    OneBatch,
     #[error("{} holds no training that could go on", path.display())]
     NothingToResume { path: PathBuf },
     #[error("the training in {} had other flags or other data", path.display())]
     OtherRun { path: PathBuf },
     #[error("cannot write {}", path.display())]
     Metrics { path: PathBuf, source: io::Error },
+    #[error("the data of the experiment must be named with `--data`")]
+    NoPaperData,
     #[error("the system names no folder for caches")]
     NoCacheFolder,
     #[error("cannot make the folder {}", path.display())]
@@ -147,7 +155,9 @@ impl Diagnostic for CliError {
                     .to_owned()
             }
             Self::NoChatTemplate => "leave `--chat` out, or use a model made for chat".to_owned(),
-            Self::FolderTaken { .. } => {
+            Self::NothingScored { .. } => "use more or longer rows".to_owned(),
+            Self::OneBatch => "make `--batch-size` smaller, or use more rows".to_owned(),
+            Self::FolderTaken { .. } | Self::ResultsTaken { .. } => {
                 "go on with `--resume`, or name another folder with `--out`".to_owned()
             }
             Self::NothingToResume { .. } => "leave `--resume` out to start anew".to_owned(),
@@ -155,6 +165,7 @@ impl Diagnostic for CliError {
                 "repeat the flags and data it was started with, or name another folder with `--out`"
                     .to_owned()
             }
+            Self::NoPaperData => "name a folder with a train, a valid and a test file".to_owned(),
             Self::NoCacheFolder => "name one with `--cache-dir`".to_owned(),
             Self::Metrics { .. } | Self::Folder { .. } => {
                 "check the rights of the folder and the space on the disk".to_owned()

@@ -5,6 +5,7 @@
 
 mod checks;
 mod config_file;
+mod reproduce;
 mod training;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use checks::{Expected, at_least_one, required, within};
 
 pub(crate) use checks::ConfigError;
 pub(crate) use config_file::{ConfigFileError, read_flags};
+pub(crate) use reproduce::ReproduceConfig;
 pub(crate) use training::{
     AdapterConfig, CompareConfig, EvalConfig, HeldOut, Start, TrainConfig, TrainingConfig,
 };
@@ -61,6 +63,7 @@ pub(crate) enum RunConfig {
     Train(TrainConfig),
     Eval(EvalConfig),
     Compare(CompareConfig),
+    Reproduce(ReproduceConfig),
     Generate(GenerateConfig),
     Completions(clap_complete::Shell),
 }
@@ -151,6 +154,9 @@ pub(crate) fn resolve(cli: Cli) -> Result<Run, CliError> {
         Command::Train(args) => RunConfig::Train(training::train(args)?),
         Command::Eval(args) => RunConfig::Eval(training::eval(args)?),
         Command::Compare(args) => RunConfig::Compare(training::compare(args, settings.seed)?),
+        Command::Reproduce(args) => {
+            RunConfig::Reproduce(reproduce::reproduce(args, settings.seed)?)
+        }
         Command::Generate(args) => RunConfig::Generate(generate(args)?),
         Command::Completions(args) => RunConfig::Completions(args.shell),
     };

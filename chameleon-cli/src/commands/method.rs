@@ -200,8 +200,18 @@ pub(crate) struct StepBar {
 
 impl StepBar {
     pub(crate) fn new(label: &'static str, trainer: &Trainer<'_>, context: &Context) -> Self {
-        let bar = context.output.progress(label, trainer.num_steps());
-        bar.set_position(trainer.cursor().step as u64);
+        Self::at(label, trainer.cursor().step, trainer.num_steps(), context)
+    }
+
+    /// A bar for any training, of which `step` steps are done.
+    pub(crate) fn at(
+        label: &'static str,
+        step: usize,
+        num_steps: usize,
+        context: &Context,
+    ) -> Self {
+        let bar = context.output.progress(label, num_steps);
+        bar.set_position(step as u64);
         bar.reset_eta();
         Self {
             bar,

@@ -238,7 +238,7 @@ fn held_out(
     }
 }
 
-fn each_once<T: PartialEq>(
+pub(super) fn each_once<T: PartialEq>(
     flag: &'static str,
     values: Vec<T>,
     name: impl Fn(&T) -> String,
@@ -256,7 +256,7 @@ fn each_once<T: PartialEq>(
     }
 }
 
-fn or_default<T>(values: Vec<T>, default: impl FnOnce() -> Vec<T>) -> Vec<T> {
+pub(super) fn or_default<T>(values: Vec<T>, default: impl FnOnce() -> Vec<T>) -> Vec<T> {
     if values.is_empty() { default() } else { values }
 }
 

@@ -22,6 +22,24 @@ pub enum DataError {
         #[source]
         source: io::Error,
     },
+    /// A folder lacks a part of a data set.
+    #[error("{} has no file with `{part}` in its name", folder.display())]
+    PartMissing {
+        /// The folder.
+        folder: PathBuf,
+        /// The part.
+        part: &'static str,
+    },
+    /// Two files of a folder could be the same part of a data set.
+    #[error("{} and {} could both be the part `{part}`", first.display(), second.display())]
+    PartAmbiguous {
+        /// The part.
+        part: &'static str,
+        /// One file.
+        first: PathBuf,
+        /// Another.
+        second: PathBuf,
+    },
     /// A pipe, a socket or a device.
     #[error("{} is neither a file nor a folder", path.display())]
     NotAFile {

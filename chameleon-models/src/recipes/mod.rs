@@ -7,6 +7,7 @@
 mod published;
 mod quirks;
 mod settings;
+mod wikitext;
 
 pub use published::data::{
     PublishedData, PublishedStates, StateIndex, cache_published_states, embed_rows,
@@ -17,3 +18,4 @@ pub use published::score::{BatchScore, PublishedScore, PublishedScorer};
 pub use published::train::{PublishedOptions, PublishedSetup, PublishedTrainer};
 pub use quirks::{Quirk, Quirks, UnknownQuirk};
 pub use settings::PaperSettings;
+pub use wikitext::{WikiText, WikiTextRows};

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Something about the published setting that changes what its numbers mean.
 ///
-/// Each can be switched off alone with [`Quirks::without`]; what then holds instead is said beside it.
+/// Each can be switched off alone with [`Quirks::without`]; what then holds instead is said beside it. One more has no
+/// switch: only the head is adapted, because the published wrapper looks for `Linear` and GPT-2's layers are `Conv1D`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -29,9 +30,6 @@ pub enum Quirk {
     OwnClusters,
     /// What is reported is the best epoch on the validation rows, and there are no others. Off: the last epoch.
     BestEpoch,
-    /// Only the head is adapted, because the wrapper looks for `Linear` and GPT-2's layers are `Conv1D`. Off: plain
-    /// LoRA on every linear module of the layers as well, which runs the trunk in every step.
-    HeadOnly,
     /// `alpha` multiplies the factors as it is, which is our `scale`. Off: `alpha / rank`.
     DirectAlpha,
     /// Both factors of LoRA start at N(0, 0.01²) and the last layer of the hypernetwork at N(0, 0.001²), so that the
@@ -51,14 +49,13 @@ pub enum Quirk {
 
 impl Quirk {
     /// Every quirk.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::UnshiftedLoss,
         Self::ScoredPadding,
         Self::PooledPadding,
         Self::Leak,
         Self::OwnClusters,
         Self::BestEpoch,
-        Self::HeadOnly,
         Self::DirectAlpha,
         Self::NormalStart,
         Self::EqualBatches,
@@ -87,7 +84,6 @@ impl Quirk {
             Self::Leak => "leak",
             Self::OwnClusters => "own-clusters",
             Self::BestEpoch => "best-epoch",
-            Self::HeadOnly => "head-only",
             Self::DirectAlpha => "direct-alpha",
             Self::NormalStart => "normal-start",
             Self::EqualBatches => "equal-batches",

@@ -1,0 +1,280 @@
+//! The recipe `causal` on the same rows, with the same sizes.
+
+use std::path::Path;
+use std::time::Instant;
+
+use burn::tensor::Tensor;
+use chameleon_cluster::{KMeansConfig, assign};
+use chameleon_core::RunSeed;
+use chameleon_hypernet::{Condition, ConditionControl, ConditionNorm, ControlPlan};
+use chameleon_models::{
+    CausalLm as _, Example, ExampleScore, GroupedExamples, HeadAdapter, HiddenCache, HiddenStates,
+    ScoreSummary, Scorer, TrainOptions, TrainSetup, Trainee, Trainer,
+    adaptation::head_shape,
+    data::{self, CorpusBuilder, Origin, WindowOptions},
+    grouped_examples::{embed_examples, states_fingerprint},
+};
+
+use crate::{
+    commands::{
+        Context,
+        prepare::{cache_path, fill_cache, grouped},
+    },
+    errors::CliError,
+    resolve::ReproduceConfig,
+};
+
+use super::{
+    Base,
+    fit::{Selection, fit},
+    heads,
+    runs::{Facts, Method, Run, Unit},
+    texts::{self, Texts},
+};
+
+/// Examples and groups, ready to train on.
+pub(super) struct Causal<'a> {
+    config: &'a ReproduceConfig,
+    base: &'a Base,
+    train: Part,
+    valid: Part,
+    test: Part,
+    /// `[clusters, hidden]`, of the training prompts.
+    centroids: Tensor<2>,
+    facts: Facts,
+}
+
+struct Part {
+    data: GroupedExamples,
+    cache: HiddenCache,
+}
+
+impl<'a> Causal<'a> {
+    pub(super) const METHODS: &'static [Method] = &[
+        Method::Frozen,
+        Method::Lora,
+        Method::Dense,
+        Method::DenseShuffled,
+        Method::Core,
+        Method::CoreShuffled,
+    ];
+
+    /// Groups the prompts and fills the caches, or answers `None` if the user asked to stop.
+    pub(super) fn prepare(
+        config: &'a ReproduceConfig,
+        base: &'a Base,
+        texts: &Texts,
+        context: &Context,
+    ) -> Result<Option<Self>, CliError> {
+        let settings = &config.settings;
+        let examples = |part: &texts::Part| examples(part, config, base);
+        let train = examples(&texts.train)?;
+        let num_clusters = settings.num_clusters(train.len());
+        let prompts = embed_examples(base.model(), &train);
+        let kmeans = KMeansConfig::new(num_clusters)
+            .with_max_iterations(settings.lloyd_steps)
+            .fit(&prompts, context.settings.seed.derive("clusters"))?;
+        let train = grouped(train, prompts, kmeans.assignments, settings.batch_size)?;
+        let held_out = |part: &texts::Part| -> Result<GroupedExamples, CliError> {
+            let examples = examples(part)?;
+            let prompts = embed_examples(base.model(), &examples);
+            let assignments = assign(&prompts, &kmeans.centroids)?.assignments;
+            grouped(examples, prompts, assignments, settings.batch_size)
+        };
+        let (valid, test) = (held_out(&texts.valid)?, held_out(&texts.test)?);
+        let facts = Facts {
+            num_train_rows: train.examples.len(),
+            num_valid_rows: valid.examples.len(),
+            num_test_rows: test.examples.len(),
+            num_clusters,
+            num_train_batches: train.plan.batches.len(),
+            num_scored: valid
+                .examples
+                .iter()
+                .map(|example| example.sequence.scored().len())
+                .sum(),
+            num_scored_padding: 0,
+        };
+        let part = |data| Part::with_states(data, base, config, context);
+        let (Some(train), Some(valid), Some(test)) = (part(train)?, part(valid)?, part(test)?)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            config,
+            base,
+            train,
+            valid,
+            test,
+            centroids: kmeans.centroids,
+            facts,
+        }))
+    }
+
+    /// Trains and scores a method, or answers `None` if the user asked to stop.
+    pub(super) fn run(
+        &self,
+        method: Method,
+        seed: RunSeed,
+        context: &Context,
+    ) -> Result<Option<Run>, CliError> {
+        let start = Instant::now();
+        let settings = &self.config.settings;
+        let control = self.control(method, seed)?;
+        let score = |part: &Part, trainee: Option<&Trainee>| {
+            let scorer = Scorer {
+                trainee,
+                hidden_states: HiddenStates::Cached(&part.cache),
+                head_weight: self.base.model().head_weight(),
+                centroids: self.centroids.clone(),
+                condition: Condition::Centroid,
+                control: control.clone(),
+            };
+            scorer.score(&part.data, |_| {})
+        };
+        let valid_loss = |trainee: Option<&Trainee>| -> Result<f64, CliError> {
+            Ok(mean_nll(&score(&self.valid, trainee)?))
+        };
+        let mut run = Run {
+            recipe: "causal".to_owned(),
+            method,
+            seed: seed.0,
+            facts: self.facts,
+            num_trainable_params: 0,
+            curve: Vec::new(),
+            chosen_epoch: None,
+            valid_loss: f64::NAN,
+            test_loss: None,
+            units: Vec::new(),
+            seconds: 0.0,
+        };
+        let head = heads::causal(
+            method,
+            settings,
+            head_shape(self.base.model(), settings.rank),
+        );
+        let fitted = match head {
+            None => None,
+            Some(head) => {
+                let device = context.device()?.autodiff();
+                let mut head = head.init(seed.derive("adapter"), &device);
+                if let HeadAdapter::Hyper(hyper) = head {
+                    let norm = ConditionNorm::fit(self.train.data.prompt_embeddings.clone());
+                    head = HeadAdapter::Hyper(hyper.with_condition_norm(norm));
+                }
+                let trainee = Trainee::head_only(head);
+                run.num_trainable_params = trainee.num_trainable_params();
+                let setup = TrainSetup {
+                    data: &self.train.data,
+                    hidden_states: HiddenStates::Cached(&self.train.cache),
+                    head_weight: self.base.model().head_weight(),
+                    centroids: self.centroids.clone(),
+                    condition: Condition::Centroid,
+                    control: control.clone(),
+                    options: train_options(self.config),
+                    seed: seed.derive("training"),
+                };
+                let mut trainer = Trainer::new(setup, trainee);
+                let selection = Selection::BestEpoch;
+                let validate = |trainee: &Trainee| valid_loss(Some(trainee));
+                match fit(&mut trainer, method.name(), selection, validate, context)? {
+                    Some(fitted) => Some(fitted),
+                    None => return Ok(None),
+                }
+            }
+        };
+        run.valid_loss = match &fitted {
+            Some(fitted) => fitted.epoch.valid_loss,
+            None => valid_loss(None)?,
+        };
+        let trainee = fitted.as_ref().map(|fitted| &fitted.trainee);
+        let test = score(&self.test, trainee)?;
+        if let Some(fitted) = fitted {
+            run.chosen_epoch = Some(fitted.epoch.number);
+            run.curve = fitted.curve;
+        }
+        run.test_loss = Some(mean_nll(&test));
+        run.units = test.iter().map(unit).collect();
+        run.seconds = start.elapsed().as_secs_f64();
+        Ok(Some(run))
+    }
+
+    fn control(&self, method: Method, seed: RunSeed) -> Result<ControlPlan, CliError> {
+        let control = method.control();
+        let num_clusters = self.facts.num_clusters;
+        if control != ConditionControl::None && num_clusters < 2 {
+            return Err(CliError::OneBatch);
+        }
+        Ok(control.plan(num_clusters, seed.derive("control"))?)
+    }
+}
+
+impl Part {
+    fn with_states(
+        data: GroupedExamples,
+        base: &Base,
+        config: &ReproduceConfig,
+        context: &Context,
+    ) -> Result<Option<Self>, CliError> {
+        let fingerprint = &base.states_fingerprint;
+        let path = cache_path(
+            config.cache_dir.as_ref(),
+            states_fingerprint(fingerprint, &data.examples),
+        )?;
+        let (model, label) = (base.model(), "hidden states");
+        let cache = fill_cache(model, fingerprint, &data.examples, &path, label, context)?;
+        Ok(cache.map(|cache| Self { data, cache }))
+    }
+}
+
+/// Windows of single rows, as long as the published recipe's; rows too short for a prompt are left out.
+fn examples(
+    part: &texts::Part,
+    config: &ReproduceConfig,
+    base: &Base,
+) -> Result<Vec<Example>, CliError> {
+    let origin = Path::new("the rows of the experiment");
+    let mut builder = CorpusBuilder::new();
+    let mut article_indices = Vec::new();
+    let rows = part.rows.texts.iter().zip(&part.rows.article_indices);
+    for (row_idx, (text, &article_idx)) in rows.enumerate() {
+        // The corpus leaves blank rows out.
+        if !text.trim().is_empty() {
+            builder.push(text.clone(), None, Origin::new(origin, row_idx + 1));
+            article_indices.push(article_idx);
+        }
+    }
+    let corpus = builder.build(origin)?;
+    let options = WindowOptions::new(config.settings.seq_len, config.prefix)?;
+    let tokenizer = &base.loaded.tokenizer;
+    let tokenise = |text: &str| tokenizer.encode_with_ends(text);
+    let mut examples = data::cut(&corpus, &corpus.all_documents(), options, tokenise)?.examples;
+    for example in &mut examples {
+        // Rows of one article resemble each other, so articles are what the interval resamples.
+        example.document_idx = article_indices[example.document_idx];
+    }
+    Ok(examples)
+}
+
+/// The paper's settings where it has some, ours elsewhere.
+fn train_options(config: &ReproduceConfig) -> TrainOptions {
+    TrainOptions {
+        num_epochs: config.settings.num_epochs,
+        learning_rate: config.settings.learning_rate,
+        warmup: 0.05,
+        weight_decay: config.settings.weight_decay,
+        max_grad_norm: 1.0,
+    }
+}
+
+fn mean_nll(scores: &[ExampleScore]) -> f64 {
+    scores.iter().collect::<ScoreSummary>().mean_nll()
+}
+
+fn unit(score: &ExampleScore) -> Unit {
+    Unit {
+        nll: score.nll,
+        num_tokens: score.num_tokens,
+        document_idx: score.document_idx,
+    }
+}

@@ -1,0 +1,173 @@
+//! Sentences with numbers: what beats its control, and what leakage and padding contribute.
+
+use chameleon_core::RunSeed;
+use chameleon_models::{Interval, recipes::Quirk};
+
+use crate::args::RecipeName;
+
+use super::{
+    leaks,
+    report::{interval, of_method},
+    runs::{Facts, Method, Run, difference},
+};
+
+/// What the numbers allow one to say, and what they do not.
+pub(super) fn findings(runs: &[Run], recipes: &[RecipeName], seed: RunSeed) -> Vec<String> {
+    let sides: Vec<Side<'_>> = recipes
+        .iter()
+        .map(|recipe| Side::new(runs, recipe, seed))
+        .collect();
+    let mut findings: Vec<String> = sides.iter().flat_map(Side::against_controls).collect();
+    let published = sides.iter().find(|side| side.off() == Some(&[]));
+    if let Some(published) = published {
+        findings.extend(published.padding());
+        for side in &sides {
+            findings.extend(side.contribution(published));
+        }
+    }
+    if recipes.iter().any(leaks) {
+        findings.push(
+            "warning: where the condition leaks, the hypernetwork is shown the mean of the very tokens it is \
+             scored on; no such gain can be had in use"
+                .to_owned(),
+        );
+    }
+    if runs.iter().all(|run| run.seed == seed.0) {
+        findings.push(
+            "one seed: the intervals hold the variation of texts, not that of training".to_owned(),
+        );
+    }
+    findings
+}
+
+/// The runs under one recipe.
+struct Side<'a> {
+    recipe: &'a RecipeName,
+    runs: Vec<&'a Run>,
+    seed: RunSeed,
+}
+
+impl<'a> Side<'a> {
+    fn new(runs: &'a [Run], recipe: &'a RecipeName, seed: RunSeed) -> Self {
+        let name = recipe.to_string();
+        Self {
+            runs: runs.iter().filter(|run| run.recipe == name).collect(),
+            recipe,
+            seed,
+        }
+    }
+
+    /// Which quirks are off, if it is a published recipe.
+    fn off(&self) -> Option<&[Quirk]> {
+        match self.recipe {
+            RecipeName::Causal => None,
+            RecipeName::Published { off, .. } => Some(off),
+        }
+    }
+
+    fn loss(&self, method: Method) -> f64 {
+        let runs = of_method(&self.runs, method);
+        runs.iter().map(|run| run.loss()).sum::<f64>() / runs.len() as f64
+    }
+
+    fn difference(&self, method: Method, other: Method) -> Option<Interval> {
+        let of = |method| of_method(&self.runs, method);
+        difference(&of(method), &of(other), self.seed)
+    }
+
+    /// Whether each method with conditions does better than the same with wrong ones.
+    fn against_controls(&self) -> Vec<String> {
+        let name = self.recipe;
+        [Method::Dense, Method::Core]
+            .into_iter()
+            .filter_map(|method| {
+                let found = self.difference(method, method.shuffled()?)?;
+                let (method, figures) = (method.name(), interval(&found));
+                Some(if found.is_below_zero() {
+                    format!("{name}: {method} against shuffled {figures}; it uses its conditions")
+                } else {
+                    format!(
+                        "warning: {name}: {method} against shuffled {figures}; nothing shows that it uses its \
+                         conditions"
+                    )
+                })
+            })
+            .collect()
+    }
+
+    /// How much of what is scored is padding.
+    fn padding(&self) -> Option<String> {
+        let Facts {
+            num_scored,
+            num_scored_padding,
+            ..
+        } = self.runs.first()?.facts;
+        let share = 100.0 * num_scored_padding as f64 / num_scored as f64;
+        Some(format!(
+            "{}: {share:.1} % of the {num_scored} scored validation tokens are padding; the frozen model loses \
+             {:.4} nats a token",
+            self.recipe,
+            self.loss(Method::Frozen)
+        ))
+    }
+
+    /// What changes against `as-published`: the level of the loss, and what the conditions are worth.
+    fn contribution(&self, published: &Self) -> Option<String> {
+        if self.off().is_some_and(<[_]>::is_empty) {
+            return None;
+        }
+        let worth = |side: &Self| {
+            let lora = side.loss(Method::Dense) - side.loss(Method::Lora);
+            let shuffled = side.loss(Method::Dense) - side.loss(Method::DenseShuffled);
+            (lora, shuffled)
+        };
+        let ((lora, shuffled), (lora_as, shuffled_as)) = (worth(self), worth(published));
+        Some(format!(
+            "{} instead of as-published: frozen {:.4} instead of {:.4}; dense against lora {lora:+.4} instead of \
+             {lora_as:+.4}, so the change takes away {:.4} nats of its gain; dense against its shuffled control \
+             {shuffled:+.4} instead of {shuffled_as:+.4}",
+            self.recipe,
+            self.loss(Method::Frozen),
+            published.loss(Method::Frozen),
+            lora - lora_as,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::runs::test_run;
+    use super::*;
+
+    fn recipe(name: &str, dense: f64, shuffled: f64) -> Vec<Run> {
+        let run = |method, nll| test_run(name, method, 1, &[nll, nll]);
+        vec![
+            run(Method::Frozen, 3.0),
+            run(Method::Lora, 2.0),
+            run(Method::Dense, dense),
+            run(Method::DenseShuffled, shuffled),
+        ]
+    }
+
+    #[test]
+    fn what_a_quirk_contributes_is_said_in_numbers() {
+        let runs = [
+            recipe("as-published", 1.0, 1.5),
+            recipe("without-leak", 1.75, 1.75),
+        ]
+        .concat();
+        let recipes = ["as-published", "without-leak"].map(|name| name.parse().unwrap());
+        let findings = findings(&runs, &recipes, RunSeed(1)).join("\n");
+        assert!(
+            findings.contains("as-published: dense against shuffled -0.5000"),
+            "{findings}"
+        );
+        assert!(
+            findings.contains("warning: without-leak: dense against shuffled"),
+            "{findings}"
+        );
+        assert!(findings.contains("75.0 % of the 4 scored"), "{findings}");
+        assert!(findings.contains("takes away 0.7500 nats"), "{findings}");
+        assert!(findings.contains("one seed"), "{findings}");
+    }
+}

@@ -1,0 +1,293 @@
+//! What the runs say: a table, learning curves, and sentences with numbers.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use chameleon_core::{BackendKind, RunSeed, perplexity};
+use chameleon_models::{
+    Interval,
+    recipes::{PaperSettings, PublishedLoss},
+};
+use clap::ValueEnum as _;
+use serde::Serialize;
+
+use crate::{
+    output::{Column, Page, Results, Table},
+    resolve::ReproduceConfig,
+};
+
+use super::{
+    findings::findings,
+    leaks,
+    runs::{Epoch, Facts, Method, Run, difference},
+};
+
+/// `reproduce.json`
+#[derive(Debug, Serialize)]
+pub(super) struct ReproduceReport {
+    command: Vec<String>,
+    version: &'static str,
+    backends: Vec<BackendKind>,
+    experiment: String,
+    model: String,
+    settings: PaperSettings,
+    loss: PublishedLoss,
+    prefix: usize,
+    seeds: Vec<u64>,
+    recipes: Vec<RecipeRow>,
+    findings: Vec<String>,
+    seconds: f64,
+    out: PathBuf,
+}
+
+#[derive(Debug, Serialize)]
+struct RecipeRow {
+    name: String,
+    /// Whether conditions hold what is scored.
+    leaks: bool,
+    facts: Facts,
+    methods: Vec<MethodRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct MethodRow {
+    method: Method,
+    num_trainable_params: usize,
+    /// Means over the seeds, nats per token.
+    valid_loss: f64,
+    valid_perplexity: f64,
+    test_loss: Option<f64>,
+    test_perplexity: Option<f64>,
+    /// Nats per token against LoRA under the same recipe, with a 95 % interval.
+    difference: Option<Interval>,
+    seconds: f64,
+    runs: Vec<RunRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct RunRow {
+    seed: u64,
+    chosen_epoch: Option<usize>,
+    valid_loss: f64,
+    test_loss: Option<f64>,
+    curve: Vec<Epoch>,
+}
+
+impl ReproduceReport {
+    pub(super) fn new(runs: &[Run], config: &ReproduceConfig, seconds: f64) -> Self {
+        let seed = config.seeds[0];
+        let recipes = config
+            .recipes
+            .iter()
+            .map(|recipe| {
+                let name = recipe.to_string();
+                let own: Vec<&Run> = runs.iter().filter(|run| run.recipe == name).collect();
+                RecipeRow {
+                    leaks: leaks(recipe),
+                    facts: own[0].facts,
+                    methods: method_rows(&own, seed),
+                    name,
+                }
+            })
+            .collect();
+        Self {
+            command: std::env::args().collect(),
+            version: env!("CARGO_PKG_VERSION"),
+            backends: BackendKind::compiled_in(),
+            experiment: config
+                .experiment
+                .to_possible_value()
+                .map(|value| value.get_name().to_owned())
+                .unwrap_or_default(),
+            model: config.model.clone(),
+            settings: config.settings.clone(),
+            loss: config.loss,
+            prefix: config.prefix,
+            seeds: config.seeds.iter().map(|seed| seed.0).collect(),
+            findings: findings(runs, &config.recipes, seed),
+            recipes,
+            seconds,
+            out: config.out.clone(),
+        }
+    }
+}
+
+fn method_rows(runs: &[&Run], seed: RunSeed) -> Vec<MethodRow> {
+    let lora = of_method(runs, Method::Lora);
+    runs.chunk_by(|left, right| left.method == right.method)
+        .map(|runs| {
+            let mean = |value: &dyn Fn(&Run) -> f64| {
+                runs.iter().map(|run| value(run)).sum::<f64>() / runs.len() as f64
+            };
+            let valid_loss = mean(&|run| run.valid_loss);
+            let test_loss = runs[0]
+                .test_loss
+                .map(|_| mean(&|run| run.test_loss.unwrap_or(f64::NAN)));
+            let method = runs[0].method;
+            MethodRow {
+                method,
+                num_trainable_params: runs[0].num_trainable_params,
+                valid_loss,
+                valid_perplexity: perplexity(valid_loss),
+                test_loss,
+                test_perplexity: test_loss.map(perplexity),
+                difference: if method == Method::Lora {
+                    None
+                } else {
+                    difference(runs, &lora, seed)
+                },
+                seconds: runs.iter().map(|run| run.seconds).sum(),
+                runs: runs.iter().map(|run| RunRow::from(*run)).collect(),
+            }
+        })
+        .collect()
+}
+
+/// The runs of one method among those of one recipe.
+pub(super) fn of_method<'a>(runs: &[&'a Run], method: Method) -> Vec<&'a Run> {
+    runs.iter()
+        .filter(|run| run.method == method)
+        .copied()
+        .collect()
+}
+
+impl From<&Run> for RunRow {
+    fn from(run: &Run) -> Self {
+        Self {
+            seed: run.seed,
+            chosen_epoch: run.chosen_epoch,
+            valid_loss: run.valid_loss,
+            test_loss: run.test_loss,
+            curve: run.curve.clone(),
+        }
+    }
+}
+
+/// `curves.csv`: one line for each epoch of each run.
+pub(super) fn curves_csv(runs: &[Run]) -> String {
+    let mut csv = String::from("recipe,method,seed,epoch,train_loss,valid_loss,valid_perplexity\n");
+    for run in runs {
+        for epoch in &run.curve {
+            let Epoch {
+                number,
+                train_loss,
+                valid_loss,
+            } = epoch;
+            let (recipe, method, seed) = (&run.recipe, run.method.name(), run.seed);
+            let perplexity = perplexity(*valid_loss);
+            writeln!(
+                csv,
+                "{recipe},{method},{seed},{number},{train_loss},{valid_loss},{perplexity}"
+            )
+            .expect("a text takes every line");
+        }
+    }
+    csv
+}
+
+impl Results for ReproduceReport {
+    fn write_text(&self, page: &mut Page) {
+        let PaperSettings {
+            batch_size,
+            seq_len,
+            num_epochs,
+            rank,
+            alpha,
+            learning_rate,
+            ..
+        } = self.settings;
+        page.line(format_args!(
+            "{}, {}: batches of {batch_size}, {seq_len} tokens, {num_epochs} epochs, rank {rank}, alpha {alpha}, \
+             learning rate {learning_rate}, seeds {:?}",
+            self.experiment, self.model, self.seeds
+        ));
+        for recipe in &self.recipes {
+            recipe.write_text(page);
+        }
+        page.heading("findings");
+        for finding in &self.findings {
+            page.line(finding);
+        }
+        page.heading("files");
+        page.line(self.out.join("reproduce.json").display());
+        page.line(self.out.join("curves.csv").display());
+    }
+}
+
+impl RecipeRow {
+    fn write_text(&self, page: &mut Page) {
+        page.heading(&self.name);
+        let Facts {
+            num_train_rows,
+            num_valid_rows,
+            num_test_rows,
+            num_clusters,
+            num_train_batches,
+            num_scored,
+            num_scored_padding,
+        } = self.facts;
+        page.line(format_args!(
+            "{num_train_rows} training, {num_valid_rows} validation and {num_test_rows} test rows; {num_clusters} \
+             groups in {num_train_batches} batches; {num_scored} validation tokens scored, {num_scored_padding} of \
+             them padding"
+        ));
+        let mut table = Table::new([
+            Column::text("method"),
+            Column::number("trained"),
+            Column::number("valid loss"),
+            Column::number("valid ppl"),
+            Column::number("epoch"),
+            Column::number("test ppl"),
+            Column::text("nats against lora [95 %]"),
+            Column::number("seconds"),
+        ]);
+        for row in &self.methods {
+            let epochs: Vec<String> = row
+                .runs
+                .iter()
+                .filter_map(|run| Some(run.chosen_epoch?.to_string()))
+                .collect();
+            table.row([
+                row.method.name().to_owned(),
+                row.num_trainable_params.to_string(),
+                format!("{:.4}", row.valid_loss),
+                format!("{:.3}", row.valid_perplexity),
+                epochs.join(","),
+                row.test_perplexity
+                    .map_or_else(String::new, |value| format!("{value:.3}")),
+                row.difference.as_ref().map_or_else(String::new, interval),
+                format!("{:.0}", row.seconds),
+            ]);
+        }
+        page.table(&table);
+    }
+}
+
+/// A difference with its interval.
+pub(super) fn interval(interval: &Interval) -> String {
+    let Interval { mean, low, high } = interval;
+    format!("{mean:+.4} [{low:+.4}, {high:+.4}]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::runs::test_run;
+    use super::*;
+
+    #[test]
+    fn curves_have_a_line_for_each_epoch() {
+        let csv = curves_csv(&[test_run("as-published", Method::Lora, 1, &[0.0, 0.0])]);
+        assert_eq!(csv.lines().nth(1).unwrap(), "as-published,lora,1,1,0,0,1");
+    }
+
+    #[test]
+    fn differences_are_taken_against_lora_of_the_same_recipe() {
+        let runs = [
+            test_run("causal", Method::Lora, 1, &[3.0, 5.0]),
+            test_run("causal", Method::Dense, 1, &[2.0, 4.0]),
+        ];
+        let rows = method_rows(&runs.iter().collect::<Vec<_>>(), RunSeed(1));
+        assert!(rows[0].difference.is_none());
+        assert!((rows[1].difference.unwrap().mean + 1.0).abs() < 1e-12);
+    }
+}
