@@ -64,7 +64,7 @@ pub(crate) fn weights_fingerprint(model: &LanguageModel, config: &serde_json::Va
     hexadecimal(&hasher.0.finalize())
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes everything");
         text
