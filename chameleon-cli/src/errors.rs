@@ -321,12 +321,23 @@ fn data_help(error: &DataError) -> String {
         DataError::Read { .. } | DataError::NotAFile { .. } => {
             "check the path and its permissions".to_owned()
         }
-        DataError::InvalidUtf8 { .. } | DataError::Utf16 { .. } => {
-            "save the text as UTF-8".to_owned()
-        }
+        DataError::InvalidUtf8 { .. }
+        | DataError::Utf16 { .. }
+        | DataError::ColumnNotUtf8 { .. } => "save the text as UTF-8".to_owned(),
         DataError::EmptyCorpus { .. } => "name a file or folder with text in it".to_owned(),
         DataError::FieldMissing { .. } | DataError::FieldKind { .. } => {
             "name the right field with `--text-field`".to_owned()
+        }
+        DataError::RaggedRow { .. } => {
+            "put quotes around fields that hold the delimiter or a line break".to_owned()
+        }
+        DataError::BrokenTable { .. }
+        | DataError::ImpossibleTable { .. }
+        | DataError::ShortColumn { .. } => {
+            "the file is damaged or cut short: fetch or write it again".to_owned()
+        }
+        DataError::RecordTooLarge { .. } => {
+            "a quote or bracket may never be closed; otherwise cut the text into rows".to_owned()
         }
         DataError::LabelMissing { .. } => {
             "name the right field with `--label-field`, or leave it out".to_owned()

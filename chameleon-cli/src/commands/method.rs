@@ -9,8 +9,7 @@ use chameleon_hypernet::{
 };
 use chameleon_models::{
     Adaptation, AdapterConfig, CausalLm as _, ExampleScore, HeadAdapter, HiddenCache, HiddenStates,
-    LayerAdaptation, LayerKind, LayerRange, Recipe, Scorer, StepReport, TrainOptions, TrainSetup,
-    Trainee, Trainer,
+    LayerLora, Recipe, Scorer, StepReport, TrainOptions, TrainSetup, Trainee, Trainer,
     adaptation::head_shape,
     adapter::{self, FORMAT_VERSION},
 };
@@ -51,10 +50,8 @@ pub(crate) fn adapter_config(
             seq_len: training.span.seq_len,
         },
         head: head(method, flags, shape, training.num_clusters),
-        layers: (!flags.targets.is_empty()).then(|| LayerAdaptation {
+        layers: (!flags.targets.is_empty()).then(|| LayerLora {
             targets: flags.targets.clone(),
-            layers: LayerRange::All,
-            kind: LayerKind::Lora,
             rank: flags.rank,
             scale: flags.scale,
         }),
@@ -134,15 +131,14 @@ pub(crate) fn untrained(
     Ok(trainee)
 }
 
-/// Where the states of one side come from: the cache, or the model when its layers are adapted.
+/// Where the states of one side come from: the cache, or the trunk when its layers train.
 pub(crate) fn states<'a>(
     config: &AdapterConfig,
-    prepared: &'a Prepared,
     cache: Option<&'a HiddenCache>,
 ) -> HiddenStates<'a> {
     match (&config.layers, cache) {
         (None, Some(cache)) => HiddenStates::Cached(cache),
-        _ => HiddenStates::Layers(prepared.model()),
+        _ => HiddenStates::Trunk,
     }
 }
 

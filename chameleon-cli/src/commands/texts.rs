@@ -3,7 +3,7 @@
 use chameleon_core::RunSeed;
 use chameleon_models::{
     Tokenizer,
-    data::{self, Corpus, Example, LabelField, ReadOptions, WindowOptions},
+    data::{self, Corpus, Example, LabelField, ReadOptions, TextFields, WindowOptions},
 };
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 /// Reads the documents of a data set.
 pub(crate) fn read(config: &DataConfig, context: &Context) -> Result<Corpus, CliError> {
     let options = ReadOptions {
-        text_field: config.text_field.clone(),
+        text_fields: TextFields::Text(config.text_field.clone()),
         label_field: config
             .label_field
             .clone()

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,8 +13,27 @@ use super::error::DataError;
 pub struct Origin {
     /// The file; shared, because all records of a file name it.
     pub path: Arc<Path>,
-    /// The line of its first character, counted from 1.
-    pub line: usize,
+    /// Where in the file.
+    pub place: Place,
+}
+
+/// A place in a file, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The line of the first character.
+    Line(usize),
+    /// The row, in files that have no lines.
+    Row(usize),
+}
+
+impl Place {
+    /// The place behind a text that starts here.
+    fn after(self, text: &str) -> Self {
+        match self {
+            Self::Line(line) => Self::Line(line + count_lines(text.as_bytes())),
+            Self::Row(_) => self,
+        }
+    }
 }
 
 impl Origin {
@@ -21,15 +41,45 @@ impl Origin {
     pub fn new(path: impl Into<Arc<Path>>, line: usize) -> Self {
         Self {
             path: path.into(),
-            line,
+            place: Place::Line(line),
         }
     }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.path.display(), self.line)
+        write!(f, "{}{}", self.path.display(), self.place)
     }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, ":{line}"),
+            Self::Row(row) => write!(f, ", row {row}"),
+        }
+    }
+}
+
+/// A prompt and its answer, joined in one text: the prompt may be looked at, the answer is scored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// Bytes of the prompt that say what is wanted, without the words of a template around them: the prompt
+    /// embedding is made of these.
+    pub condition: Range<usize>,
+    /// Byte at which the answer begins.
+    pub answer_start: usize,
+    /// Whether the text says where the answer ends.
+    pub end: AnswerEnd,
+}
+
+/// How the end of an answer is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerEnd {
+    /// The text ends with it.
+    Unwritten,
+    /// By words that belong to the text, as chat templates write them.
+    Written,
 }
 
 /// One text that belongs together: it is never divided between train, valid and test.
@@ -37,10 +87,80 @@ impl fmt::Display for Origin {
 pub struct Document {
     /// The text, never without a visible character.
     pub text: String,
+    /// Where the answer is, if the text is an exchange and not prose.
+    pub exchange: Option<Exchange>,
     /// Index into [`Corpus::label_names`].
     pub label_idx: Option<usize>,
+    /// What the document was cut from, if the data says so; documents of one source stay on one side of a split.
+    pub source: Option<Arc<str>>,
     /// Where it begins.
     pub origin: Origin,
+}
+
+/// A document that is not in a corpus yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDocument {
+    /// See [`Document::text`].
+    pub text: String,
+    /// See [`Document::exchange`].
+    pub exchange: Option<Exchange>,
+    /// The name of its kind.
+    pub label: Option<String>,
+    /// See [`Document::source`].
+    pub source: Option<String>,
+    /// See [`Document::origin`].
+    pub origin: Origin,
+}
+
+impl Document {
+    /// Everything but the text.
+    fn clone_without_text(&self) -> Self {
+        Self {
+            text: String::new(),
+            exchange: self.exchange.clone(),
+            label_idx: self.label_idx,
+            source: self.source.clone(),
+            origin: self.origin.clone(),
+        }
+    }
+}
+
+impl NewDocument {
+    /// Prose without a label.
+    pub fn prose(text: impl Into<String>, origin: Origin) -> Self {
+        Self {
+            text: text.into(),
+            exchange: None,
+            label: None,
+            source: None,
+            origin,
+        }
+    }
+
+    /// The same document, of this kind.
+    #[must_use]
+    pub fn with_label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Whether there is nothing to read, or nothing to score.
+    fn is_blank(&self) -> bool {
+        let answer_start = self
+            .exchange
+            .as_ref()
+            .map_or(0, |exchange| exchange.answer_start);
+        is_blank(&self.text) || self.text.get(answer_start..).is_none_or(is_blank)
+    }
+}
+
+/// What readers hand documents to.
+pub(super) trait DocumentSink {
+    /// Takes a document, or counts it as empty.
+    fn push(&mut self, document: NewDocument) -> Result<(), DataError>;
+
+    /// The counts of what is passed over.
+    fn skipped_mut(&mut self) -> &mut SkippedInput;
 }
 
 /// What a reader passed over; counts, so that a report can say them.
@@ -52,6 +172,8 @@ pub struct SkippedInput {
     pub hidden: usize,
     /// Files with a zero byte near their start.
     pub binary: usize,
+    /// Conversations in which nobody answers.
+    pub unanswered: usize,
     /// Files larger than the bound for files in a folder.
     pub too_large: usize,
     /// Symbolic links.
@@ -77,6 +199,7 @@ impl fmt::Display for SkippedInput {
             (self.empty, "empty"),
             (self.hidden, "hidden"),
             (self.binary, "binary"),
+            (self.unanswered, "without an answer"),
             (self.too_large, "too large"),
             (self.links, "symbolic links"),
             (self.record_files, "files of records"),
@@ -161,18 +284,19 @@ impl Corpus {
     ///
     /// One long file is one document and so could not be split into train and valid. A cut falls after an empty
     /// line if the second half of the piece has one, else after a line, else after a character; the pieces of a
-    /// document joined are its text, less pieces without a visible character. Those are counted as empty.
+    /// document joined are its text, less pieces without a visible character. Those are counted as empty. Exchanges
+    /// stay whole.
     #[must_use]
     pub fn divided(self, max_bytes: usize) -> Self {
         let mut documents = Vec::with_capacity(self.documents.len());
         let mut skipped = self.skipped;
         for document in self.documents {
-            if document.text.len() <= max_bytes {
+            if document.text.len() <= max_bytes || document.exchange.is_some() {
                 documents.push(document);
                 continue;
             }
             let mut rest = document.text.as_str();
-            let mut line = document.origin.line;
+            let mut place = document.origin.place;
             while !rest.is_empty() {
                 let (piece, tail) = rest.split_at(cut_position(rest, max_bytes));
                 if is_blank(piece) {
@@ -180,14 +304,14 @@ impl Corpus {
                 } else {
                     documents.push(Document {
                         text: piece.to_owned(),
-                        label_idx: document.label_idx,
                         origin: Origin {
                             path: Arc::clone(&document.origin.path),
-                            line,
+                            place,
                         },
+                        ..document.clone_without_text()
                     });
                 }
-                line += count_lines(piece.as_bytes());
+                place = place.after(piece);
                 rest = tail;
             }
         }
@@ -203,10 +327,10 @@ impl Corpus {
 #[derive(Debug, Default)]
 pub struct CorpusBuilder {
     documents: Vec<Document>,
-    label_names: Vec<String>,
-    label_indices: HashMap<String, usize>,
+    labels: LabelNames,
     skipped: SkippedInput,
     num_bytes: u64,
+    bound: Option<(PathBuf, u64)>,
 }
 
 impl CorpusBuilder {
@@ -215,29 +339,29 @@ impl CorpusBuilder {
         Self::default()
     }
 
+    /// A corpus that refuses to hold more than `max_bytes` of text, read from `path`.
+    pub(super) fn bounded(path: &Path, max_bytes: u64) -> Self {
+        Self {
+            bound: Some((path.to_owned(), max_bytes)),
+            ..Self::default()
+        }
+    }
+
     /// Adds a document, or counts it as empty when it has no visible character.
-    pub fn push(&mut self, text: String, label: Option<&str>, origin: Origin) {
-        if is_blank(&text) {
+    pub fn push(&mut self, document: NewDocument) {
+        if document.is_blank() {
             self.skipped.empty += 1;
             return;
         }
-        self.num_bytes += text.len() as u64;
-        let label_idx = label.map(|name| self.label_idx(name));
+        self.num_bytes += document.text.len() as u64;
+        let label_idx = document.label.map(|name| self.labels.index_of(&name));
         self.documents.push(Document {
-            text,
+            text: document.text,
+            exchange: document.exchange,
             label_idx,
-            origin,
+            source: document.source.map(Arc::from),
+            origin: document.origin,
         });
-    }
-
-    /// The counts of what is passed over.
-    pub fn skipped_mut(&mut self) -> &mut SkippedInput {
-        &mut self.skipped
-    }
-
-    /// Bytes of the texts so far.
-    pub fn num_bytes(&self) -> u64 {
-        self.num_bytes
     }
 
     /// The corpus.
@@ -253,18 +377,44 @@ impl CorpusBuilder {
         }
         Ok(Corpus {
             documents: self.documents,
-            label_names: self.label_names,
+            label_names: self.labels.names,
             skipped: self.skipped,
         })
     }
+}
 
-    fn label_idx(&mut self, name: &str) -> usize {
-        if let Some(&label_idx) = self.label_indices.get(name) {
+impl DocumentSink for CorpusBuilder {
+    fn push(&mut self, document: NewDocument) -> Result<(), DataError> {
+        self.push(document);
+        match &self.bound {
+            Some((path, max_bytes)) if self.num_bytes > *max_bytes => Err(DataError::TooLarge {
+                path: path.clone(),
+                max_bytes: *max_bytes,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn skipped_mut(&mut self) -> &mut SkippedInput {
+        &mut self.skipped
+    }
+}
+
+/// The names of labels and their indices.
+#[derive(Debug, Default)]
+pub(super) struct LabelNames {
+    pub(super) names: Vec<String>,
+    indices: HashMap<String, usize>,
+}
+
+impl LabelNames {
+    pub(super) fn index_of(&mut self, name: &str) -> usize {
+        if let Some(&label_idx) = self.indices.get(name) {
             return label_idx;
         }
-        let label_idx = self.label_names.len();
-        self.label_names.push(name.to_owned());
-        self.label_indices.insert(name.to_owned(), label_idx);
+        let label_idx = self.names.len();
+        self.names.push(name.to_owned());
+        self.indices.insert(name.to_owned(), label_idx);
         label_idx
     }
 }
@@ -304,11 +454,10 @@ mod tests {
     fn corpus_of(texts: &[&str]) -> Corpus {
         let mut builder = CorpusBuilder::new();
         for (line, text) in texts.iter().enumerate() {
-            builder.push(
-                (*text).to_owned(),
-                None,
+            builder.push(NewDocument::prose(
+                *text,
                 Origin::new(Path::new("memory"), line + 1),
-            );
+            ));
         }
         builder.build(Path::new("memory")).unwrap()
     }
@@ -317,11 +466,8 @@ mod tests {
     fn labels_are_numbered_in_the_order_of_their_first_appearance() {
         let mut builder = CorpusBuilder::new();
         for name in ["wiki", "code", "wiki", "chat"] {
-            builder.push(
-                "x".to_owned(),
-                Some(name),
-                Origin::new(Path::new("memory"), 1),
-            );
+            let document = NewDocument::prose("x", Origin::new(Path::new("memory"), 1));
+            builder.push(document.with_label(name));
         }
         let corpus = builder.build(Path::new("memory")).unwrap();
         assert_eq!(corpus.label_names(), ["wiki", "code", "chat"]);
@@ -336,11 +482,10 @@ mod tests {
     #[test]
     fn an_empty_corpus_says_what_was_skipped() {
         let mut builder = CorpusBuilder::new();
-        builder.push(
-            " \n\t".to_owned(),
-            None,
+        builder.push(NewDocument::prose(
+            " \n\t",
             Origin::new(Path::new("memory"), 1),
-        );
+        ));
         builder.skipped_mut().binary = 2;
         let message = builder.build(Path::new("notes")).unwrap_err().to_string();
         assert_eq!(message, "notes holds no text (skipped: 1 empty, 2 binary)");
@@ -352,9 +497,15 @@ mod tests {
         let pieces = corpus
             .documents()
             .iter()
-            .map(|document| (document.text.as_str(), document.origin.line))
+            .map(|document| (document.text.as_str(), document.origin.place))
             .collect::<Vec<_>>();
-        assert_eq!(pieces, [("one\ntwo\n\n", 1), ("three\nfour\n", 4)]);
+        assert_eq!(
+            pieces,
+            [
+                ("one\ntwo\n\n", Place::Line(1)),
+                ("three\nfour\n", Place::Line(4))
+            ]
+        );
     }
 
     #[test]

@@ -78,6 +78,105 @@ pub enum DataError {
         /// What was passed over on the way.
         skipped: SkippedInput,
     },
+    /// The file holds prose and no rows with fields.
+    #[error("{} holds no records: expected a .parquet, .csv, .tsv, .jsonl or .json file", path.display())]
+    NoRecords {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// One row takes more than the bound.
+    #[error("{origin}: a row of more than {max_bytes} bytes")]
+    RecordTooLarge {
+        /// Where it begins.
+        origin: Origin,
+        /// [`ReadOptions::max_record_bytes`](super::ReadOptions::max_record_bytes).
+        max_bytes: u64,
+    },
+    /// A row of a `.csv` has more or fewer fields than the first one names.
+    #[error("{origin}: found {found} fields in a table of {expected} columns")]
+    RaggedRow {
+        /// Where.
+        origin: Origin,
+        /// Number of columns.
+        expected: u64,
+        /// Fields in this row.
+        found: u64,
+    },
+    /// Two columns of a `.csv` have one name.
+    #[error("{origin}: two columns are called `{column}`")]
+    ColumnTwice {
+        /// Where the columns are named.
+        origin: Origin,
+        /// Their name.
+        column: String,
+    },
+    /// A string of a table is no UTF-8.
+    #[error("{origin}: column `{field}` is not UTF-8 text")]
+    ColumnNotUtf8 {
+        /// Where.
+        origin: Origin,
+        /// The column.
+        field: String,
+    },
+    /// A Parquet file cannot be decoded.
+    #[error("{} is broken Parquet in {place}", path.display())]
+    BrokenTable {
+        /// The file.
+        path: PathBuf,
+        /// Row group and column, or the footer.
+        place: String,
+        /// What the decoder said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The footer of a Parquet file claims what cannot be.
+    #[error("{} claims in its footer that row group {group_idx} has {what}", path.display())]
+    ImpossibleTable {
+        /// The file.
+        path: PathBuf,
+        /// The row group.
+        group_idx: usize,
+        /// What is claimed.
+        what: String,
+    },
+    /// A column has fewer values than its row group has rows.
+    #[error(
+        "row group {group_idx} of {} claims {claimed} rows, its column `{column}` holds {found}",
+        path.display()
+    )]
+    ShortColumn {
+        /// The file.
+        path: PathBuf,
+        /// The row group.
+        group_idx: usize,
+        /// The column.
+        column: String,
+        /// Rows in the footer.
+        claimed: usize,
+        /// Values found.
+        found: usize,
+    },
+    /// The record is a conversation, and there is no template to write it out.
+    #[error("{origin}: a conversation, and the model has no chat template to write it out with")]
+    NoChatTemplate {
+        /// Where.
+        origin: Origin,
+    },
+    /// The chat template refuses a conversation.
+    #[error("{origin}: the chat template cannot write this conversation")]
+    Chat {
+        /// Where.
+        origin: Origin,
+        /// What it said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// With its answer, a conversation does not begin as it did before it.
+    #[error("{origin}: the chat template writes the prompt differently once it is answered")]
+    ChatRewritten {
+        /// Where.
+        origin: Origin,
+    },
     /// A line, or an element of the array, is not valid JSON.
     #[error("{origin}: broken JSON")]
     BrokenJson {

@@ -1,49 +1,75 @@
-//! A folder of text or source files.
+//! A folder of texts, source files, tables, or all of these.
 //!
 //! The folder is walked in the order of file names. A folder is a sweep, so what cannot be text is skipped and
 //! counted instead of being an error: hidden files and folders, symbolic links (never followed), special files,
 //! files with a zero byte in their first 8 KiB, files over the size bound, and files that are not UTF-8.
-//! `.jsonl` files are skipped as well, because their lines are records and not prose.
+//!
+//! `.parquet`, `.csv`, `.tsv` and `.jsonl` hold rows. Beside prose, one whose first row has no text is skipped and
+//! counted; in a folder of nothing but such files (the parts of a data set), it is an error. `.json` holds rows in
+//! such a folder and is prose otherwise.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
 
-use super::corpus::{CorpusBuilder, Origin};
+use super::conversation::RenderChat;
+use super::corpus::{DocumentSink, NewDocument, Origin};
 use super::error::DataError;
-use super::read::{FolderLabels, Format, ReadOptions, lower_extension};
+use super::fields::{FileRecords, RecordReader};
+use super::read::{FolderLabels, Format, ReadOptions, lower_extension, read_records};
 use super::txt;
 
-const SNIFFED_BYTES: usize = 8 << 10;
+const SNIFFED_BYTES: u64 = 8 << 10;
 
-struct FoundText {
-    text: String,
-    entry: DirEntry,
+struct Found {
+    path: PathBuf,
+    format: Format,
     sub_folder: Option<String>,
 }
 
 pub(super) fn read(
     root: &Path,
     options: &ReadOptions,
-    builder: &mut CorpusBuilder,
+    render_chat: Option<&RenderChat<'_>>,
+    sink: &mut dyn DocumentSink,
 ) -> Result<(), DataError> {
-    let texts = collect(root, options, builder)?;
+    let mut files = collect(root, options, sink)?;
+    let is_data_set = files.iter().all(|found| found.format != Format::Text);
+    if !is_data_set {
+        for found in &mut files {
+            if found.format == Format::Json {
+                found.format = Format::Text;
+            }
+        }
+    }
     let labels = match options.folder_labels {
-        FolderLabels::Auto => choose_labels(&texts),
+        FolderLabels::Auto => choose_labels(&files, is_data_set),
         chosen => chosen,
     };
-    for found in texts {
+    for found in files {
         let label = match labels {
             FolderLabels::SubFolders => found.sub_folder,
-            FolderLabels::Extensions => lower_extension(found.entry.path()),
+            FolderLabels::Extensions => lower_extension(&found.path),
             FolderLabels::Auto | FolderLabels::Ignored => None,
         };
-        builder.push(
-            found.text,
-            label.as_deref(),
-            Origin::new(found.entry.into_path(), 1),
-        );
+        if found.format == Format::Text {
+            if let Some(text) = read_text(&found.path, options, sink)? {
+                sink.push(NewDocument {
+                    label,
+                    ..NewDocument::prose(text, Origin::new(found.path, 1))
+                })?;
+            }
+            continue;
+        }
+        let records = RecordReader::new(options, render_chat, sink, label);
+        match read_records(&found.path, options, records)? {
+            FileRecords::Read => {}
+            FileRecords::Unsuitable(error) if is_data_set => return Err(error),
+            FileRecords::Unsuitable(_) => sink.skipped_mut().record_files += 1,
+        }
     }
     Ok(())
 }
@@ -51,10 +77,9 @@ pub(super) fn read(
 fn collect(
     root: &Path,
     options: &ReadOptions,
-    builder: &mut CorpusBuilder,
-) -> Result<Vec<FoundText>, DataError> {
-    let mut texts = Vec::new();
-    let mut total_bytes = 0_u64;
+    sink: &mut dyn DocumentSink,
+) -> Result<Vec<Found>, DataError> {
+    let mut files = Vec::new();
     let mut walk = WalkDir::new(root)
         .follow_links(false)
         .sort_by_file_name()
@@ -62,8 +87,9 @@ fn collect(
     while let Some(entry) = walk.next() {
         let entry = entry.map_err(|error| walk_error(error, root))?;
         let file_type = entry.file_type();
+        let skipped = sink.skipped_mut();
         if entry.depth() > 0 && is_hidden(&entry) {
-            builder.skipped_mut().hidden += 1;
+            skipped.hidden += 1;
             if file_type.is_dir() {
                 walk.skip_current_dir();
             }
@@ -72,65 +98,58 @@ fn collect(
         if file_type.is_dir() || entry.depth() == 0 {
             continue;
         }
-        let skipped = builder.skipped_mut();
+        let format = Format::of_file_name(entry.path());
+        let num_bytes = entry
+            .metadata()
+            .map_err(|error| walk_error(error, root))?
+            .len();
         if file_type.is_symlink() {
             skipped.links += 1;
         } else if !file_type.is_file() {
             skipped.special += 1;
-        } else if Format::of_file_name(entry.path()) == Format::JsonLines {
-            skipped.record_files += 1;
-        } else if entry
-            .metadata()
-            .map_err(|error| walk_error(error, root))?
-            .len()
-            > options.max_file_bytes
-        {
+        } else if format == Format::Text && num_bytes > options.max_file_bytes {
             skipped.too_large += 1;
-        } else if let Some(text) = read_text(&entry, options, builder)? {
-            total_bytes += text.len() as u64;
-            if total_bytes > options.max_total_bytes {
-                return Err(DataError::TooLarge {
-                    path: root.to_owned(),
-                    max_bytes: options.max_total_bytes,
-                });
-            }
+        } else if format != Format::Parquet && is_binary(entry.path())? {
+            skipped.binary += 1;
+        } else {
             let sub_folder = sub_folder(&entry, root);
-            texts.push(FoundText {
-                text,
-                entry,
+            files.push(Found {
+                path: entry.into_path(),
+                format,
                 sub_folder,
             });
         }
     }
-    Ok(texts)
+    Ok(files)
+}
+
+/// Whether there is a zero byte near the start of a file, and it is not because of UTF-16.
+fn is_binary(path: &Path) -> Result<bool, DataError> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(SNIFFED_BYTES).read_to_end(&mut start))
+        .map_err(|source| DataError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+    Ok(start.contains(&0) && txt::without_bom(&start, path).is_ok())
 }
 
 /// The text of a file, or `None` after counting why it is not one.
 fn read_text(
-    entry: &DirEntry,
+    path: &Path,
     options: &ReadOptions,
-    builder: &mut CorpusBuilder,
+    sink: &mut dyn DocumentSink,
 ) -> Result<Option<String>, DataError> {
-    let path = entry.path();
-    let skipped = builder.skipped_mut();
-    let bytes = match txt::read_bytes(path, options.max_file_bytes) {
-        Ok(bytes) => bytes,
+    let skipped = sink.skipped_mut();
+    let text =
+        txt::read_bytes(path, options.max_file_bytes).and_then(|bytes| txt::decode(bytes, path));
+    match text {
+        Ok(text) => Ok(Some(text)),
         Err(DataError::TooLarge { .. }) => {
             skipped.too_large += 1;
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    if bytes[..bytes.len().min(SNIFFED_BYTES)].contains(&0) {
-        skipped.binary += 1;
-        return Ok(None);
-    }
-    match txt::decode(bytes, path) {
-        Ok(text) if text.chars().all(char::is_whitespace) => {
-            skipped.empty += 1;
             Ok(None)
         }
-        Ok(text) => Ok(Some(text)),
         Err(DataError::InvalidUtf8 { path, byte, .. }) => {
             skipped.invalid_utf8.push((path, byte));
             Ok(None)
@@ -143,13 +162,15 @@ fn read_text(
     }
 }
 
-fn choose_labels(texts: &[FoundText]) -> FolderLabels {
-    let sub_folders = texts
+fn choose_labels(files: &[Found], is_data_set: bool) -> FolderLabels {
+    let sub_folders = files
         .iter()
         .map(|found| found.sub_folder.as_deref())
         .collect::<BTreeSet<_>>();
     if sub_folders.len() >= 2 && !sub_folders.contains(&None) {
         FolderLabels::SubFolders
+    } else if is_data_set {
+        FolderLabels::Ignored
     } else {
         FolderLabels::Extensions
     }
@@ -179,7 +200,7 @@ fn walk_error(error: walkdir::Error, root: &Path) -> DataError {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
     use std::io::Write;
 
     use super::super::{Corpus, read as read_path};
@@ -250,7 +271,8 @@ mod tests {
             ("latin.txt", b"caf\xE9"),
             ("wide.txt", b"\xFF\xFEa!"),
             ("blank.txt", b" \n\n"),
-            ("rows.jsonl", b"{\"text\": \"a\"}\n"),
+            ("rows.jsonl", b"{\"size\": 1}\n"),
+            ("package.json", b"{}"),
             ("long.txt", b"0123456789abcdef"),
             ("good.txt", b"\xEF\xBB\xBFgood"),
         ]);
@@ -259,7 +281,10 @@ mod tests {
             ..ReadOptions::default()
         };
         let corpus = read_path(folder.path(), &options).unwrap();
-        assert_eq!(texts_and_labels(&corpus), [("good", Some("txt"))]);
+        assert_eq!(
+            texts_and_labels(&corpus),
+            [("good", Some("txt")), ("{}", Some("json"))]
+        );
         let skipped = corpus.skipped();
         assert_eq!((skipped.hidden, skipped.binary, skipped.empty), (2, 1, 1));
         assert_eq!((skipped.record_files, skipped.too_large), (1, 1));
@@ -270,6 +295,37 @@ mod tests {
                 (folder.path().join("wide.txt"), 0)
             ]
         );
+    }
+
+    #[test]
+    fn rows_beside_prose_are_read_too() {
+        let folder = folder(&[
+            ("a.txt", b"prose"),
+            ("b.jsonl", b"{\"text\": \"row\", \"label\": \"x\"}\n"),
+            ("c.csv", b"text\ncell\n"),
+        ]);
+        let corpus = read_path(folder.path(), &ReadOptions::default()).unwrap();
+        assert_eq!(
+            texts_and_labels(&corpus),
+            [
+                ("prose", Some("txt")),
+                ("row", Some("x")),
+                ("cell", Some("csv"))
+            ]
+        );
+    }
+
+    #[test]
+    fn a_folder_of_tables_is_one_data_set() {
+        let parts: [(&str, &[u8]); 2] = [
+            ("part-0.json", b"[{\"text\": \"a\"}]"),
+            ("part-1.jsonl", b"{\"text\": \"b\"}\n"),
+        ];
+        let corpus = read_path(folder(&parts).path(), &ReadOptions::default()).unwrap();
+        assert_eq!(texts_and_labels(&corpus), [("a", None), ("b", None)]);
+        let spoilt = folder(&[parts[0], ("part-1.jsonl", b"{\"body\": \"b\"}\n")]);
+        let error = read_path(spoilt.path(), &ReadOptions::default()).unwrap_err();
+        assert!(matches!(error, DataError::FieldMissing { .. }), "{error}");
     }
 
     #[cfg(unix)]

@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::corpus::{CorpusBuilder, Origin};
+use super::corpus::Origin;
 use super::error::DataError;
 use super::read::ReadOptions;
-use super::record::{RecordReader, kind};
+use super::record::{Record, VisitRecord, kind};
 use super::txt::without_bom;
 
-pub(super) fn read(
+pub(super) fn visit(
     path: &Path,
     options: &ReadOptions,
-    builder: &mut CorpusBuilder,
+    visit: &mut VisitRecord<'_>,
 ) -> Result<(), DataError> {
     let failed = |source| DataError::Read {
         path: path.to_owned(),
@@ -24,13 +24,11 @@ pub(super) fn read(
     };
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(failed)?);
     let shared_path = Arc::<Path>::from(path);
-    let mut records = RecordReader::new(options, builder);
     let mut bytes = Vec::new();
     let mut line = 0;
     let mut line_start = 0_u64;
-    // A line is at most as long as the whole text may be, so that one endless line cannot fill the memory; the
-    // factor leaves room for escapes and other fields.
-    let max_line = options.max_total_bytes.saturating_mul(6).saturating_add(1);
+    // One endless line must not fill the memory.
+    let max_line = options.max_record_bytes.saturating_add(1);
     loop {
         bytes.clear();
         let num_read = reader
@@ -42,9 +40,9 @@ pub(super) fn read(
             break;
         }
         if num_read == max_line {
-            return Err(DataError::TooLarge {
-                path: path.to_owned(),
-                max_bytes: options.max_total_bytes,
+            return Err(DataError::RecordTooLarge {
+                origin: Origin::new(shared_path, line + 1),
+                max_bytes: options.max_record_bytes,
             });
         }
         line += 1;
@@ -65,7 +63,11 @@ pub(super) fn read(
         }
         let origin = Origin::new(Arc::clone(&shared_path), line);
         match serde_json::from_str(text) {
-            Ok(Value::Object(record)) => records.push(record, origin)?,
+            Ok(Value::Object(fields)) => visit(Record {
+                fields,
+                origin,
+                columns: None,
+            })?,
             Ok(value) => {
                 return Err(DataError::NotAnObject {
                     origin,
@@ -75,14 +77,14 @@ pub(super) fn read(
             Err(source) => return Err(DataError::BrokenJson { origin, source }),
         }
     }
-    records.finish(path)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
-    use super::super::{Corpus, LabelField, read as read_path};
+    use super::super::{Corpus, LabelField, Place, TextFields, read as read_path};
     use super::*;
 
     fn read_lines(bytes: &[u8], options: &ReadOptions) -> Result<Corpus, DataError> {
@@ -115,13 +117,16 @@ mod tests {
                 (
                     document.text.as_str(),
                     corpus.label_name(document),
-                    document.origin.line,
+                    document.origin.place,
                 )
             })
             .collect::<Vec<_>>();
         assert_eq!(
             rows,
-            [("one", Some("wiki"), 1), ("t\u{fc}", Some("code"), 3)]
+            [
+                ("one", Some("wiki"), Place::Line(1)),
+                ("t\u{fc}", Some("code"), Place::Line(3))
+            ]
         );
     }
 
@@ -155,7 +160,7 @@ mod tests {
     fn labels_can_be_named_or_ignored() {
         let rows = b"{\"body\": \"a\", \"label\": \"l\", \"team\": \"t\"}\n";
         let mut options = ReadOptions {
-            text_field: "body".to_owned(),
+            text_fields: TextFields::Text("body".to_owned()),
             label_field: LabelField::Named("team".to_owned()),
             ..ReadOptions::default()
         };
@@ -222,8 +227,12 @@ mod tests {
         };
         let message = message_of(b"{\"text\": \"abc\"}\n{\"text\": \"def\"}\n", &options);
         assert_eq!(message, "rows.jsonl holds more than 5 bytes of text");
-        let endless = message_of(&[b'x'; 100], &options);
-        assert_eq!(endless, "rows.jsonl holds more than 5 bytes of text");
+        let options = ReadOptions {
+            max_record_bytes: 20,
+            ..ReadOptions::default()
+        };
+        let endless = message_of(b"{\"text\": \"abc\"}\n{\"text\": \"abcdefghijkl", &options);
+        assert_eq!(endless, "rows.jsonl:2: a row of more than 20 bytes");
     }
 
     #[test]

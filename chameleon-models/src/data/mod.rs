@@ -1,12 +1,13 @@
 //! Text on disk, and the examples made of it.
 //!
-//! Owns: reading one path (a text file, a folder, `.jsonl`, `.json`) into a [`Corpus`]; splitting its documents
-//! into train, valid and test; cutting documents into [`Example`]s with a conditioning and a scored span; and the
-//! windows in which a whole text is scored for perplexity. Does not own: the tokenizer (it arrives as a closure),
-//! chat templates, batches, and anything that is downloaded.
+//! Owns: reading one path (a text file, a folder, `.parquet`, `.csv`, `.jsonl`, `.json`) into a [`Corpus`]; which
+//! fields of a row are its text, label and source; splitting documents into train, valid and test; cutting them
+//! into [`Example`]s with a conditioning and a scored span; and the windows in which a whole text is scored for
+//! perplexity. Does not own: the tokenizer and chat templates (they arrive as closures), batches, and anything that
+//! is downloaded.
 //!
-//! A further format is one more variant of [`Format`] and one reader that fills a [`CorpusBuilder`]; nothing
-//! behind the corpus knows where a document came from.
+//! A further format of rows is one more variant of [`Format`] and one reader behind [`visit_records`]; nothing
+//! behind it knows where a document came from.
 //!
 //! ```
 //! use chameleon_core::RunSeed;
@@ -30,22 +31,34 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod conversation;
 mod corpus;
+mod csv_file;
 mod error;
+mod fields;
 mod folder;
+mod instruction;
 mod json;
 mod jsonl;
+mod parquet_file;
 mod read;
 mod record;
 mod split;
+mod tokenised;
 mod txt;
 mod windows;
 
-pub use corpus::{Corpus, CorpusBuilder, Document, Origin, SkippedInput};
+pub use conversation::RenderChat;
+pub use corpus::{
+    AnswerEnd, Corpus, CorpusBuilder, Document, Exchange, NewDocument, Origin, Place, SkippedInput,
+};
 pub use error::DataError;
-pub use read::{FolderLabels, Format, LabelField, ReadOptions, read};
+pub use fields::{InstructionFields, TextFields};
+pub use instruction::{Instruction, InstructionCondition};
+pub use read::{FolderLabels, Format, LabelField, ReadOptions, read, read_with_chats};
+pub use record::{Record, Wanted, visit_records};
 pub use split::{Split, SplitFractions, limit, split};
+pub use tokenised::TokenisedText;
 pub use windows::{
-    EvalWindow, Example, Examples, Skipped, TokenisedText, WindowOptions, cut, non_overlapping,
-    sliding,
+    EvalWindow, Example, Examples, Skipped, WindowOptions, cut, non_overlapping, sliding,
 };

@@ -3,33 +3,46 @@
 use std::fs;
 use std::path::Path;
 
+use super::conversation::RenderChat;
 use super::corpus::{Corpus, CorpusBuilder};
 use super::error::DataError;
-use super::{folder, json, jsonl, txt};
+use super::fields::{FileRecords, RecordReader, TextFields, wanted_fields};
+use super::instruction::InstructionCondition;
+use super::record::{Wanted, visit_records};
+use super::{folder, txt};
 
 /// What to read and how to label it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// Field of a record that holds its text.
-    pub text_field: String,
+    /// Fields of a record that make its text.
+    pub text_fields: TextFields,
     /// Field of a record that holds its label.
     pub label_field: LabelField,
+    /// Field of a record that says what it was cut from; records of one source stay on one side of a split.
+    pub source_field: Option<String>,
+    /// Which part of an instruction its prompt embedding is made of.
+    pub instruction_condition: InstructionCondition,
     /// What labels the files of a folder.
     pub folder_labels: FolderLabels,
     /// Larger files in a folder are skipped and counted; a file that was named itself is always read.
     pub max_file_bytes: u64,
     /// More text than this is refused: all documents are kept in memory.
     pub max_total_bytes: u64,
+    /// A longer row of a file of records is refused.
+    pub max_record_bytes: u64,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
         Self {
-            text_field: "text".to_owned(),
+            text_fields: TextFields::Auto,
             label_field: LabelField::Auto,
+            source_field: None,
+            instruction_condition: InstructionCondition::default(),
             folder_labels: FolderLabels::Auto,
             max_file_bytes: 64 << 20,
             max_total_bytes: 4 << 30,
+            max_record_bytes: 256 << 20,
         }
     }
 }
@@ -71,6 +84,12 @@ pub enum Format {
     JsonLines,
     /// `.json`: one array of objects, or, as some tools write it, one object on each line.
     Json,
+    /// `.csv`: columns named by the first row.
+    Csv,
+    /// `.tsv`: the same with tabs.
+    Tsv,
+    /// `.parquet`: a table.
+    Parquet,
 }
 
 impl Format {
@@ -98,25 +117,52 @@ impl Format {
         match lower_extension(path).as_deref() {
             Some("jsonl" | "ndjson") => Self::JsonLines,
             Some("json") => Self::Json,
+            Some("csv") => Self::Csv,
+            Some("tsv") => Self::Tsv,
+            Some("parquet") => Self::Parquet,
             _ => Self::Text,
         }
     }
 }
 
-/// Reads a text file, a folder of texts, a `.jsonl` or a `.json`.
+/// Reads a text file, a folder of texts, or a file of records.
 ///
 /// Texts must be UTF-8; a leading byte order mark is dropped. Documents without a visible character are skipped
-/// and counted.
+/// and counted. Conversations need [`read_with_chats`].
 ///
 /// # Errors
-/// Names the file and, where there is one, the line or byte.
+/// Names the file and, where there is one, the line or row and the field.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Corpus, DataError> {
-    let mut builder = CorpusBuilder::new();
+    read_all(path, options, None)
+}
+
+/// The same for files that may hold conversations, which `render_chat` writes out.
+///
+/// # Errors
+/// Also what `render_chat` refuses.
+pub fn read_with_chats(
+    path: &Path,
+    options: &ReadOptions,
+    render_chat: &RenderChat<'_>,
+) -> Result<Corpus, DataError> {
+    read_all(path, options, Some(render_chat))
+}
+
+fn read_all(
+    path: &Path,
+    options: &ReadOptions,
+    render_chat: Option<&RenderChat<'_>>,
+) -> Result<Corpus, DataError> {
+    let mut builder = CorpusBuilder::bounded(path, options.max_total_bytes);
     match Format::of(path)? {
         Format::Text => txt::read(path, options, &mut builder)?,
-        Format::Folder => folder::read(path, options, &mut builder)?,
-        Format::JsonLines => jsonl::read(path, options, &mut builder)?,
-        Format::Json => json::read(path, options, &mut builder)?,
+        Format::Folder => folder::read(path, options, render_chat, &mut builder)?,
+        _ => {
+            let records = RecordReader::new(options, render_chat, &mut builder, None);
+            if let FileRecords::Unsuitable(error) = read_records(path, options, records)? {
+                return Err(error);
+            }
+        }
     }
     let corpus = builder.build(path)?;
     tracing::debug!(
@@ -126,6 +172,19 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Corpus, DataError> {
         "corpus read"
     );
     Ok(corpus)
+}
+
+pub(super) fn read_records(
+    path: &Path,
+    options: &ReadOptions,
+    mut records: RecordReader<'_>,
+) -> Result<FileRecords, DataError> {
+    let fields = wanted_fields(options);
+    let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+    let outcome = visit_records(path, Wanted::Only(&fields), options, &mut |record| {
+        records.push(record)
+    });
+    records.finish(path, outcome)
 }
 
 pub(super) fn lower_extension(path: &Path) -> Option<String> {
@@ -138,6 +197,7 @@ mod tests {
     use std::fs::File;
     use std::io::Write;
 
+    use super::super::Place;
     use super::*;
 
     fn read_file(name: &str, bytes: &[u8]) -> Result<Corpus, DataError> {
@@ -153,7 +213,7 @@ mod tests {
         assert_eq!(corpus.documents().len(), 1);
         assert_eq!(corpus.documents()[0].text, "\n = Title = \n");
         assert_eq!(corpus.documents()[0].label_idx, None);
-        assert_eq!(corpus.documents()[0].origin.line, 1);
+        assert_eq!(corpus.documents()[0].origin.place, Place::Line(1));
     }
 
     #[test]

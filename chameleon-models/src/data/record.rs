@@ -1,139 +1,79 @@
-//! One JSON object -> one document: the fields of a record, whatever file it is in.
+//! Rows with named fields, whatever file they are in.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::corpus::{CorpusBuilder, Origin};
+use super::corpus::Origin;
 use super::error::DataError;
-use super::read::{LabelField, ReadOptions};
+use super::read::{Format, ReadOptions};
+use super::{csv_file, json, jsonl, parquet_file};
 
-/// The fields that may be a label, in the order in which they are tried.
-const LABEL_FIELDS: [&str; 4] = ["label", "domain", "kind", "category"];
-
-/// Turns the records of one file into documents and remembers which field labels them.
-pub(super) struct RecordReader<'a> {
-    options: &'a ReadOptions,
-    builder: &'a mut CorpusBuilder,
-    label_field: Option<String>,
-    label_seen: bool,
-    first_fields: Option<Vec<String>>,
+/// One row of a `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet` file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// The fields that were asked for, as far as the row has them.
+    pub fields: Map<String, Value>,
+    /// Where the row is.
+    pub origin: Origin,
+    /// The columns of the table, which may be more than `fields`; `None` where every row has its own fields.
+    pub(super) columns: Option<Arc<[String]>>,
 }
 
-impl<'a> RecordReader<'a> {
-    pub(super) fn new(options: &'a ReadOptions, builder: &'a mut CorpusBuilder) -> Self {
-        let label_field = match &options.label_field {
-            LabelField::Named(field) => Some(field.clone()),
-            LabelField::Auto | LabelField::Ignored => None,
-        };
-        Self {
-            options,
-            builder,
-            label_field,
-            label_seen: false,
-            first_fields: None,
-        }
-    }
-
-    pub(super) fn push(
-        &mut self,
-        mut record: Map<String, Value>,
-        origin: Origin,
-    ) -> Result<(), DataError> {
-        if self.first_fields.is_none() {
-            self.first_fields = Some(record.keys().cloned().collect());
-        }
-        let label = self.label(&record, &origin)?;
-        let field = &self.options.text_field;
-        let text = match record.remove(field) {
-            Some(Value::String(text)) => text,
-            Some(value) => {
-                return Err(DataError::FieldKind {
-                    origin,
-                    field: field.clone(),
-                    found: kind(&value),
-                    expected: "a string",
-                });
-            }
-            None => {
-                return Err(DataError::FieldMissing {
-                    origin,
-                    field: field.clone(),
-                    found: record.keys().cloned().collect(),
-                });
-            }
-        };
-        let path = origin.path.clone();
-        self.builder.push(text, label.as_deref(), origin);
-        if self.builder.num_bytes() > self.options.max_total_bytes {
-            return Err(DataError::TooLarge {
-                path: path.to_path_buf(),
-                max_bytes: self.options.max_total_bytes,
-            });
-        }
-        Ok(())
-    }
-
-    /// To be called after the last record of `path`.
-    pub(super) fn finish(self, path: &Path) -> Result<(), DataError> {
-        match (&self.options.label_field, self.first_fields) {
-            (LabelField::Named(field), Some(found)) if !self.label_seen => {
-                Err(DataError::LabelMissing {
-                    path: path.to_owned(),
-                    field: field.clone(),
-                    found,
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn label(
-        &mut self,
-        record: &Map<String, Value>,
-        origin: &Origin,
-    ) -> Result<Option<String>, DataError> {
-        if self.label_field.is_none() && self.options.label_field == LabelField::Auto {
-            self.label_field = LABEL_FIELDS
-                .iter()
-                .filter(|field| **field != self.options.text_field)
-                .find(|field| record.get(**field).and_then(label_name).is_some())
-                .map(|field| (*field).to_owned());
-        }
-        let Some(field) = &self.label_field else {
-            return Ok(None);
-        };
-        match record.get(field) {
-            None => Ok(None),
-            Some(Value::Null) => {
-                self.label_seen = true;
-                Ok(None)
-            }
-            Some(value) => {
-                self.label_seen = true;
-                match label_name(value) {
-                    Some(name) => Ok(Some(name)),
-                    None => Err(DataError::FieldKind {
-                        origin: origin.clone(),
-                        field: field.clone(),
-                        found: kind(value),
-                        expected: "a string, an integer or a boolean",
-                    }),
-                }
-            }
+impl Record {
+    /// The names of all fields that could have been asked for.
+    pub fn field_names(&self) -> Vec<String> {
+        match &self.columns {
+            Some(columns) => columns.to_vec(),
+            None => self.fields.keys().cloned().collect(),
         }
     }
 }
 
-fn label_name(value: &Value) -> Option<String> {
-    match value {
-        Value::String(name) => Some(name.clone()),
-        Value::Bool(name) => Some(name.to_string()),
-        Value::Number(name) if !name.is_f64() => Some(name.to_string()),
-        _ => None,
+/// Which fields of a table are read; the others are not decoded where the format allows it.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted<'a> {
+    /// Every field.
+    All,
+    /// These.
+    Only(&'a [&'a str]),
+}
+
+impl Wanted<'_> {
+    pub(super) fn includes(self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(&name),
+        }
     }
 }
 
+/// What readers hand every record to.
+pub(super) type VisitRecord<'a> = dyn FnMut(Record) -> Result<(), DataError> + 'a;
+
+/// Hands every row of a file of records to `visit`, in order. No more than a few rows are in memory at once.
+///
+/// # Errors
+/// What `visit` refuses; a file that is broken, or is no file of records, by its extension.
+pub fn visit_records(
+    path: &Path,
+    wanted: Wanted<'_>,
+    options: &ReadOptions,
+    visit: &mut VisitRecord<'_>,
+) -> Result<(), DataError> {
+    match Format::of(path)? {
+        Format::JsonLines => jsonl::visit(path, options, visit),
+        Format::Json => json::visit(path, options, visit),
+        Format::Csv | Format::Tsv => csv_file::visit(path, wanted, options, visit),
+        Format::Parquet => parquet_file::visit(path, wanted, visit),
+        Format::Text | Format::Folder => Err(DataError::NoRecords {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+/// The kind of a value, for messages.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

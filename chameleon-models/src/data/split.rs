@@ -53,18 +53,19 @@ pub struct Split {
 
 /// Divides the documents of a corpus.
 ///
-/// The side of a document depends on its text and the seed alone. So appended documents leave the others where they
+/// The side of a document depends on its source, or without one on its text, and the seed alone. So appended documents leave the others where they
 /// are, the order of the corpus does not matter, and copies of a text never meet across the sides. The shares are
 /// therefore met on average and not exactly. In a corpus so small that a wanted part would be empty, the documents
 /// nearest to it are moved there, as long as others stay: train is filled first, then valid, then test, so one lone
 /// document (see [`Corpus::divided`]) trains and the other parts are empty, which the caller must expect.
 pub fn split(corpus: &Corpus, fractions: SplitFractions, seed: RunSeed) -> Split {
     let seed = seed.derive("split");
-    // Documents of equal text share a draw, and so move together.
+    // Documents of one source, or of equal text, share a draw, and so move together.
     let mut by_draw = BTreeMap::<u64, Vec<usize>>::new();
     for (document_idx, document) in corpus.documents().iter().enumerate() {
+        let name = document.source.as_deref().unwrap_or(&document.text);
         by_draw
-            .entry(seed.derive(&document.text).0)
+            .entry(seed.derive(name).0)
             .or_default()
             .push(document_idx);
     }
@@ -142,13 +143,16 @@ mod tests {
     use chameleon_core::SplitSequence;
     use proptest::prelude::*;
 
-    use super::super::{CorpusBuilder, Origin};
+    use super::super::{CorpusBuilder, NewDocument, Origin};
     use super::*;
 
     fn corpus_of(texts: impl IntoIterator<Item = String>) -> Corpus {
         let mut builder = CorpusBuilder::new();
         for (idx, text) in texts.into_iter().enumerate() {
-            builder.push(text, None, Origin::new(Path::new("memory"), idx + 1));
+            builder.push(NewDocument::prose(
+                text,
+                Origin::new(Path::new("memory"), idx + 1),
+            ));
         }
         builder.build(Path::new("memory")).unwrap()
     }
@@ -158,12 +162,8 @@ mod tests {
     }
 
     fn example(label_idx: Option<usize>, document_idx: usize) -> Example {
-        Example {
-            sequence: SplitSequence::new(vec![1, 2], 1).unwrap(),
-            document_idx,
-            label_idx,
-            scored_bytes: 1,
-        }
+        let sequence = SplitSequence::new(vec![1, 2], 1).unwrap();
+        Example::of_prefix(sequence, document_idx, label_idx, 1)
     }
 
     #[test]

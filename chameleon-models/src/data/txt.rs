@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::corpus::{CorpusBuilder, Origin, count_lines};
+use super::corpus::{DocumentSink, NewDocument, Origin, count_lines};
 use super::error::DataError;
 use super::read::ReadOptions;
 
@@ -13,11 +13,13 @@ const BOM: &[u8] = b"\xEF\xBB\xBF";
 pub(super) fn read(
     path: &Path,
     options: &ReadOptions,
-    builder: &mut CorpusBuilder,
+    sink: &mut dyn DocumentSink,
 ) -> Result<(), DataError> {
     let bytes = read_bytes(path, options.max_total_bytes)?;
-    builder.push(decode(bytes, path)?, None, Origin::new(path, 1));
-    Ok(())
+    sink.push(NewDocument::prose(
+        decode(bytes, path)?,
+        Origin::new(path, 1),
+    ))
 }
 
 /// The whole file, never more than `max_bytes` of memory.

@@ -6,55 +6,9 @@ use std::ops::Range;
 use chameleon_core::SplitSequence;
 use rayon::prelude::*;
 
-use super::corpus::{Corpus, Document};
+use super::corpus::{AnswerEnd, Corpus, Document, Exchange};
 use super::error::DataError;
-
-/// The tokens of a text, and where in the text each of them ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenisedText {
-    token_ids: Vec<u32>,
-    byte_ends: Vec<usize>,
-}
-
-impl TokenisedText {
-    /// Tokens with the byte position in the text at which each one ends.
-    ///
-    /// An end before that of an earlier token (a special token, which stands for no text, often claims position 0)
-    /// counts as the end of the earlier one. A character divided among tokens belongs to the first whose end covers
-    /// it, so the bytes of consecutive ranges always sum to those of the whole.
-    ///
-    /// # Panics
-    /// If there are more or fewer ends than tokens.
-    pub fn new(token_ids: Vec<u32>, mut byte_ends: Vec<usize>) -> Self {
-        assert_eq!(token_ids.len(), byte_ends.len(), "one end for each token");
-        let mut last = 0;
-        for end in &mut byte_ends {
-            last = last.max(*end);
-            *end = last;
-        }
-        Self {
-            token_ids,
-            byte_ends,
-        }
-    }
-
-    /// The tokens.
-    pub fn token_ids(&self) -> &[u32] {
-        &self.token_ids
-    }
-
-    /// How many bytes of text the tokens of `range` stand for.
-    ///
-    /// # Panics
-    /// If `range` reaches past the last token.
-    pub fn num_bytes(&self, range: Range<usize>) -> usize {
-        let end_of = |num_tokens: usize| match num_tokens {
-            0 => 0,
-            _ => self.byte_ends[num_tokens - 1],
-        };
-        end_of(range.end) - end_of(range.start)
-    }
-}
+use super::tokenised::TokenisedText;
 
 /// How documents are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +16,7 @@ pub struct WindowOptions {
     seq_len: usize,
     prefix: usize,
     min_scored: usize,
+    answer_end: Option<u32>,
 }
 
 impl WindowOptions {
@@ -82,7 +37,20 @@ impl WindowOptions {
     /// # Errors
     /// [`DataError::WindowSizes`] unless `1 <= min_scored` and `prefix + min_scored <= seq_len`.
     pub fn with_min_scored(self, min_scored: usize) -> Result<Self, DataError> {
-        Self::checked(self.seq_len, self.prefix, min_scored)
+        Ok(Self {
+            answer_end: self.answer_end,
+            ..Self::checked(self.seq_len, self.prefix, min_scored)?
+        })
+    }
+
+    /// The same windows, with this token behind every answer that is not cut off and does not write its end itself:
+    /// a model learns from it where to stop.
+    #[must_use]
+    pub fn with_answer_end(self, token_id: u32) -> Self {
+        Self {
+            answer_end: Some(token_id),
+            ..self
+        }
     }
 
     /// Tokens of a full window.
@@ -115,15 +83,19 @@ impl WindowOptions {
             seq_len,
             prefix,
             min_scored,
+            answer_end: None,
         })
     }
 }
 
-/// One window of one document.
+/// One window of one document, or one prompt with its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
     /// The tokens, and where the scored ones begin.
     pub sequence: SplitSequence,
+    /// Positions of the tokens that the prompt embedding is made of: all of the conditioning span, or the part of it
+    /// that says what is wanted.
+    pub prompt: Range<usize>,
     /// Index into [`Corpus::documents`].
     pub document_idx: usize,
     /// Index into [`Corpus::label_names`].
@@ -132,14 +104,41 @@ pub struct Example {
     pub scored_bytes: usize,
 }
 
-/// What was too short to become an example.
+impl Example {
+    /// A sequence whose whole conditioning span is its prompt.
+    pub fn of_prefix(
+        sequence: SplitSequence,
+        document_idx: usize,
+        label_idx: Option<usize>,
+        scored_bytes: usize,
+    ) -> Self {
+        Self {
+            prompt: 0..sequence.boundary(),
+            sequence,
+            document_idx,
+            label_idx,
+            scored_bytes,
+        }
+    }
+
+    /// The tokens that the prompt embedding is made of, at least one.
+    pub fn prompt_token_ids(&self) -> &[u32] {
+        &self.sequence.token_ids()[self.prompt.clone()]
+    }
+}
+
+/// What did not become an example, or only in part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Skipped {
     /// Documents that gave no example.
     pub too_short: usize,
+    /// Exchanges whose prompt leaves no room for an answer.
+    pub long_prompts: usize,
+    /// Answers that were cut off at the end of the window.
+    pub cut_answers: usize,
     /// Last windows that were dropped from documents that gave examples.
     pub tails: usize,
-    /// Tokens in both.
+    /// Tokens of all of these.
     pub num_tokens: usize,
 }
 
@@ -153,7 +152,8 @@ pub struct Examples {
 }
 
 /// Tokenises the documents named by `document_indices` and cuts each into windows that follow one another
-/// without overlap.
+/// without overlap. An exchange becomes one example instead: its prompt is the conditioning span, its answer, as
+/// far as the window reaches, the scored one.
 ///
 /// The work is spread over all processors; the result depends on the order of the indices alone.
 ///
@@ -192,10 +192,12 @@ where
         let mut windows = cut_document?;
         longest = longest.max(windows.num_tokens);
         skipped.num_tokens += windows.num_dropped;
-        if windows.examples.is_empty() {
-            skipped.too_short += 1;
-        } else if windows.num_dropped > 0 {
-            skipped.tails += 1;
+        match windows.loss {
+            Loss::Nothing => {}
+            Loss::TooShort => skipped.too_short += 1,
+            Loss::Tail => skipped.tails += 1,
+            Loss::LongPrompt => skipped.long_prompts += 1,
+            Loss::CutAnswer => skipped.cut_answers += 1,
         }
         examples.append(&mut windows.examples);
     }
@@ -213,6 +215,16 @@ struct CutDocument {
     examples: Vec<Example>,
     num_tokens: usize,
     num_dropped: usize,
+    loss: Loss,
+}
+
+/// What became of the tokens that are in no example.
+enum Loss {
+    Nothing,
+    TooShort,
+    Tail,
+    LongPrompt,
+    CutAnswer,
 }
 
 fn cut_document(
@@ -221,32 +233,107 @@ fn cut_document(
     document_idx: usize,
     options: WindowOptions,
 ) -> Result<CutDocument, DataError> {
-    let num_tokens = text.token_ids.len();
+    if let Some(exchange) = &document.exchange {
+        return cut_exchange(text, exchange, document, document_idx, options);
+    }
+    let num_tokens = text.token_ids().len();
     let mut examples = Vec::with_capacity(num_tokens.div_ceil(options.seq_len));
     let mut num_dropped = 0;
-    for (window_idx, window) in text.token_ids.chunks(options.seq_len).enumerate() {
+    for (window_idx, window) in text.token_ids().chunks(options.seq_len).enumerate() {
         if window.len() < options.min_len() {
             num_dropped = window.len();
             break;
         }
         let start = window_idx * options.seq_len;
-        let sequence = SplitSequence::new(window.to_vec(), options.prefix).map_err(|source| {
-            DataError::Sequence {
-                origin: document.origin.clone(),
-                source,
-            }
-        })?;
-        examples.push(Example {
-            sequence,
+        let scored_bytes = text.num_bytes(start + options.prefix..start + window.len());
+        examples.push(Example::of_prefix(
+            split_sequence(window.to_vec(), options.prefix, document)?,
             document_idx,
-            label_idx: document.label_idx,
-            scored_bytes: text.num_bytes(start + options.prefix..start + window.len()),
-        });
+            document.label_idx,
+            scored_bytes,
+        ));
     }
+    let loss = match (examples.is_empty(), num_dropped) {
+        (true, _) => Loss::TooShort,
+        (false, 0) => Loss::Nothing,
+        (false, _) => Loss::Tail,
+    };
     Ok(CutDocument {
         examples,
         num_tokens,
         num_dropped,
+        loss,
+    })
+}
+
+/// A token that spells the end of the prompt and the start of the answer counts as answer: nothing that is looked at
+/// may tell of it.
+fn cut_exchange(
+    text: &TokenisedText,
+    exchange: &Exchange,
+    document: &Document,
+    document_idx: usize,
+    options: WindowOptions,
+) -> Result<CutDocument, DataError> {
+    let num_tokens = text.token_ids().len();
+    let boundary = text.token_at(exchange.answer_start);
+    let lost = |loss| CutDocument {
+        examples: Vec::new(),
+        num_tokens,
+        num_dropped: num_tokens,
+        loss,
+    };
+    if boundary == 0 || boundary == num_tokens {
+        return Ok(lost(Loss::TooShort));
+    }
+    let end = num_tokens.min(options.seq_len);
+    let is_cut = end < num_tokens;
+    if boundary >= end || (is_cut && end - boundary < options.min_scored) {
+        return Ok(lost(Loss::LongPrompt));
+    }
+    let mut token_ids = text.token_ids()[..end].to_vec();
+    if let Some(token_id) = options.answer_end
+        && exchange.end == AnswerEnd::Unwritten
+        && end < options.seq_len
+    {
+        token_ids.push(token_id);
+    }
+    let sequence = split_sequence(token_ids, boundary, document)?;
+    let condition = text.tokens_of(&exchange.condition);
+    let prompt = condition.start..condition.end.min(boundary);
+    let example = Example {
+        prompt: if prompt.is_empty() {
+            0..boundary
+        } else {
+            prompt
+        },
+        ..Example::of_prefix(
+            sequence,
+            document_idx,
+            document.label_idx,
+            text.num_bytes(boundary..end),
+        )
+    };
+    Ok(CutDocument {
+        examples: vec![example],
+        num_tokens,
+        num_dropped: num_tokens - end,
+        loss: if is_cut {
+            Loss::CutAnswer
+        } else {
+            Loss::Nothing
+        },
+    })
+}
+
+fn split_sequence(
+    token_ids: Vec<u32>,
+    boundary: usize,
+    document: &Document,
+) -> Result<SplitSequence, DataError> {
+    SplitSequence::new(token_ids, boundary).map_err(|source| DataError::Sequence {
+        origin: document.origin.clone(),
+        source,
     })
 }
 
@@ -337,7 +424,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{CorpusBuilder, Origin};
+    use super::super::{CorpusBuilder, NewDocument, Origin};
     use super::*;
 
     /// One token for each byte.
@@ -355,11 +442,8 @@ mod tests {
         let mut builder = CorpusBuilder::new();
         for (idx, text) in texts.iter().enumerate() {
             let label = if idx % 2 == 0 { "even" } else { "odd" };
-            builder.push(
-                text.clone(),
-                Some(label),
-                Origin::new(Path::new("memory"), idx + 1),
-            );
+            let origin = Origin::new(Path::new("memory"), idx + 1);
+            builder.push(NewDocument::prose(text.clone(), origin).with_label(label));
         }
         builder.build(Path::new("memory")).unwrap()
     }
@@ -397,7 +481,8 @@ mod tests {
             Skipped {
                 too_short: 1,
                 tails: 1,
-                num_tokens: 6
+                num_tokens: 6,
+                ..Skipped::default()
             }
         );
     }

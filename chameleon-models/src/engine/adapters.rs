@@ -6,12 +6,14 @@ use std::fmt;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use burn::module::Module;
 use burn::tensor::Tensor;
 use chameleon_hypernet::Condition;
 
 use super::lock;
-use crate::adaptation::{Adaptation, FactorWriter};
+use crate::adaptation::Adaptation;
 use crate::adapter::{Adapter, Recipe};
+use crate::language_model::LanguageModel;
 
 /// The trained centroid a prompt belongs to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -87,8 +89,8 @@ pub(super) struct LoadedAdapter {
     pub(super) id: u64,
     pub(super) name: String,
     pub(super) adapter: Adapter,
-    /// Writes the factors of its groups.
-    pub(super) writer: FactorWriter,
+    /// The transformer with the adapter's LoRA folded in, if it changes layers.
+    pub(super) trunk: Option<LanguageModel>,
     pub(super) grouping: Box<Grouping>,
     clusters: Mutex<Vec<ClusterHistory>>,
 }
@@ -104,12 +106,13 @@ struct ClusterHistory {
 impl LoadedAdapter {
     pub(super) fn new(id: u64, name: String, adapter: Adapter, grouping: Box<Grouping>) -> Self {
         let clusters = vec![ClusterHistory::default(); adapter.config.num_clusters];
-        let writer = adapter.trainee.factor_writer();
+        // Folded in once: applied on the way, it would be multiplied out again in every pass.
+        let trunk = adapter.trainee.trunk.clone().map(Module::materialize);
         Self {
             id,
             name,
             adapter,
-            writer,
+            trunk,
             grouping,
             clusters: Mutex::new(clusters),
         }

@@ -198,7 +198,7 @@ impl Bench {
         let score = |trainee: Option<&Trainee>| {
             let scorer = PublishedScorer {
                 trainee,
-                states: valid.states(&self.model, &options),
+                states: valid.states(&options),
                 head_weight: self.model.head_weight(),
                 control: valid.control(),
                 quirks: &options.quirks,
@@ -231,12 +231,15 @@ impl Bench {
             ("dense", self.dense(scale, &device), &variant.dense),
         ] {
             let what = format!("{name} {method}");
-            let trainee = Trainee::head_only(head);
+            let mut trainee = Trainee::head_only(head);
+            if options.loss == PublishedLoss::Full {
+                trainee.trunk = Some(self.model.clone().to_device(&device));
+            }
             let before = score(Some(&trainee.valid()));
             assert_near(&format!("{what} before"), before, run.before, TOLERANCE);
             let setup = PublishedSetup {
                 data: &train.data,
-                states: train.states(&self.model, &options),
+                states: train.states(&options),
                 head_weight: self.model.head_weight(),
                 control: train.control(),
                 quirks: options.quirks.clone(),
@@ -266,13 +269,10 @@ impl Side {
         }
     }
 
-    fn states<'a>(&'a self, model: &'a LanguageModel, options: &RowOptions) -> PublishedStates<'a> {
+    fn states(&self, options: &RowOptions) -> PublishedStates<'_> {
         match options.loss {
             PublishedLoss::Last => self.cached(),
-            PublishedLoss::Full => PublishedStates::Layers {
-                model,
-                visibility: options.visibility(),
-            },
+            PublishedLoss::Full => PublishedStates::Trunk(options.visibility()),
         }
     }
 

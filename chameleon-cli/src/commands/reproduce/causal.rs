@@ -11,7 +11,7 @@ use chameleon_models::{
     CausalLm as _, Example, ExampleScore, GroupedExamples, HeadAdapter, HiddenCache, HiddenStates,
     ScoreSummary, Scorer, TrainOptions, TrainSetup, Trainee, Trainer,
     adaptation::head_shape,
-    data::{self, CorpusBuilder, Origin, WindowOptions},
+    data::{self, CorpusBuilder, NewDocument, Origin, WindowOptions},
     grouped_examples::{embed_examples, states_fingerprint},
 };
 
@@ -240,7 +240,8 @@ fn examples(
     for (row_idx, (text, &article_idx)) in rows.enumerate() {
         // The corpus leaves blank rows out.
         if !text.trim().is_empty() {
-            builder.push(text.clone(), None, Origin::new(origin, row_idx + 1));
+            let origin = Origin::new(origin, row_idx + 1);
+            builder.push(NewDocument::prose(text.clone(), origin));
             article_indices.push(article_idx);
         }
     }

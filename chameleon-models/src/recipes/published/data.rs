@@ -5,13 +5,12 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::BatchPlan;
-use chameleon_hypernet::LayerFactors;
 
 use super::rows::{PublishedLoss, PublishedRow, RowOptions};
-use crate::causal_lm::{CausalLm, PassEnd};
+use crate::causal_lm::CausalLm;
 use crate::grouped_examples::{
-    CacheProgress, Proceed, StatePass, StateRequest, Visibility, WantedStates,
-    cache_requested_states, requested_hidden_states,
+    CacheProgress, Proceed, StateRequest, Visibility, WantedStates, cache_requested_states,
+    requested_hidden_states,
 };
 use crate::hidden_cache::{Fingerprint, HiddenCache, HiddenCacheError, RowType};
 use crate::indices::index_tensor;
@@ -153,13 +152,8 @@ pub enum PublishedStates<'a> {
         /// Which rows those are.
         index: &'a StateIndex,
     },
-    /// All layers are run.
-    Layers {
-        /// The model, frozen and off the autodiff device.
-        model: &'a LanguageModel,
-        /// What attention may look at.
-        visibility: Visibility,
-    },
+    /// The trainee's own trunk.
+    Trunk(Visibility),
 }
 
 impl PublishedStates<'_> {
@@ -171,33 +165,25 @@ impl PublishedStates<'_> {
     ///
     /// # Panics
     ///
-    /// When a layer is adapted and the states are cached.
+    /// When they are to come from a trunk and there is none.
     pub(crate) fn of_batch(
         &self,
         data: &PublishedData,
         batch_idx: usize,
-        factors: &LayerFactors,
+        trunk: Option<&LanguageModel>,
         device: &Device,
     ) -> Result<Tensor<2>, HiddenCacheError> {
         let rows = &data.plan.batches[batch_idx].rows;
         match *self {
             PublishedStates::Cached { cache, index } => {
-                assert!(
-                    factors.first_layer().is_none(),
-                    "cached states know of no adapted layer"
-                );
                 let distinct: Vec<usize> = rows.iter().map(|&row| index.index[row]).collect();
                 cache.gather(&distinct, device)
             }
-            PublishedStates::Layers { model, visibility } => {
+            PublishedStates::Trunk(visibility) => {
+                let trunk = trunk.expect("a head-only trainee has no trunk");
                 let requests: Vec<StateRequest<'_>> =
                     rows.iter().map(|&row| data.rows[row].request()).collect();
-                let pass = StatePass {
-                    visibility,
-                    end: PassEnd::Head,
-                    factors,
-                };
-                Ok(requested_hidden_states(model, &requests, pass))
+                Ok(requested_hidden_states(trunk, &requests, visibility))
             }
         }
     }
@@ -250,7 +236,6 @@ pub fn cache_published_states(
         fingerprint,
         requests: &index.requests(rows),
         visibility: options.visibility(),
-        end: PassEnd::Head,
         // One state a row takes no room; one for each token does.
         row_type: match options.loss {
             PublishedLoss::Last => RowType::F32,
