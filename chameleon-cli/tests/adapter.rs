@@ -156,3 +156,30 @@ fn a_missing_adapter_is_refused_before_anything_is_written() {
     assert_eq!(output.status.code(), Some(2));
     assert!(output.stdout.is_empty());
 }
+
+#[test]
+fn adapters_of_the_first_format_score_as_they_did() {
+    // Trained and scored with version 1 of the format, which kept LoRA inside a copy of the model.
+    for (adapter, expected) in [
+        ("adapter-v1-lora", 16.815_522),
+        ("adapter-v1-core", 16.469_661),
+    ] {
+        let json = stdout(&[
+            "eval",
+            "--json",
+            "--context",
+            "24",
+            "--prefix",
+            "8",
+            "--model",
+            "tiny-llama",
+            "--data",
+            "tiny-llama/mix.jsonl",
+            "--adapter",
+            adapter,
+        ]);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let found = json["adapted_perplexity"].as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-3, "{adapter}: {found}");
+    }
+}

@@ -58,6 +58,14 @@ pub enum HypernetError {
         /// `[in, out]` of the generated factors.
         expected: [usize; 2],
     },
+    /// A module of the layers is adapted twice.
+    #[error("module `{path}` of layer {layer_idx} is named twice")]
+    ModuleTwice {
+        /// The layer.
+        layer_idx: usize,
+        /// The module within the layer.
+        path: String,
+    },
     /// A dropout probability outside `[0, 1)`.
     #[error("dropout is {found}, expected a number from 0 up to but not including 1")]
     Dropout {

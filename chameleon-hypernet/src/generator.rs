@@ -19,9 +19,25 @@ use serde::{Deserialize, Serialize};
 pub use self::core_factors::{Core, CoreConfig};
 pub use self::dense_factors::{Dense, DenseConfig};
 use crate::error::HypernetError;
+use crate::network::HyperNetwork;
 
 /// Turns conditions into LoRA factors.
 pub trait Generator {
+    /// The network that looks at conditions.
+    fn network(&self) -> &HyperNetwork;
+
+    /// Factors from the network's features, for each condition in order.
+    ///
+    /// # Shapes
+    ///
+    /// - `features`: `[groups, features]`
+    /// - output: per group `a` `[in, rank]` and `b` `[rank, out]`
+    ///
+    /// # Panics
+    ///
+    /// When the features are not those of the network.
+    fn decode(&self, features: Tensor<2>) -> Vec<LoraFactors>;
+
     /// Factors for each condition, in order.
     ///
     /// # Shapes
@@ -32,7 +48,9 @@ pub trait Generator {
     /// # Panics
     ///
     /// When the conditions do not have the configured width.
-    fn generate(&self, conditions: Tensor<2>) -> Vec<LoraFactors>;
+    fn generate(&self, conditions: Tensor<2>) -> Vec<LoraFactors> {
+        self.decode(self.network().features(conditions))
+    }
 
     /// The sizes of the factors.
     fn shape(&self) -> FactorShape;
@@ -64,10 +82,17 @@ pub enum FactorGenerator {
 }
 
 impl Generator for FactorGenerator {
-    fn generate(&self, conditions: Tensor<2>) -> Vec<LoraFactors> {
+    fn network(&self) -> &HyperNetwork {
         match self {
-            Self::Dense(dense) => dense.generate(conditions),
-            Self::Core(core) => core.generate(conditions),
+            Self::Dense(dense) => &dense.network,
+            Self::Core(core) => &core.network,
+        }
+    }
+
+    fn decode(&self, features: Tensor<2>) -> Vec<LoraFactors> {
+        match self {
+            Self::Dense(dense) => dense.decode(features),
+            Self::Core(core) => core.decode(features),
         }
     }
 
@@ -197,6 +222,14 @@ impl FactorGeneratorConfig {
         match self {
             Self::Dense(config) => config.condition_size,
             Self::Core(config) => config.condition_size,
+        }
+    }
+
+    /// How many features of the network the factors are predicted from.
+    pub fn num_features(&self) -> usize {
+        match self {
+            Self::Dense(config) => config.network().num_features(),
+            Self::Core(config) => config.network().num_features(),
         }
     }
 

@@ -197,6 +197,15 @@ pub struct HyperLoraHead {
     pub generator: FactorGenerator,
 }
 
+/// What a hypernetwork makes of some conditions.
+#[derive(Debug, Clone)]
+pub struct Generated {
+    /// For each condition `a` `[in, ranks]` and `b` `[ranks, out]`, static and generated parts joined.
+    pub factors: Vec<LoraFactors>,
+    /// `[groups, features]`, the last hidden features of the network.
+    pub features: Tensor<2>,
+}
+
 impl HyperLoraHeadConfig {
     /// The preset of this name, without static factors of its own.
     ///
@@ -290,18 +299,33 @@ impl HyperLoraHead {
     ///
     /// When the conditions do not have the configured width.
     pub fn factors(&self, conditions: Tensor<2>) -> Vec<LoraFactors> {
+        self.generate(conditions).factors
+    }
+
+    /// Like [`factors`](Self::factors), with the features from which adapted layers take their cores.
+    ///
+    /// # Shapes
+    ///
+    /// - `conditions`: `[groups, condition]`
+    ///
+    /// # Panics
+    ///
+    /// When the conditions do not have the configured width.
+    pub fn generate(&self, conditions: Tensor<2>) -> Generated {
         let conditions = match &self.condition_norm {
             Some(norm) => norm.forward(conditions),
             None => conditions,
         };
-        let generated = self.generator.generate(conditions);
-        let Some(static_factors) = &self.static_factors else {
-            return generated;
+        let features = self.generator.network().features(conditions);
+        let generated = self.generator.decode(features.clone());
+        let factors = match &self.static_factors {
+            None => generated,
+            Some(static_factors) => generated
+                .into_iter()
+                .map(|generated| static_factors.factors().concat(generated))
+                .collect(),
         };
-        generated
-            .into_iter()
-            .map(|generated| static_factors.factors().concat(generated))
-            .collect()
+        Generated { factors, features }
     }
 
     /// The adapted layer under one condition.

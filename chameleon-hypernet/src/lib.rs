@@ -7,6 +7,8 @@ pub mod generator;
 pub mod grouped;
 pub mod head;
 mod init;
+pub mod layer_factors;
+pub mod layers;
 pub mod network;
 #[cfg(test)]
 mod testing;
@@ -20,7 +22,11 @@ pub use generator::{
 };
 pub use grouped::{GroupedFactors, RowGroups};
 pub use head::{
-    ConditionScaling, HyperLoraHead, HyperLoraHeadConfig, LoraHeadConfig, StaticHead,
+    ConditionScaling, Generated, HyperLoraHead, HyperLoraHeadConfig, LoraHeadConfig, StaticHead,
     adapted_linear,
+};
+pub use layer_factors::{LayerFactors, Mix, ModuleChange};
+pub use layers::{
+    AdaptedLayers, AdaptedLayersConfig, GroupLayers, LayerCores, LayerModule, SharedLayers,
 };
 pub use network::{HyperNetwork, HyperNetworkConfig, OutputInit};

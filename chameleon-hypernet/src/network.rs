@@ -120,6 +120,14 @@ impl HyperNetworkConfig {
             .sum()
     }
 
+    /// How many features the output layer sees.
+    pub fn num_features(&self) -> usize {
+        self.hidden_sizes
+            .last()
+            .copied()
+            .unwrap_or(self.condition_size)
+    }
+
     fn layer_shapes(&self) -> impl Iterator<Item = [usize; 2]> {
         let inputs = std::iter::once(&self.condition_size).chain(&self.hidden_sizes);
         let outputs = self.hidden_sizes.iter().chain([&self.output_size]);
@@ -137,17 +145,47 @@ impl HyperNetwork {
     ///
     /// When the conditions do not have the configured width.
     pub fn forward(&self, conditions: Tensor<2>) -> Tensor<2> {
-        let (last, hidden_layers) = self
-            .layers
-            .split_last()
-            .expect("a network has an output layer");
-        let [num_groups, _] = conditions.dims();
-        let features = hidden_layers.iter().fold(conditions, |features, layer| {
+        self.predict(self.features(conditions))
+    }
+
+    /// What the output layer sees: the last hidden features. Other output layers may share them.
+    ///
+    /// # Shapes
+    ///
+    /// - `conditions`: `[groups, condition]`
+    /// - output: `[groups, features]`
+    ///
+    /// # Panics
+    ///
+    /// When the conditions do not have the configured width.
+    pub fn features(&self, conditions: Tensor<2>) -> Tensor<2> {
+        let (_, hidden_layers) = self.split();
+        hidden_layers.iter().fold(conditions, |features, layer| {
             self.dropout.forward(relu(layer.forward(features)))
-        });
-        let output = last.forward(features);
+        })
+    }
+
+    /// The output layer.
+    ///
+    /// # Shapes
+    ///
+    /// - `features`: `[groups, features]`
+    /// - output: `[groups, output]`
+    ///
+    /// # Panics
+    ///
+    /// When the features do not have the width of the last hidden layer.
+    pub fn predict(&self, features: Tensor<2>) -> Tensor<2> {
+        let [num_groups, _] = features.dims();
+        let output = self.split().0.forward(features);
         assert_shape!(output, [num_groups, _]);
         output
+    }
+
+    fn split(&self) -> (&Linear, &[Linear]) {
+        self.layers
+            .split_last()
+            .expect("a network has an output layer")
     }
 }
 

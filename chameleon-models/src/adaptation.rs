@@ -1,18 +1,18 @@
 //! What is trained on top of a frozen model, and the module that holds it.
 //!
-//! The frozen model itself is only part of the trained module when layers inside it carry LoRA; a
-//! head-only adaptation works on hidden states and never touches the trunk.
+//! The frozen model is never part of it: factors are written for a batch and passed down the layers. Which modules
+//! of the layers are adapted is [`layer_adaptation`](crate::layer_adaptation)'s business.
 
-use burn::module::{Lora, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use chameleon_core::{FactorShape, LoraFactors, RunSeed};
 use chameleon_hypernet::{
-    FactorGenerator, GroupedFactors, HyperLoraHead, HyperLoraHeadConfig, LoraHeadConfig, StaticHead,
+    AdaptedLayers, FactorGenerator, Generated, GroupLayers, GroupedFactors, HyperLoraHead,
+    HyperLoraHeadConfig, LayerFactors, LoraHeadConfig, SharedLayers, StaticHead,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::causal_lm::CausalLm;
-use crate::language_model::LanguageModel;
 
 /// How the language-model head is adapted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,17 +36,6 @@ pub enum Adaptation {
         /// The hypernetwork and its static part.
         config: HyperLoraHeadConfig,
     },
-}
-
-/// Plain LoRA on named modules of the frozen transformer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LayerLora {
-    /// Names of linear modules in every layer, such as `q_proj`.
-    pub targets: Vec<String>,
-    /// LoRA rank.
-    pub rank: usize,
-    /// The multiplier of the factors.
-    pub scale: f64,
 }
 
 /// The adapted head of a model.
@@ -98,6 +87,14 @@ impl Adaptation {
         }
     }
 
+    /// Features of the hypernetwork, from which layers may take their cores; nothing without a hypernetwork.
+    pub fn num_features(&self) -> Option<usize> {
+        match self {
+            Self::Lora { .. } | Self::Experts { .. } => None,
+            Self::Hyper { config } => Some(config.generator.num_features()),
+        }
+    }
+
     /// Sizes of the head this adaptation is for.
     pub fn shape(&self) -> FactorShape {
         match self {
@@ -145,49 +142,33 @@ impl HeadAdapter {
     }
 }
 
-/// Everything an optimizer moves: the adapted head, and the trunk if its layers carry LoRA.
+/// Everything an optimizer moves: the adapted head, and the adapted modules inside the layers.
 #[derive(Module, Debug)]
 pub struct Trainee {
     /// The adapted head.
     pub head: HeadAdapter,
-    /// The frozen transformer with LoRA inside.
-    pub trunk: Option<LanguageModel>,
+    /// The adapted layers, if any are.
+    pub layers: Option<AdaptedLayers>,
 }
 
 impl Trainee {
-    /// A head-only trainee.
-    pub fn head_only(head: HeadAdapter) -> Self {
-        Self { head, trunk: None }.with_stable_ids()
+    /// A trainee whose parameters are named by their place instead of by chance, so that an optimizer's state finds
+    /// them again in another process.
+    pub fn new(head: HeadAdapter, layers: Option<AdaptedLayers>) -> Self {
+        Self { head, layers }.map(&mut StableIds { path: Vec::new() })
     }
 
-    /// A trainee whose trunk carries plain LoRA through Burn's [`Lora`].
-    ///
-    /// # Errors
-    ///
-    /// [`UnknownTarget`] names the first target that is no linear module of the model.
-    pub fn with_layers(
-        head: HeadAdapter,
-        trunk: LanguageModel,
-        layers: &LayerLora,
-        seed: RunSeed,
-        device: &Device,
-    ) -> Result<Self, UnknownTarget> {
-        check_targets(&trunk, &layers.targets)?;
-        // Burn draws the factors from the device's generator.
-        device.seed(seed.derive("layer-lora").0);
-        let paths: Vec<_> = layers
-            .targets
-            .iter()
-            .map(|target| format!(".{target}.weight"))
-            .collect();
-        let lora = Lora::new(layers.rank, layers.scale * layers.rank as f64)
-            .set_param_group(ParamGroup::from_any_predicates(paths));
-        let trunk = trunk.to_device(device).apply_lora(lora);
-        Ok(Self {
-            head,
-            trunk: Some(trunk),
+    /// A head-only trainee.
+    pub fn head_only(head: HeadAdapter) -> Self {
+        Self::new(head, None)
+    }
+
+    /// What writes the factors of groups, as the trainee is now.
+    pub fn factor_writer(&self) -> FactorWriter {
+        FactorWriter {
+            head: self.head.clone(),
+            layers: self.layers.as_ref().map(AdaptedLayers::shared),
         }
-        .with_stable_ids())
     }
 
     /// Numbers that training moves.
@@ -196,72 +177,78 @@ impl Trainee {
         self.visit(&mut counter);
         counter.0
     }
-
-    /// Names parameters by their place instead of by chance, so that an optimizer's state finds them
-    /// again in another process.
-    fn with_stable_ids(self) -> Self {
-        self.map(&mut StableIds { path: Vec::new() })
-    }
 }
 
-/// A target that names no linear module.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the model has no module `{name}`; its linear modules are: {known}")]
-pub struct UnknownTarget {
-    /// What was asked for.
-    pub name: String,
-    /// The names that exist, comma-separated.
-    pub known: String,
+/// Writes the factors of groups. Keep it as long as the trainee does not change: the factors it writes share what is
+/// the same for all groups, and rows of one batch are then changed together.
+#[derive(Debug, Clone)]
+pub struct FactorWriter {
+    head: HeadAdapter,
+    layers: Option<SharedLayers>,
 }
 
-/// Refuses targets that are no linear modules of the transformer layers.
-///
-/// # Errors
-///
-/// Names the first one.
-pub fn check_targets(model: &LanguageModel, targets: &[String]) -> Result<(), UnknownTarget> {
-    let known = linear_modules(model);
-    match targets.iter().find(|name| !known.contains(name)) {
-        None => Ok(()),
-        Some(target) => Err(UnknownTarget {
-            name: target.clone(),
-            known: known.join(", "),
-        }),
-    }
+/// All that one group changes.
+#[derive(Debug, Clone)]
+pub struct GroupFactors {
+    /// At the head.
+    pub head: LoraFactors,
+    /// Inside the layers, if they are adapted.
+    pub layers: Option<GroupLayers>,
 }
 
-/// The names of the linear modules of the transformer layers, each once.
-pub fn linear_modules(model: &LanguageModel) -> Vec<String> {
-    let mut names = LinearNames {
-        path: Vec::new(),
-        found: Vec::new(),
-    };
-    model.visit(&mut names);
-    names.found
-}
-
-struct LinearNames {
-    path: Vec<String>,
-    found: Vec<String>,
-}
-
-impl ModuleVisitor for LinearNames {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
-        // A layer's linear module is `layers.N.block.module.weight`; embeddings and heads lie higher up.
-        let [.., module, tensor] = self.path.as_slice() else {
-            return;
+impl FactorWriter {
+    /// The factors for a group: one set, or one for each condition.
+    ///
+    /// # Shapes
+    ///
+    /// - `conditions`: `[conditions, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// When there is no expert for the cluster.
+    pub fn groups(&self, cluster_idx: usize, conditions: Tensor<2>) -> Vec<GroupFactors> {
+        let HeadAdapter::Hyper(head) = &self.head else {
+            let factors = self.head.factors(cluster_idx, conditions);
+            let group = |head| GroupFactors {
+                head,
+                layers: self.layers.as_ref().map(SharedLayers::alike),
+            };
+            return factors.into_iter().map(group).collect();
         };
-        let in_layer = self.path.iter().any(|part| part.parse::<usize>().is_ok());
-        if D == 2 && in_layer && tensor == "weight" && !self.found.contains(module) {
-            self.found.push(module.clone());
+        let Generated { factors, features } = head.generate(conditions);
+        match &self.layers {
+            None => factors
+                .into_iter()
+                .map(|head| GroupFactors { head, layers: None })
+                .collect(),
+            Some(layers) => factors
+                .into_iter()
+                .zip(layers.groups(features))
+                .map(|(head, layers)| GroupFactors {
+                    head,
+                    layers: Some(layers),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// What a pass over a batch is given: the only group's factors, or those of each row's own.
+///
+/// # Panics
+///
+/// When there is neither one group nor one for each row.
+pub(crate) fn layer_factors(groups: &[GroupFactors], num_rows: usize) -> LayerFactors {
+    match groups {
+        [] => LayerFactors::none(),
+        [group] => group
+            .layers
+            .as_ref()
+            .map_or_else(LayerFactors::none, GroupLayers::for_batch),
+        groups => {
+            assert_eq!(groups.len(), num_rows, "one group, or one for each row");
+            let rows: Vec<_> = groups.iter().map(|group| group.layers.as_ref()).collect();
+            LayerFactors::for_rows(&rows)
         }
     }
 }

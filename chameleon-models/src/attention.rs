@@ -2,6 +2,8 @@
 //!
 //! Projections, positions and caches are the caller's.
 
+use std::cell::OnceCell;
+
 use burn::tensor::activation::softmax;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
@@ -25,23 +27,19 @@ pub(crate) struct AttentionInput<'a> {
 pub(crate) enum AttentionMask {
     /// Whatever comes later, in a pass over whole sequences.
     Causal {
-        /// The same as numbers to add, for passes that record gradients; `[1, 1, seq, seq]`.
-        bias: Option<Tensor<4>>,
+        /// The same as numbers to add, `[1, 1, seq, seq]`, once a layer that records gradients has asked for it.
+        bias: OnceCell<Tensor<4>>,
     },
     /// Named slots: `true` is hidden; `[batch, 1, seq, slots]`.
     Hidden(Tensor<4, Bool>),
 }
 
 impl AttentionMask {
-    /// The mask of a pass over whole sequences of `seq_len` tokens.
-    pub(crate) fn causal(seq_len: usize, device: &Device) -> Self {
-        let bias = device.is_autodiff().then(|| {
-            let hidden = Tensor::<2, Bool>::tril_mask([seq_len, seq_len], 0, device);
-            Tensor::<2>::zeros([seq_len, seq_len], device)
-                .mask_fill(hidden, f32::NEG_INFINITY)
-                .unsqueeze()
-        });
-        Self::Causal { bias }
+    /// The mask of a pass over whole sequences.
+    pub(crate) fn causal() -> Self {
+        Self::Causal {
+            bias: OnceCell::new(),
+        }
     }
 
     /// The mask of a pass over whole sequences in which nobody looks at the tokens marked in `unseen`, not even
@@ -129,6 +127,14 @@ fn attend_fused(input: AttentionInput<'_>) -> Tensor<4> {
     }
 }
 
+/// What is added to the scores of tokens that come later; `[1, 1, seq, seq]`.
+fn causal_bias(seq_len: usize, device: &Device) -> Tensor<4> {
+    let hidden = Tensor::<2, Bool>::tril_mask([seq_len, seq_len], 0, device);
+    Tensor::<2>::zeros([seq_len, seq_len], device)
+        .mask_fill(hidden, f32::NEG_INFINITY)
+        .unsqueeze()
+}
+
 /// `[batch, kv_heads, slots, head_dim]` -> `[batch, heads, slots, head_dim]`
 fn for_each_query_head(x: Tensor<4>, group_size: usize) -> Tensor<4> {
     if group_size == 1 {
@@ -158,10 +164,8 @@ fn attend_recorded(input: AttentionInput<'_>) -> Tensor<4> {
         .reshape([batch, num_heads, seq_len, num_slots]);
     let scores = match input.mask {
         AttentionMask::Causal { bias } => {
-            let bias = bias
-                .clone()
-                .expect("a mask made on an autodiff device has a bias");
-            scores + bias
+            let bias = bias.get_or_init(|| causal_bias(seq_len, &scores.device()));
+            scores + bias.clone()
         }
         AttentionMask::Hidden(hidden) => {
             let hidden = hidden

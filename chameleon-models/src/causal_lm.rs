@@ -4,6 +4,7 @@
 //! decodes decides which rows deserve logits and which factors are added to them.
 
 use burn::tensor::{Bool, Int, Tensor};
+use chameleon_hypernet::LayerFactors;
 use serde::{Deserialize, Serialize};
 
 use crate::kv_cache::{KvCache, Segment};
@@ -49,10 +50,73 @@ impl TokenIds {
     }
 }
 
+/// A linear module that every layer of a model has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinearModule {
+    /// Its name within the layer, such as `self_attn.q_proj`.
+    pub path: &'static str,
+    /// Width of its input.
+    pub in_size: usize,
+    /// Width of its output.
+    pub out_size: usize,
+}
+
+impl LinearModule {
+    /// The last part of its name, such as `q_proj`.
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+
+    /// Whether `target` is its name, or its name with what it is part of.
+    pub fn is_named(&self, target: &str) -> bool {
+        self.path == target || self.name() == target
+    }
+}
+
+/// A pass over whole sequences, or over part of the layers.
+#[derive(Debug, Clone)]
+pub struct SequencePass<'a> {
+    /// What enters.
+    pub input: PassInput,
+    /// Where it ends.
+    pub end: PassEnd,
+    /// `[batch, seq]`, `true` on tokens that attention leaves out. They keep their positions, and a token that would
+    /// see nothing sees itself.
+    pub unseen: Option<Tensor<2, Bool>>,
+    /// What adapted modules add.
+    pub factors: &'a LayerFactors,
+}
+
+/// What enters a pass.
+#[derive(Debug, Clone)]
+pub enum PassInput {
+    /// `[batch, seq]`
+    TokenIds(Tensor<2, Int>),
+    /// States that were computed before.
+    Entering {
+        /// The layer they enter.
+        layer_idx: usize,
+        /// `[batch, seq, hidden]`
+        states: Tensor<3>,
+    },
+}
+
+/// Where a pass ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassEnd {
+    /// After the final norm.
+    Head,
+    /// With the states that enter this layer; the number of layers stands for what enters the final norm.
+    Entering(usize),
+}
+
 /// A causal language model: token ids in, hidden states out.
 pub trait CausalLm {
     /// The sizes of this model.
     fn sizes(&self) -> &ModelSizes;
+
+    /// The linear modules of one layer, which are those of every layer.
+    fn linear_modules(&self) -> Vec<LinearModule>;
 
     /// The input embedding of every token, without positions; prompt embeddings are means of these.
     ///
@@ -62,37 +126,20 @@ pub trait CausalLm {
     /// - output: `[batch, seq, hidden]`
     fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3>;
 
-    /// Hidden states after the final norm. A token sees itself and what precedes it, so padding on the
-    /// right changes no real token.
+    /// Hidden states of a pass over whole sequences. A token sees itself and what precedes it, so padding on the
+    /// right changes no real token. Nothing is recorded for gradients below the first adapted layer.
     ///
     /// # Shapes
     ///
-    /// - `token_ids`: `[batch, seq]`
     /// - output: `[batch, seq, hidden]`
     ///
     /// # Panics
     ///
     /// Panics if `seq` exceeds the positions of a model that has learned ones.
-    fn hidden_states(&self, token_ids: Tensor<2, Int>) -> Tensor<3>;
+    fn forward(&self, pass: SequencePass<'_>) -> Tensor<3>;
 
-    /// Like [`hidden_states`](Self::hidden_states), but attention leaves out the tokens marked in `unseen`. They
-    /// keep their positions. A token that would see nothing sees itself.
-    ///
-    /// # Shapes
-    ///
-    /// - `token_ids`: `[batch, seq]`, `unseen`: `[batch, seq]`, `true` on what is left out
-    /// - output: `[batch, seq, hidden]`
-    ///
-    /// # Panics
-    ///
-    /// As [`hidden_states`](Self::hidden_states).
-    fn hidden_states_without(
-        &self,
-        token_ids: Tensor<2, Int>,
-        unseen: Tensor<2, Bool>,
-    ) -> Tensor<3>;
-
-    /// Hidden states after the final norm, of tokens that continue rows of `cache`; adds them to it.
+    /// Hidden states after the final norm, of tokens that continue rows of `cache`; adds them to it. Each row is
+    /// changed by its own segment's layers.
     ///
     /// What a row gets does not depend on the other rows of the pass, down to the last bit on backends whose products
     /// add up in one order for every number of rows above one, as flex does.
@@ -106,6 +153,25 @@ pub trait CausalLm {
     /// Panics if there is no segment or one is empty, if a row appears twice or is not the cache's, or if a row
     /// outgrows a model that has learned positions.
     fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2>;
+
+    /// Hidden states of the frozen model after the final norm.
+    ///
+    /// # Shapes
+    ///
+    /// - `token_ids`: `[batch, seq]`
+    /// - output: `[batch, seq, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward).
+    fn hidden_states(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
+        self.forward(SequencePass {
+            input: PassInput::TokenIds(token_ids),
+            end: PassEnd::Head,
+            unseen: None,
+            factors: &LayerFactors::none(),
+        })
+    }
 
     /// The weight of the head, `[hidden, vocab]`; a transposed view of the embedding when they are tied.
     fn head_weight(&self) -> Tensor<2>;

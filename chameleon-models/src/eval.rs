@@ -7,12 +7,13 @@ use chameleon_core::{ChunkRows, HeadInput, LoraFactors, perplexity, score_rows};
 use chameleon_hypernet::{Condition, ControlPlan};
 use serde::{Deserialize, Serialize};
 
-use crate::adaptation::Trainee;
+use crate::adaptation::{Trainee, layer_factors};
 use crate::causal_lm::CausalLm;
 use crate::data::{EvalWindow, Example};
-use crate::grouped_examples::{GroupedExamples, scored_hidden_states, scored_targets};
+use crate::grouped_examples::{GroupedExamples, scored_targets};
 use crate::hidden_cache::HiddenCacheError;
-use crate::train::{HiddenStates, batch_conditions, segments};
+use crate::states::HiddenStates;
+use crate::train::{batch_conditions, segments};
 
 /// What one example lost.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -113,17 +114,17 @@ impl Scorer<'_> {
     ///
     /// # Panics
     ///
-    /// When the plan leaves an example out, or the states are to come from the trunk of a head-only trainee.
+    /// When the plan leaves an example out, or a layer is adapted that the states do not pass through.
     pub fn score(
         &self,
         data: &GroupedExamples,
         mut observe: impl FnMut(usize),
     ) -> Result<Vec<ExampleScore>, HiddenCacheError> {
+        let writer = self.trainee.map(Trainee::factor_writer);
         let mut scores = vec![None; data.examples.len()];
         for (batch_idx, batch) in data.plan.batches.iter().enumerate() {
             let examples: Vec<&Example> =
                 batch.rows.iter().map(|&row| &data.examples[row]).collect();
-            let hidden = self.hidden_rows(&batch.rows, &examples)?;
             let conditions = batch_conditions(
                 data,
                 batch,
@@ -132,9 +133,16 @@ impl Scorer<'_> {
                 &self.control,
                 batch_idx,
             );
-            let factors = self
-                .trainee
-                .map(|trainee| trainee.head.factors(batch.cluster_idx, conditions));
+            let groups = writer
+                .as_ref()
+                .map(|writer| writer.groups(batch.cluster_idx, conditions));
+            let hidden = self.hidden_states.of_batch(
+                &batch.rows,
+                &examples,
+                &layer_factors(groups.as_deref().unwrap_or_default(), examples.len()),
+                &self.head_weight.device(),
+            )?;
+            let factors = groups.map(|groups| groups.into_iter().map(|group| group.head).collect());
             let losses = self.row_losses(hidden, &examples, factors);
             let mut rest = losses.as_slice();
             for (&row, example) in batch.rows.iter().zip(&examples) {
@@ -155,21 +163,6 @@ impl Scorer<'_> {
             .into_iter()
             .map(|score| score.expect("a plan covers every example"))
             .collect())
-    }
-
-    fn hidden_rows(
-        &self,
-        rows: &[usize],
-        examples: &[&Example],
-    ) -> Result<Tensor<2>, HiddenCacheError> {
-        match (
-            self.hidden_states,
-            self.trainee.and_then(|t| t.trunk.as_ref()),
-        ) {
-            (HiddenStates::Cached(cache), _) => cache.gather(rows, &self.head_weight.device()),
-            (HiddenStates::Trunk, Some(trunk)) => Ok(scored_hidden_states(trunk, examples)),
-            (HiddenStates::Trunk, None) => panic!("a head-only trainee has no trunk"),
-        }
     }
 
     fn row_losses(

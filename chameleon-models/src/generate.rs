@@ -103,7 +103,7 @@ pub fn generate<M: CausalLm + ?Sized>(
     let mut lane = Lane::new(model.sizes(), &model.head_weight().device());
     if options.max_new_tokens > 0 {
         for (prompt_idx, prompt) in prompts.iter().enumerate() {
-            lane.add(prompt_idx, prompt.to_vec());
+            lane.add(prompt_idx, prompt.to_vec(), None);
         }
     }
     while !lane.is_empty() {

@@ -3,12 +3,14 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::{BatchPlan, TokenBatch};
+use chameleon_hypernet::LayerFactors;
 
-use crate::causal_lm::CausalLm;
+use crate::causal_lm::{CausalLm, PassEnd, PassInput, SequencePass};
 use crate::data::Example;
 use crate::hidden_cache::{
     CacheSpec, Fingerprint, HiddenCache, HiddenCacheError, OpenedCache, RowType,
 };
+use crate::indices::index_tensor;
 use crate::prompts::embed_prompts;
 
 /// A grouped data set.
@@ -77,18 +79,18 @@ pub enum Visibility {
     AllBut(u32),
 }
 
-/// Runs the trunk over some examples and keeps the states that predict a scored token, in the order
-/// of [`scored_targets`].
-///
-/// # Shapes
-///
-/// - output: `[rows, hidden]`
-pub fn scored_hidden_states(model: &impl CausalLm, examples: &[&Example]) -> Tensor<2> {
-    let requests: Vec<StateRequest<'_>> = examples.iter().map(|&example| example.into()).collect();
-    requested_hidden_states(model, &requests, Visibility::AllTokens)
+/// What is run over some sequences.
+#[derive(Debug, Clone, Copy)]
+pub struct StatePass<'a> {
+    /// What attention may look at.
+    pub visibility: Visibility,
+    /// Where it ends.
+    pub end: PassEnd,
+    /// What adapted modules add.
+    pub factors: &'a LayerFactors,
 }
 
-/// Runs the trunk over some sequences and keeps the states that are wanted, one sequence after the other.
+/// Runs the model over some sequences and keeps the states that are wanted, one sequence after the other.
 ///
 /// # Shapes
 ///
@@ -100,40 +102,50 @@ pub fn scored_hidden_states(model: &impl CausalLm, examples: &[&Example]) -> Ten
 pub fn requested_hidden_states(
     model: &impl CausalLm,
     requests: &[StateRequest<'_>],
-    visibility: Visibility,
+    pass: StatePass<'_>,
 ) -> Tensor<2> {
     let rows: Vec<&[u32]> = requests.iter().map(|request| request.token_ids).collect();
     let device = model.head_weight().device();
     // Attention is causal and padding is on the right, so no real position sees it.
     let batch = TokenBatch::from_rows(&rows, 0, &device);
-    let unseen_id = match visibility {
-        Visibility::AllBut(id) if rows.iter().any(|row| row.contains(&id)) => Some(id),
+    let unseen = match pass.visibility {
+        Visibility::AllBut(id) if rows.iter().any(|row| row.contains(&id)) => {
+            Some(batch.token_ids.clone().equal_elem(id))
+        }
         Visibility::AllTokens | Visibility::AllBut(_) => None,
     };
-    let hidden = match unseen_id {
-        Some(id) => {
-            let unseen = batch.token_ids.clone().equal_elem(id);
-            model.hidden_states_without(batch.token_ids, unseen)
-        }
-        None => model.hidden_states(batch.token_ids),
-    }; // [batch, seq, hidden]
-    let [batch_size, seq_len, hidden_size] = hidden.dims();
-    let positions: Vec<i64> = requests
+    let states = model.forward(SequencePass {
+        input: PassInput::TokenIds(batch.token_ids),
+        end: pass.end,
+        unseen,
+        factors: pass.factors,
+    });
+    let positions = requests
         .iter()
-        .enumerate()
-        .flat_map(|(row, request)| {
-            let start = row * seq_len;
-            request
-                .positions
-                .iter()
-                .map(move |position| (start + position) as i64)
-        })
-        .collect();
-    let num_rows = positions.len();
-    let positions = Tensor::from_data(TensorData::new(positions, [num_rows]), &device);
-    hidden
+        .map(|request| request.positions.iter().copied());
+    select_positions(states, positions)
+}
+
+/// Some positions of each row, one row after the other.
+///
+/// # Shapes
+///
+/// - `states`: `[batch, seq, hidden]`
+/// - output: `[rows, hidden]`
+pub(crate) fn select_positions<P: IntoIterator<Item = usize>>(
+    states: Tensor<3>,
+    positions: impl Iterator<Item = P>,
+) -> Tensor<2> {
+    let [batch_size, seq_len, hidden_size] = states.dims();
+    let flat = positions.enumerate().flat_map(|(row, positions)| {
+        positions
+            .into_iter()
+            .map(move |position| row * seq_len + position)
+    });
+    let indices = index_tensor(flat, &states.device());
+    states
         .reshape([batch_size * seq_len, hidden_size])
-        .select(0, positions)
+        .select(0, indices)
 }
 
 /// How far a pass over the trunk has come.
@@ -174,6 +186,7 @@ pub fn cache_hidden_states(
         fingerprint: states_fingerprint(model_fingerprint, examples),
         requests: &requests,
         visibility: Visibility::AllTokens,
+        end: PassEnd::Head,
         row_type: RowType::F16,
     };
     cache_requested_states(model, wanted, path, observe)
@@ -188,6 +201,8 @@ pub struct WantedStates<'a> {
     pub requests: &'a [StateRequest<'a>],
     /// What attention may look at.
     pub visibility: Visibility,
+    /// Where the pass ends whose states they are.
+    pub end: PassEnd,
     /// How a value is kept.
     pub row_type: RowType,
 }
@@ -228,7 +243,12 @@ pub fn cache_requested_states(
         }
         let end = (writer.num_written() + CHUNK_EXAMPLES).min(requests.len());
         let chunk = &requests[writer.num_written()..end];
-        let mut states = requested_hidden_states(model, chunk, wanted.visibility);
+        let pass = StatePass {
+            visibility: wanted.visibility,
+            end: wanted.end,
+            factors: &LayerFactors::none(),
+        };
+        let mut states = requested_hidden_states(model, chunk, pass);
         for request in chunk {
             let num_rows = request.positions.len();
             let rest = states.dims()[0];

@@ -10,6 +10,7 @@ mod shelf;
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
+use chameleon_hypernet::GroupLayers;
 
 use crate::causal_lm::ModelSizes;
 use shelf::{Shelf, ShelfShape};
@@ -30,6 +31,8 @@ pub struct Segment<'a> {
     pub row: CacheRow,
     /// Its next tokens, at least one.
     pub token_ids: &'a [u32],
+    /// What is changed inside the layers for it.
+    pub layers: Option<&'a GroupLayers>,
 }
 
 /// The keys and values of some rows, for one model.

@@ -4,6 +4,7 @@
 //! text are the caller's.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use chameleon_hypernet::GroupLayers;
 
 use crate::causal_lm::{CausalLm, ModelSizes};
 use crate::indices::index_tensor;
@@ -26,6 +27,8 @@ struct LaneRow<K> {
     /// How many of these are read.
     num_read: usize,
     stage: Stage,
+    /// What is changed inside the layers for it.
+    layers: Option<GroupLayers>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,14 +62,15 @@ impl<K: Copy + PartialEq> Lane<K> {
         }
     }
 
-    /// A row that continues a prompt of at least one token.
-    pub(crate) fn add(&mut self, key: K, prompt: Vec<u32>) {
+    /// A row that continues a prompt of at least one token, with what is changed inside the layers for it.
+    pub(crate) fn add(&mut self, key: K, prompt: Vec<u32>, layers: Option<GroupLayers>) {
         self.rows.push(LaneRow {
             key,
             cache_row: self.cache.add_row(),
             unread: prompt,
             num_read: 0,
             stage: Stage::Reading,
+            layers,
         });
     }
 
@@ -140,6 +144,7 @@ impl<K: Copy + PartialEq> Lane<K> {
             segments.push(Segment {
                 row: row.cache_row,
                 token_ids: &row.unread[row.num_read..row.num_read + len],
+                layers: row.layers.as_ref(),
             });
             row.num_read += len;
             num_tokens += len;

@@ -1,10 +1,10 @@
 //! A model of any family.
 
 use burn::module::Module;
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use burn_pack::Tensor as StoredTensor;
 
-use crate::causal_lm::{CausalLm, ModelSizes};
+use crate::causal_lm::{CausalLm, LinearModule, ModelSizes, SequencePass};
 use crate::gpt2::Gpt2;
 use crate::key_map::ImportReport;
 use crate::kv_cache::{KvCache, Segment};
@@ -47,16 +47,12 @@ impl CausalLm for LanguageModel {
         self.as_causal_lm().embed(token_ids)
     }
 
-    fn hidden_states(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
-        self.as_causal_lm().hidden_states(token_ids)
+    fn linear_modules(&self) -> Vec<LinearModule> {
+        self.as_causal_lm().linear_modules()
     }
 
-    fn hidden_states_without(
-        &self,
-        token_ids: Tensor<2, Int>,
-        unseen: Tensor<2, Bool>,
-    ) -> Tensor<3> {
-        self.as_causal_lm().hidden_states_without(token_ids, unseen)
+    fn forward(&self, pass: SequencePass<'_>) -> Tensor<3> {
+        self.as_causal_lm().forward(pass)
     }
 
     fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2> {

@@ -11,11 +11,12 @@ use chameleon_core::{
 use chameleon_hypernet::{Condition, ControlPlan, PromptGroup};
 use serde::{Deserialize, Serialize};
 
-use crate::adaptation::Trainee;
+use crate::adaptation::{Trainee, layer_factors};
 use crate::data::Example;
 use crate::gradients::clip_to_norm;
-use crate::grouped_examples::{GroupedExamples, scored_hidden_states, scored_targets};
-use crate::hidden_cache::{HiddenCache, HiddenCacheError};
+use crate::grouped_examples::{GroupedExamples, scored_targets};
+use crate::hidden_cache::HiddenCacheError;
+use crate::states::HiddenStates;
 
 /// Why training cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -70,15 +71,6 @@ impl TrainOptions {
         let progress = (step - warmup_steps) / remaining;
         self.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
     }
-}
-
-/// Where the hidden states of a batch come from.
-#[derive(Debug, Clone, Copy)]
-pub enum HiddenStates<'a> {
-    /// Computed earlier: nothing below the head trains.
-    Cached(&'a HiddenCache),
-    /// The trainee's own trunk.
-    Trunk,
 }
 
 /// What stays fixed while an adapter trains.
@@ -236,7 +228,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Panics
     ///
-    /// When the states are to come from the trunk of a head-only trainee.
+    /// When a layer is adapted that the states do not pass through.
     pub fn next_step(&mut self) -> Result<Option<StepReport>, TrainError> {
         if self.cursor.epoch == self.setup.options.num_epochs {
             return Ok(None);
@@ -288,13 +280,6 @@ impl<'a> Trainer<'a> {
             .iter()
             .map(|&row| &setup.data.examples[row])
             .collect();
-        let hidden = match (setup.hidden_states, &self.trainee.trunk) {
-            (HiddenStates::Cached(cache), _) => cache
-                .gather(&batch.rows, &setup.head_weight.device())?
-                .autodiff(),
-            (HiddenStates::Trunk, Some(trunk)) => scored_hidden_states(trunk, &examples),
-            (HiddenStates::Trunk, None) => panic!("a head-only trainee has no trunk"),
-        };
         let conditions = batch_conditions(
             setup.data,
             batch,
@@ -303,10 +288,20 @@ impl<'a> Trainer<'a> {
             &setup.control,
             self.cursor.step,
         );
-        let factors = self
+        let groups = self
             .trainee
-            .head
-            .factors(batch.cluster_idx, conditions.autodiff());
+            .factor_writer()
+            .groups(batch.cluster_idx, conditions.autodiff());
+        let hidden = setup
+            .hidden_states
+            .of_batch(
+                &batch.rows,
+                &examples,
+                &layer_factors(&groups, examples.len()),
+                &setup.head_weight.device(),
+            )?
+            .autodiff();
+        let factors = groups.into_iter().map(|group| group.head).collect();
         let num_tokens = hidden.dims()[0];
         let mut objective = None;
         let mut sum = 0.0;

@@ -144,7 +144,7 @@ impl Comparison<'_> {
         let training = &self.config.training;
         let shape_of = head.unwrap_or(HeadMethod::Lora);
         let config = method::adapter_config(shape_of, training, self.prepared, seed)?;
-        let test_states = method::states(&config, Some(self.test));
+        let test_states = method::states(&config, self.prepared, Some(self.test));
         let held_out = &self.prepared.held_out;
         let Some(_) = head else {
             let frozen = chameleon_models::HiddenStates::Cached(self.test);
@@ -161,7 +161,7 @@ impl Comparison<'_> {
         };
         let trainee = method::untrained(&config, self.prepared, self.context)?;
         runs.num_trainable_params = trainee.num_trainable_params();
-        let states = method::states(&config, self.train);
+        let states = method::states(&config, self.prepared, self.train);
         let setup = method::setup(&config, self.prepared, states, control)?;
         let mut trainer = Trainer::new(setup, trainee);
         let mut bar = StepBar::new(method_name(method), &trainer, self.context);

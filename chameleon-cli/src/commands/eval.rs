@@ -168,8 +168,8 @@ fn adapted(
         Ok(scorer.score(&data, |_| {})?.iter().collect())
     };
     let cached = HiddenStates::Cached(&cache);
-    let states = match adapter.trainee.trunk {
-        Some(_) => HiddenStates::Trunk,
+    let states = match adapter.trainee.layers {
+        Some(_) => HiddenStates::Layers(&loaded.model),
         None => cached,
     };
     let base = score(None, cached)?;

@@ -9,7 +9,8 @@ use chameleon_hypernet::{
 };
 use chameleon_models::{
     Adaptation, AdapterConfig, CausalLm as _, ExampleScore, HeadAdapter, HiddenCache, HiddenStates,
-    LayerLora, Recipe, Scorer, StepReport, TrainOptions, TrainSetup, Trainee, Trainer,
+    LayerAdaptation, LayerKind, LayerRange, Recipe, Scorer, StepReport, TrainOptions, TrainSetup,
+    Trainee, Trainer,
     adaptation::head_shape,
     adapter::{self, FORMAT_VERSION},
 };
@@ -50,8 +51,10 @@ pub(crate) fn adapter_config(
             seq_len: training.span.seq_len,
         },
         head: head(method, flags, shape, training.num_clusters),
-        layers: (!flags.targets.is_empty()).then(|| LayerLora {
+        layers: (!flags.targets.is_empty()).then(|| LayerAdaptation {
             targets: flags.targets.clone(),
+            layers: LayerRange::All,
+            kind: LayerKind::Lora,
             rank: flags.rank,
             scale: flags.scale,
         }),
@@ -131,14 +134,15 @@ pub(crate) fn untrained(
     Ok(trainee)
 }
 
-/// Where the states of one side come from: the cache, or the trunk when its layers train.
+/// Where the states of one side come from: the cache, or the model when its layers are adapted.
 pub(crate) fn states<'a>(
     config: &AdapterConfig,
+    prepared: &'a Prepared,
     cache: Option<&'a HiddenCache>,
 ) -> HiddenStates<'a> {
     match (&config.layers, cache) {
         (None, Some(cache)) => HiddenStates::Cached(cache),
-        _ => HiddenStates::Trunk,
+        _ => HiddenStates::Layers(prepared.model()),
     }
 }
 

@@ -8,10 +8,10 @@ use chameleon_cluster::{BatchLimits, KMeansConfig, LabelAgreement, assign, label
 use chameleon_models::{
     AdapterConfig, AdapterError, Corpus, Example, GroupedExamples, HiddenCache, LanguageModel,
     LoadedModel, Proceed,
-    adaptation::check_targets,
     data::{self, SplitFractions},
     grouped_examples::{cache_hidden_states, embed_examples, states_fingerprint},
     hidden_cache::Fingerprint,
+    layer_adaptation::check_targets,
 };
 
 use crate::{

@@ -65,7 +65,7 @@ pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus,
         }
         (train, valid)
     };
-    let states = method::states(&adapter_config, train_states.as_ref());
+    let states = method::states(&adapter_config, &prepared, train_states.as_ref());
     let setup = method::setup(&adapter_config, &prepared, states, ConditionControl::None)?;
     let (trainer, best) = match found {
         None => {
@@ -236,7 +236,7 @@ impl Session<'_> {
             self.adapter_config,
             self.prepared,
             &self.prepared.held_out,
-            method::states(self.adapter_config, self.valid_states),
+            method::states(self.adapter_config, self.prepared, self.valid_states),
             ConditionControl::None,
             self.context,
         )?;

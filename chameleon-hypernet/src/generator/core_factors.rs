@@ -89,7 +89,7 @@ impl CoreConfig {
         self.shape.num_params() + self.network().num_params()
     }
 
-    fn network(&self) -> HyperNetworkConfig {
+    pub(super) fn network(&self) -> HyperNetworkConfig {
         let rank = self.shape.rank;
         HyperNetworkConfig::new(self.condition_size, rank * rank)
             .with_hidden_sizes(self.hidden_sizes.clone())
@@ -99,10 +99,14 @@ impl CoreConfig {
 }
 
 impl Generator for Core {
-    fn generate(&self, conditions: Tensor<2>) -> Vec<LoraFactors> {
-        let [num_groups, _] = conditions.dims();
+    fn network(&self) -> &HyperNetwork {
+        &self.network
+    }
+
+    fn decode(&self, features: Tensor<2>) -> Vec<LoraFactors> {
+        let [num_groups, _] = features.dims();
         let FactorShape { rank, .. } = self.shape();
-        let flat = self.network.forward(conditions); // [groups, rank * rank]
+        let flat = self.network.predict(features); // [groups, rank * rank]
         let (a0, b0) = (self.a0.val(), self.b0.val());
         (0..num_groups)
             .map(|group_idx| {

@@ -94,7 +94,7 @@ impl DenseConfig {
         self.network().num_params()
     }
 
-    fn network(&self) -> HyperNetworkConfig {
+    pub(super) fn network(&self) -> HyperNetworkConfig {
         HyperNetworkConfig::new(self.condition_size, self.shape.num_params())
             .with_hidden_sizes(self.hidden_sizes.clone())
             .with_dropout(self.dropout)
@@ -106,9 +106,13 @@ impl DenseConfig {
 }
 
 impl Generator for Dense {
-    fn generate(&self, conditions: Tensor<2>) -> Vec<LoraFactors> {
-        let [num_groups, _] = conditions.dims();
-        let flat = self.network.forward(conditions); // [groups, rank * (in + out)]
+    fn network(&self) -> &HyperNetwork {
+        &self.network
+    }
+
+    fn decode(&self, features: Tensor<2>) -> Vec<LoraFactors> {
+        let [num_groups, _] = features.dims();
+        let flat = self.network.predict(features); // [groups, rank * (in + out)]
         (0..num_groups)
             .map(|group_idx| {
                 let row = flat.clone().slice([group_idx..=group_idx]).squeeze_dim(0);

@@ -6,14 +6,12 @@ use std::fmt;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use burn::module::Module;
 use burn::tensor::Tensor;
 use chameleon_hypernet::Condition;
 
 use super::lock;
-use crate::adaptation::Adaptation;
+use crate::adaptation::{Adaptation, FactorWriter};
 use crate::adapter::{Adapter, Recipe};
-use crate::language_model::LanguageModel;
 
 /// The trained centroid a prompt belongs to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,8 +87,8 @@ pub(super) struct LoadedAdapter {
     pub(super) id: u64,
     pub(super) name: String,
     pub(super) adapter: Adapter,
-    /// The transformer with the adapter's LoRA folded in, if it changes layers.
-    pub(super) trunk: Option<LanguageModel>,
+    /// Writes the factors of its groups.
+    pub(super) writer: FactorWriter,
     pub(super) grouping: Box<Grouping>,
     clusters: Mutex<Vec<ClusterHistory>>,
 }
@@ -106,13 +104,12 @@ struct ClusterHistory {
 impl LoadedAdapter {
     pub(super) fn new(id: u64, name: String, adapter: Adapter, grouping: Box<Grouping>) -> Self {
         let clusters = vec![ClusterHistory::default(); adapter.config.num_clusters];
-        // Folded in once: applied on the way, it would be multiplied out again in every pass.
-        let trunk = adapter.trainee.trunk.clone().map(Module::materialize);
+        let writer = adapter.trainee.factor_writer();
         Self {
             id,
             name,
             adapter,
-            trunk,
+            writer,
             grouping,
             clusters: Mutex::new(clusters),
         }

@@ -376,12 +376,6 @@ impl Engine {
             if let ConditionChoice::Given(given) = &request.condition {
                 check_given(given, sizes)?;
             }
-            let has_layers = adapter.adapter.trainee.trunk.is_some();
-            if has_layers && ![0.0, 1.0].contains(&request.scale) {
-                return Err(Refusal::ScaleOfLayers {
-                    found: request.scale,
-                });
-            }
         }
         let max_seq_len = self.shared.loaded.model.sizes().max_seq_len;
         let prompt_len = request.prompt_token_ids.len();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use chameleon_core::LoraFactors;
-use chameleon_hypernet::{GroupedFactors, RowGroups};
+use chameleon_hypernet::{GroupLayers, GroupedFactors, RowGroups};
 
 use super::adapters::LoadedAdapter;
 use crate::adaptation::HeadAdapter;
@@ -17,7 +17,8 @@ pub(super) struct GroupFactors {
     /// Tells apart the factors of all groups of all adapters.
     id: u64,
     adapter: Arc<LoadedAdapter>,
-    factors: LoraFactors,
+    head: LoraFactors,
+    layers: Option<GroupLayers>,
 }
 
 /// What factors depend on.
@@ -83,8 +84,7 @@ impl FactorCache {
         cluster_idx: usize,
         condition: &[f32],
     ) -> Result<Arc<GroupFactors>, NotFinite> {
-        let head = &adapter.adapter.trainee.head;
-        let condition = match head {
+        let condition = match &adapter.adapter.trainee.head {
             HeadAdapter::Hyper(_) => condition,
             HeadAdapter::Lora(_) | HeadAdapter::Experts(_) => &[],
         };
@@ -100,17 +100,20 @@ impl FactorCache {
         }
         let data = TensorData::new(condition.to_vec(), [1, condition.len()]);
         let device = adapter.adapter.centroids.device();
-        let mut factors = head.factors(cluster_idx, Tensor::from_data(data, &device));
-        let factors = factors.pop().expect("one condition makes one pair");
-        let norm = delta_norm(&factors);
-        if !norm.is_finite() {
+        let condition = Tensor::from_data(data, &device);
+        let mut groups = adapter.writer.groups(cluster_idx, condition);
+        let group = groups.pop().expect("one condition makes one group");
+        let norm = delta_norm(&group.head);
+        let are_layers_finite = group.layers.as_ref().is_none_or(GroupLayers::is_finite);
+        if !(norm.is_finite() && are_layers_finite) {
             return Err(NotFinite { cluster_idx });
         }
         adapter.record_norm(cluster_idx, norm);
         let factors = Arc::new(GroupFactors {
             id: self.num_generated,
             adapter: Arc::clone(adapter),
-            factors,
+            head: group.head,
+            layers: group.layers,
         });
         self.num_generated += 1;
         if self.kept.len() >= self.max_kept {
@@ -151,6 +154,14 @@ fn delta_norm(factors: &LoraFactors) -> f32 {
 pub(super) struct RowFactors {
     pub(super) factors: Arc<GroupFactors>,
     pub(super) scale: f64,
+}
+
+impl RowFactors {
+    /// What is changed inside the layers for the row.
+    pub(super) fn layers(&self) -> Option<GroupLayers> {
+        let layers = self.factors.layers.clone()?;
+        Some(layers.with_strength(self.scale))
+    }
 }
 
 /// Factors side by side, adapter by adapter, for the rows that run.
@@ -205,7 +216,7 @@ impl JoinedFactors {
         });
         if !suffices {
             let head = &wanted[0].adapter.adapter.trainee.head;
-            let factors = wanted.iter().map(|group| group.factors.clone()).collect();
+            let factors = wanted.iter().map(|group| group.head.clone()).collect();
             let joined = Joined {
                 ids: wanted.iter().map(|group| group.id).collect(),
                 factors: head.join(factors),

@@ -98,12 +98,6 @@ pub enum Refusal {
         /// The model that runs, with its fingerprint.
         found: String,
     },
-    /// The adapter changes layers, which have no scale per request.
-    #[error("the adapter changes layers: its scale can be 1 or 0, not {found}")]
-    ScaleOfLayers {
-        /// The scale that was asked for.
-        found: f64,
-    },
     /// The engine finishes what runs and takes on nothing new.
     #[error("the engine is shutting down")]
     Draining,

@@ -10,14 +10,13 @@ use super::handle::Sink;
 use super::head::RowFactors;
 use super::request::{EndOfText, Logprobs};
 use super::ticket::{EndReason, Event, TokenChoice, TokenEvent, Usage};
-use super::worker::{Trunk, tell};
+use super::worker::tell;
 use crate::sampling::Sampler;
 use crate::tokenizer::Tokenizer;
 
 /// Everything about a request that runs, except its tokens.
 pub(super) struct Running {
     pub(super) request_id: u64,
-    pub(super) trunk: Trunk,
     pub(super) sampler: Sampler,
     pub(super) logprobs: Logprobs,
     /// What is added to its logits.

@@ -16,7 +16,7 @@ use super::head::{FactorCache, RowFactors};
 use super::request::{ConditionChoice, GivenCondition};
 use super::running::Running;
 use super::ticket::{EndReason, Event, RequestFailure, Started, StartedGroup, Usage};
-use super::worker::{End, Trunk, message_of, tell};
+use super::worker::{End, message_of, tell};
 use crate::lane::on_host;
 use crate::prompts::embed_prompts;
 use crate::sampling::Sampler;
@@ -234,7 +234,6 @@ fn start(
 ) -> Result<(Running, Vec<u32>), Over> {
     let Grouped { mut pending, group } = grouped;
     let mut row_factors = None;
-    let mut trunk = Trunk::Base;
     let mut started_group = None;
     if let (Some(group), Some((condition, group_size))) = (&group, condition) {
         let scale = pending.request.scale;
@@ -250,9 +249,6 @@ fn start(
             match found {
                 Ok(factors) => row_factors = Some(RowFactors { factors, scale }),
                 Err(error) => return Err(refuse(&mut pending, error.as_ref())),
-            }
-            if group.adapter.trunk.is_some() {
-                trunk = Trunk::Adapter(group.adapter.id);
             }
         }
         group.adapter.record_start(
@@ -270,7 +266,6 @@ fn start(
     let request = pending.request;
     let mut running = Running {
         request_id: pending.request_id,
-        trunk,
         sampler: Sampler::new(request.sampling, request.seed.stream("tokens")),
         logprobs: request.logprobs,
         factors: row_factors,

@@ -3,16 +3,15 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::adapters::LoadedAdapter;
 use super::handle::{Pending, Phase, Shared, Sink};
-use super::head::{FactorCache, JoinedFactors};
+use super::head::{FactorCache, JoinedFactors, RowFactors};
 use super::lock;
 use super::running::{Chosen, Running, choose};
 use super::start::start_together;
@@ -23,9 +22,10 @@ use crate::language_model::LanguageModel;
 
 /// Runs until the engine is closed.
 pub(super) fn run(shared: &Shared) {
+    let model = &shared.loaded.model;
     let mut worker = Worker {
         shared,
-        lanes: BTreeMap::new(),
+        lane: Lane::new(model.sizes(), &model.head_weight().device()),
         running: BTreeMap::new(),
         factors: FactorCache::new(shared.options.max_cached_factors),
         joined: JoinedFactors::default(),
@@ -34,33 +34,15 @@ pub(super) fn run(shared: &Shared) {
     while let Some(admitted) = worker.admit() {
         worker.start(admitted);
         worker.drop_cancelled();
-        let trunks: Vec<Trunk> = worker.lanes.keys().copied().collect();
-        for trunk in trunks {
-            worker.step(trunk);
-        }
+        worker.step();
         worker.publish();
     }
     worker.stop();
 }
 
-/// The transformer a request runs through: the base model's, or that of the adapter with this number, which carries
-/// LoRA inside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Trunk {
-    Base,
-    Adapter(u64),
-}
-
-/// The rows of one transformer.
-struct TrunkLane {
-    /// The adapter that brings it, unless it is the base model's.
-    adapter: Option<Arc<LoadedAdapter>>,
-    lane: Lane<u64>,
-}
-
 struct Worker<'a> {
     shared: &'a Shared,
-    lanes: BTreeMap<Trunk, TrunkLane>,
+    lane: Lane<u64>,
     running: BTreeMap<u64, Running>,
     factors: FactorCache,
     joined: JoinedFactors,
@@ -117,24 +99,14 @@ impl Worker<'_> {
         }
     }
 
-    /// Groups what starts, and puts every request in the lane of its trunk.
+    /// Groups what starts, and lets every request run.
     fn start(&mut self, admitted: Vec<Pending>) {
         for started in start_together(self.shared, admitted, &mut self.factors) {
             match started {
                 Ok((running, prompt)) => {
                     let request_id = running.request_id;
-                    let model = &self.shared.loaded.model;
-                    let lane = self
-                        .lanes
-                        .entry(running.trunk)
-                        .or_insert_with(|| TrunkLane {
-                            adapter: running
-                                .group
-                                .as_ref()
-                                .map(|(adapter, _)| Arc::clone(adapter)),
-                            lane: Lane::new(model.sizes(), &model.head_weight().device()),
-                        });
-                    lane.lane.add(request_id, prompt);
+                    let layers = running.factors.as_ref().and_then(RowFactors::layers);
+                    self.lane.add(request_id, prompt, layers);
                     self.running.insert(request_id, running);
                 }
                 Err(over) => {
@@ -157,18 +129,15 @@ impl Worker<'_> {
         }
     }
 
-    /// One pass of a lane, and a token for every row that is ready for one.
-    fn step(&mut self, trunk: Trunk) {
-        let start = Instant::now();
-        let Some(TrunkLane { adapter, lane }) = self.lanes.get_mut(&trunk) else {
+    /// One pass, and a token for every row that is ready for one.
+    fn step(&mut self) {
+        if self.lane.is_empty() {
             return;
-        };
-        let (running, joined, shared) = (&mut self.running, &mut self.joined, self.shared);
-        let model = match (trunk, adapter) {
-            (Trunk::Adapter(_), Some(adapter)) => adapter.trunk.as_ref(),
-            _ => None,
         }
-        .unwrap_or(&shared.loaded.model);
+        let start = Instant::now();
+        let (lane, running, joined) = (&mut self.lane, &mut self.running, &mut self.joined);
+        let shared = self.shared;
+        let model = &shared.loaded.model;
         let pass = catch_unwind(AssertUnwindSafe(|| {
             let step = lane.step(model, shared.options.prefill_chunk);
             let chosen = step
@@ -184,7 +153,7 @@ impl Worker<'_> {
                     self.hand_out(request_id, chosen);
                 }
             }
-            Err(panic) => self.lose(trunk, panic.as_ref()),
+            Err(panic) => self.lose(panic.as_ref()),
         }
     }
 
@@ -199,26 +168,20 @@ impl Worker<'_> {
             chosen.and_then(|chosen| running.advance(chosen, tokenizer, max_seq_len))
         }))
         .unwrap_or_else(|panic| Err(message_of(panic.as_ref())));
-        let trunk = running.trunk;
         match next {
-            Ok(Some(token_id)) => {
-                let lane = self.lanes.get_mut(&trunk).expect("its lane is there");
-                lane.lane.push(request_id, token_id);
-            }
+            Ok(Some(token_id)) => self.lane.push(request_id, token_id),
             Ok(None) => self.end(request_id, &End::Finished),
             Err(message) => self.end(request_id, &End::Failed(RequestFailure::Step { message })),
         }
     }
 
     /// A pass broke: its rows are lost, and what it may have left half done is thrown away.
-    fn lose(&mut self, trunk: Trunk, panic: &(dyn Any + Send)) {
+    fn lose(&mut self, panic: &(dyn Any + Send)) {
         let message = message_of(panic);
         tracing::error!(message, "a decoding step panicked; its requests are lost");
-        let lost: Vec<u64> = self
-            .lanes
-            .remove(&trunk)
-            .map(|lane| lane.lane.keys().collect())
-            .unwrap_or_default();
+        let lost: Vec<u64> = self.lane.keys().collect();
+        let model = &self.shared.loaded.model;
+        self.lane = Lane::new(model.sizes(), &model.head_weight().device());
         self.joined = JoinedFactors::default();
         for request_id in lost {
             let message = message.clone();
@@ -230,12 +193,7 @@ impl Worker<'_> {
         let Some(mut running) = self.running.remove(&request_id) else {
             return;
         };
-        if let Some(lane) = self.lanes.get_mut(&running.trunk) {
-            lane.lane.remove(request_id);
-            if lane.lane.is_empty() {
-                self.lanes.remove(&running.trunk);
-            }
-        }
+        self.lane.remove(request_id);
         self.num_reserved -= running.num_tokens;
         running.leave_group();
         if let End::Failed(failure) = end {
@@ -278,7 +236,7 @@ impl Worker<'_> {
     fn publish(&self) {
         let mut stats = lock(&self.shared.stats);
         stats.num_reserved_tokens = self.num_reserved;
-        stats.num_cached_tokens = self.lanes.values().map(|lane| lane.lane.num_tokens()).sum();
+        stats.num_cached_tokens = self.lane.num_tokens();
         stats.num_factor_hits = self.factors.num_hits();
         stats.num_factor_misses = self.factors.num_misses();
         stats.num_cached_factors = self.factors.len();

@@ -2,15 +2,15 @@
 
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::{Bool, Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use super::config::Gpt2Config;
 use crate::activation::gelu_new;
-use crate::attention::{AttentionInput, AttentionMask, attend};
-use crate::causal_lm::{CausalLm, ModelSizes, tied_logits};
+use crate::causal_lm::{CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits};
 use crate::config_error::ConfigError;
+use crate::decoder::{self, Attention, Decoder, LayerContext};
 use crate::indices::index_tensor;
-use crate::kv_cache::{KvCache, LayerPass, Segment};
+use crate::kv_cache::{KvCache, Segment};
 
 /// A GPT-2 model, made by [`Gpt2Config::init`].
 #[derive(Module, Debug)]
@@ -61,6 +61,11 @@ pub struct Gpt2Mlp {
     /// `[intermediate, hidden]`
     pub c_proj: Linear,
 }
+
+const C_ATTN: &str = "attn.c_attn";
+const ATTN_C_PROJ: &str = "attn.c_proj";
+const C_FC: &str = "mlp.c_fc";
+const MLP_C_PROJ: &str = "mlp.c_proj";
 
 impl Gpt2Config {
     /// A model with random weights; loading replaces them before they are ever drawn.
@@ -137,27 +142,32 @@ impl CausalLm for Gpt2 {
         self.wte.forward(token_ids)
     }
 
-    fn hidden_states(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
-        let [_, seq_len] = token_ids.dims();
-        let mask = AttentionMask::causal(seq_len, &self.wte.weight.device());
-        self.hidden_states_under(token_ids, &mask)
+    fn linear_modules(&self) -> Vec<LinearModule> {
+        let ModelSizes {
+            hidden_size,
+            intermediate_size,
+            ..
+        } = self.sizes;
+        [
+            (C_ATTN, hidden_size, 3 * hidden_size),
+            (ATTN_C_PROJ, hidden_size, hidden_size),
+            (C_FC, hidden_size, intermediate_size),
+            (MLP_C_PROJ, intermediate_size, hidden_size),
+        ]
+        .map(|(path, in_size, out_size)| LinearModule {
+            path,
+            in_size,
+            out_size,
+        })
+        .to_vec()
     }
 
-    fn hidden_states_without(
-        &self,
-        token_ids: Tensor<2, Int>,
-        unseen: Tensor<2, Bool>,
-    ) -> Tensor<3> {
-        self.hidden_states_under(token_ids, &AttentionMask::causal_without(unseen))
+    fn forward(&self, pass: SequencePass<'_>) -> Tensor<3> {
+        decoder::forward(self, pass)
     }
 
     fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2> {
-        let mut pass = cache.begin(segments);
-        let mut hidden = self.embed_at(pass.token_ids(), pass.positions());
-        for (layer_idx, layer) in self.h.iter().enumerate() {
-            hidden = layer.forward_with_cache(hidden, pass.layer(layer_idx));
-        }
-        pass.finish(self.ln_f.forward(hidden))
+        decoder::forward_with_cache(self, segments, cache)
     }
 
     fn head_weight(&self) -> Tensor<2> {
@@ -175,20 +185,17 @@ impl CausalLm for Gpt2 {
     }
 }
 
-impl Gpt2 {
-    /// A pass over whole sequences.
-    fn hidden_states_under(&self, token_ids: Tensor<2, Int>, mask: &AttentionMask) -> Tensor<3> {
-        let [_, seq_len] = token_ids.dims();
-        let positions = (0..seq_len).collect();
-        let mut hidden = self.embed_at(token_ids, &[positions]);
-        for layer in &self.h {
-            hidden = layer.forward(hidden, mask);
-        }
-        self.ln_f.forward(hidden)
+impl Decoder for Gpt2 {
+    /// Positions are added to the embeddings; the layers know of none.
+    type Positions = ();
+
+    fn num_layers(&self) -> usize {
+        self.h.len()
     }
 
-    /// Token embeddings plus those of their positions, `[batch or 1, seq]`.
-    fn embed_at(&self, token_ids: Tensor<2, Int>, positions: &[Vec<usize>]) -> Tensor<3> {
+    fn positions(&self, _positions: &[Vec<usize>]) {}
+
+    fn enter(&self, token_ids: Tensor<2, Int>, positions: &[Vec<usize>]) -> Tensor<3> {
         let seq_len = positions.first().map_or(0, Vec::len);
         let last = positions.iter().flatten().max().copied().unwrap_or(0);
         assert!(
@@ -200,70 +207,52 @@ impl Gpt2 {
             .reshape([positions.len(), seq_len]);
         self.embed(token_ids) + self.wpe.forward(indices)
     }
-}
 
-impl Gpt2Layer {
-    fn forward(&self, hidden: Tensor<3>, mask: &AttentionMask) -> Tensor<3> {
-        self.forward_with(hidden, |normed| self.attn.forward(normed, mask))
-    }
-
-    fn forward_with_cache(&self, hidden: Tensor<3>, pass: LayerPass<'_, '_>) -> Tensor<3> {
-        self.forward_with(hidden, |normed| self.attn.forward_with_cache(normed, pass))
-    }
-
-    fn forward_with(
+    fn layer(
         &self,
-        hidden: Tensor<3>,
-        attention: impl FnOnce(Tensor<3>) -> Tensor<3>,
+        states: Tensor<3>,
+        context: &LayerContext<'_, ()>,
+        attention: Attention<'_, '_>,
     ) -> Tensor<3> {
-        let attended = attention(self.ln_1.forward(hidden.clone()));
-        let hidden = hidden + attended;
-        let normed = self.ln_2.forward(hidden.clone());
-        hidden + self.mlp.forward(normed)
+        let layer = &self.h[context.layer_idx];
+        let normed = layer.ln_1.forward(states.clone());
+        let states = states + layer.attn.forward(&normed, context, attention);
+        let normed = layer.ln_2.forward(states.clone());
+        states + layer.mlp.forward(&normed, context)
+    }
+
+    fn final_norm(&self, states: Tensor<3>) -> Tensor<3> {
+        self.ln_f.forward(states)
     }
 }
 
 impl Gpt2Attention {
-    /// # Shapes
-    ///
-    /// - `hidden`: `[batch, seq, hidden]`
-    /// - output: `[batch, seq, hidden]`
-    fn forward(&self, hidden: Tensor<3>, mask: &AttentionMask) -> Tensor<3> {
-        let [query, key, value] = self.project(hidden);
-        self.c_proj.forward(attend(AttentionInput {
-            query,
-            key,
-            value,
-            mask,
-        }))
-    }
-
-    fn forward_with_cache(&self, hidden: Tensor<3>, pass: LayerPass<'_, '_>) -> Tensor<3> {
-        let [query, key, value] = self.project(hidden);
-        self.c_proj.forward(pass.attend(&query, &key, &value))
-    }
-
-    /// `[batch, seq, hidden]` -> three times `[batch, heads, seq, head_dim]`
-    fn project(&self, hidden: Tensor<3>) -> [Tensor<4>; 3] {
-        let [batch, seq_len, hidden_size] = hidden.dims();
-        let projected = self.c_attn.forward(hidden); // [batch, seq, 3 * hidden]
+    /// `[batch, seq, hidden]` -> `[batch, seq, hidden]`
+    fn forward(
+        &self,
+        x: &Tensor<3>,
+        context: &LayerContext<'_, ()>,
+        attention: Attention<'_, '_>,
+    ) -> Tensor<3> {
+        let [batch, seq_len, hidden_size] = x.dims();
+        let projected = context.linear(C_ATTN, &self.c_attn, x); // [batch, seq, 3 * hidden]
         let head_dim = hidden_size / self.num_heads;
-        [0, 1, 2].map(|part_idx| {
+        let [query, key, value] = [0, 1, 2].map(|part_idx| {
             projected
                 .clone()
                 .narrow(2, part_idx * hidden_size, hidden_size)
                 .reshape([batch, seq_len, self.num_heads, head_dim])
                 .swap_dims(1, 2) // [batch, heads, seq, head_dim]
-        })
+        });
+        let attended = attention.attend(query, key, value);
+        context.linear(ATTN_C_PROJ, &self.c_proj, &attended)
     }
 }
 
 impl Gpt2Mlp {
-    /// # Shapes
-    ///
-    /// - `hidden`: `[batch, seq, hidden]`
-    /// - output: `[batch, seq, hidden]`
-    fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        self.c_proj.forward(gelu_new(self.c_fc.forward(hidden)))
+    /// `[batch, seq, hidden]` -> `[batch, seq, hidden]`
+    fn forward(&self, x: &Tensor<3>, context: &LayerContext<'_, ()>) -> Tensor<3> {
+        let wide = gelu_new(context.linear(C_FC, &self.c_fc, x));
+        context.linear(MLP_C_PROJ, &self.c_proj, &wide)
     }
 }

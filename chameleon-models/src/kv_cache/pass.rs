@@ -1,6 +1,7 @@
 //! One pass of a model over new tokens of some rows: where they stand, what they see, and their attention.
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, assert_shape};
+use chameleon_hypernet::{GroupLayers, LayerFactors};
 
 use super::{CacheRow, KvCache, Segment};
 use crate::attention::{AttentionInput, AttentionMask, attend};
@@ -22,6 +23,8 @@ pub(crate) struct CachePass<'a> {
     attended_rows: Option<Tensor<1, Int>>,
     /// For each token of the caller, where it is computed, unless that is the same order.
     asked_rows: Option<Tensor<1, Int>>,
+    /// What is changed inside the layers for each computed token.
+    factors: LayerFactors,
 }
 
 /// The part of a pass that one layer sees.
@@ -70,6 +73,7 @@ struct ReadPlan {
 struct Placed<'a> {
     segment_idx: usize,
     token_ids: &'a [u32],
+    layers: Option<&'a GroupLayers>,
     start: usize,
     place_idx: usize,
 }
@@ -119,6 +123,7 @@ impl KvCache {
                 let placed = Placed {
                     segment_idx,
                     token_ids: segments[segment_idx].token_ids,
+                    layers: segments[segment_idx].layers,
                     start: starts[segment_idx],
                     place_idx,
                 };
@@ -129,12 +134,12 @@ impl KvCache {
         layout.finish(self, segments, shelves)
     }
 
-    fn plan_shelf(
+    fn plan_shelf<'s>(
         &self,
         num_slots: usize,
-        steps: &[Placed<'_>],
-        reads: &[Placed<'_>],
-        layout: &mut Layout,
+        steps: &[Placed<'s>],
+        reads: &[Placed<'s>],
+        layout: &mut Layout<'s>,
     ) -> ShelfPlan {
         let shape = self.shelves[&num_slots].shape;
         let first_token = layout.token_ids.len();
@@ -167,11 +172,11 @@ impl KvCache {
         }
     }
 
-    fn plan_step(
+    fn plan_step<'s>(
         &self,
         num_slots: usize,
-        steps: &[Placed<'_>],
-        layout: &mut Layout,
+        steps: &[Placed<'s>],
+        layout: &mut Layout<'s>,
     ) -> Option<StepPlan> {
         // Sorted by place, so the last one lies farthest.
         let num_places = steps.last()?.place_idx + 1;
@@ -207,7 +212,7 @@ impl KvCache {
             self.mask(hidden, 1, num_tokens, num_slots)
         } else {
             // A prompt looks only at itself, and without the empty slots.
-            AttentionMask::causal(num_tokens, &self.device)
+            AttentionMask::causal()
         };
         ReadPlan {
             first_token,
@@ -233,8 +238,10 @@ impl KvCache {
 
 /// The tokens of a pass as they are laid out, one after the other.
 #[derive(Debug, Default)]
-struct Layout {
+struct Layout<'s> {
     token_ids: Vec<u32>,
+    /// What is changed inside the layers for each token.
+    layers: Vec<Option<&'s GroupLayers>>,
     positions: Vec<usize>,
     /// Place on the shelf and slot of each token.
     stored: Vec<(usize, usize)>,
@@ -245,12 +252,13 @@ struct Layout {
     first_of_segment: Vec<(usize, usize)>,
 }
 
-impl Layout {
-    fn add(&mut self, placed: &Placed<'_>) {
+impl<'s> Layout<'s> {
+    fn add(&mut self, placed: &Placed<'s>) {
         self.first_of_segment
             .push((placed.segment_idx, self.token_ids.len()));
         for (position, &token_id) in (placed.start..).zip(placed.token_ids) {
             self.token_ids.push(token_id);
+            self.layers.push(placed.layers);
             self.positions.push(position);
             self.stored.push((placed.place_idx, position));
         }
@@ -272,6 +280,7 @@ impl Layout {
         while self.token_ids.len() < MIN_PRODUCT_ROWS {
             // Computed, never stored and never asked for.
             self.token_ids.push(self.token_ids[0]);
+            self.layers.push(self.layers[0]);
             self.positions.push(self.positions[0]);
             self.attended.push(self.attended[0]);
         }
@@ -288,6 +297,7 @@ impl Layout {
             shelves,
             attended_rows: unless_in_order(self.attended, self.num_attended),
             asked_rows: unless_in_order(asked, num_tokens),
+            factors: LayerFactors::for_rows(&self.layers),
             cache,
         }
     }
@@ -302,6 +312,11 @@ impl<'a> CachePass<'a> {
     /// The position of each in its own row, `[1, tokens]`.
     pub(crate) fn positions(&self) -> &[Vec<usize>] {
         &self.positions
+    }
+
+    /// What is changed inside the layers for each token to compute.
+    pub(crate) fn take_factors(&mut self) -> LayerFactors {
+        std::mem::take(&mut self.factors)
     }
 
     /// The part that one layer sees.

@@ -2,15 +2,15 @@
 
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};
-use burn::tensor::{Bool, Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use super::config::LlamaConfig;
 use super::rope::{RotaryFrequencies, Rotation};
 use crate::activation::silu;
-use crate::attention::{AttentionInput, AttentionMask, attend};
-use crate::causal_lm::{CausalLm, ModelSizes, tied_logits};
+use crate::causal_lm::{CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits};
 use crate::config_error::ConfigError;
-use crate::kv_cache::{KvCache, LayerPass, Segment};
+use crate::decoder::{self, Attention, Decoder, LayerContext};
+use crate::kv_cache::{KvCache, Segment};
 
 /// A Llama model, made by [`LlamaConfig::init`].
 #[derive(Module, Debug)]
@@ -67,6 +67,14 @@ pub struct LlamaMlp {
     /// `[intermediate, hidden]`
     pub down_proj: Linear,
 }
+
+const Q_PROJ: &str = "self_attn.q_proj";
+const K_PROJ: &str = "self_attn.k_proj";
+const V_PROJ: &str = "self_attn.v_proj";
+const O_PROJ: &str = "self_attn.o_proj";
+const GATE_PROJ: &str = "mlp.gate_proj";
+const UP_PROJ: &str = "mlp.up_proj";
+const DOWN_PROJ: &str = "mlp.down_proj";
 
 impl LlamaConfig {
     /// A model with random weights; loading replaces them before they are ever drawn.
@@ -146,28 +154,33 @@ impl CausalLm for Llama {
         self.embed_tokens.forward(token_ids)
     }
 
-    fn hidden_states(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
-        let [_, seq_len] = token_ids.dims();
-        let mask = AttentionMask::causal(seq_len, &self.embed_tokens.weight.device());
-        self.hidden_states_under(token_ids, &mask)
+    fn linear_modules(&self) -> Vec<LinearModule> {
+        let sizes = &self.sizes;
+        let query_size = sizes.num_heads * sizes.head_dim;
+        let kv_size = sizes.num_kv_heads * sizes.head_dim;
+        [
+            (Q_PROJ, sizes.hidden_size, query_size),
+            (K_PROJ, sizes.hidden_size, kv_size),
+            (V_PROJ, sizes.hidden_size, kv_size),
+            (O_PROJ, query_size, sizes.hidden_size),
+            (GATE_PROJ, sizes.hidden_size, sizes.intermediate_size),
+            (UP_PROJ, sizes.hidden_size, sizes.intermediate_size),
+            (DOWN_PROJ, sizes.intermediate_size, sizes.hidden_size),
+        ]
+        .map(|(path, in_size, out_size)| LinearModule {
+            path,
+            in_size,
+            out_size,
+        })
+        .to_vec()
     }
 
-    fn hidden_states_without(
-        &self,
-        token_ids: Tensor<2, Int>,
-        unseen: Tensor<2, Bool>,
-    ) -> Tensor<3> {
-        self.hidden_states_under(token_ids, &AttentionMask::causal_without(unseen))
+    fn forward(&self, pass: SequencePass<'_>) -> Tensor<3> {
+        decoder::forward(self, pass)
     }
 
     fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2> {
-        let mut pass = cache.begin(segments);
-        let mut hidden = self.embed(pass.token_ids());
-        let rotation = self.rotary.at(pass.positions(), &hidden.device());
-        for (layer_idx, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward_with_cache(hidden, &rotation, pass.layer(layer_idx));
-        }
-        pass.finish(self.norm.forward(hidden))
+        decoder::forward_with_cache(self, segments, cache)
     }
 
     fn head_weight(&self) -> Tensor<2> {
@@ -185,110 +198,71 @@ impl CausalLm for Llama {
     }
 }
 
-impl Llama {
-    /// A pass over whole sequences.
-    fn hidden_states_under(&self, token_ids: Tensor<2, Int>, mask: &AttentionMask) -> Tensor<3> {
-        let [_, seq_len] = token_ids.dims();
-        let mut hidden = self.embed(token_ids);
-        let rotation = self.rotary.at(&[(0..seq_len).collect()], &hidden.device());
-        for layer in &self.layers {
-            hidden = layer.forward(hidden, &rotation, mask);
-        }
-        self.norm.forward(hidden)
-    }
-}
+impl Decoder for Llama {
+    type Positions = Rotation;
 
-impl LlamaLayer {
-    fn forward(&self, hidden: Tensor<3>, rotation: &Rotation, mask: &AttentionMask) -> Tensor<3> {
-        self.forward_with(hidden, |normed| {
-            self.self_attn.forward(normed, rotation, mask)
-        })
+    fn num_layers(&self) -> usize {
+        self.layers.len()
     }
 
-    fn forward_with_cache(
+    fn positions(&self, positions: &[Vec<usize>]) -> Rotation {
+        self.rotary
+            .at(positions, &self.embed_tokens.weight.device())
+    }
+
+    fn enter(&self, token_ids: Tensor<2, Int>, _positions: &[Vec<usize>]) -> Tensor<3> {
+        self.embed(token_ids)
+    }
+
+    fn layer(
         &self,
-        hidden: Tensor<3>,
-        rotation: &Rotation,
-        pass: LayerPass<'_, '_>,
+        states: Tensor<3>,
+        context: &LayerContext<'_, Rotation>,
+        attention: Attention<'_, '_>,
     ) -> Tensor<3> {
-        self.forward_with(hidden, |normed| {
-            self.self_attn.forward_with_cache(normed, rotation, pass)
-        })
+        let layer = &self.layers[context.layer_idx];
+        let normed = layer.input_layernorm.forward(states.clone());
+        let states = states + layer.self_attn.forward(&normed, context, attention);
+        let normed = layer.post_attention_layernorm.forward(states.clone());
+        states + layer.mlp.forward(&normed, context)
     }
 
-    fn forward_with(
-        &self,
-        hidden: Tensor<3>,
-        attention: impl FnOnce(Tensor<3>) -> Tensor<3>,
-    ) -> Tensor<3> {
-        let attended = attention(self.input_layernorm.forward(hidden.clone()));
-        let hidden = hidden + attended;
-        let normed = self.post_attention_layernorm.forward(hidden.clone());
-        hidden + self.mlp.forward(normed)
+    fn final_norm(&self, states: Tensor<3>) -> Tensor<3> {
+        self.norm.forward(states)
     }
-}
-
-/// Query, key and value of one layer, split into heads and turned to their positions.
-struct Projected {
-    /// `[batch, heads, seq, head_dim]`
-    query: Tensor<4>,
-    /// `[batch, kv_heads, seq, head_dim]`
-    key: Tensor<4>,
-    /// `[batch, kv_heads, seq, head_dim]`
-    value: Tensor<4>,
 }
 
 impl LlamaAttention {
-    /// # Shapes
-    ///
-    /// - `hidden`: `[batch, seq, hidden]`
-    /// - output: `[batch, seq, hidden]`
-    fn forward(&self, hidden: Tensor<3>, rotation: &Rotation, mask: &AttentionMask) -> Tensor<3> {
-        let Projected { query, key, value } = self.project(hidden, rotation);
-        self.o_proj.forward(attend(AttentionInput {
-            query,
-            key,
-            value,
-            mask,
-        }))
-    }
-
-    fn forward_with_cache(
+    /// `[batch, seq, hidden]` -> `[batch, seq, hidden]`
+    fn forward(
         &self,
-        hidden: Tensor<3>,
-        rotation: &Rotation,
-        pass: LayerPass<'_, '_>,
+        x: &Tensor<3>,
+        context: &LayerContext<'_, Rotation>,
+        attention: Attention<'_, '_>,
     ) -> Tensor<3> {
-        let Projected { query, key, value } = self.project(hidden, rotation);
-        self.o_proj.forward(pass.attend(&query, &key, &value))
+        let heads = |path, projection| self.heads(context.linear(path, projection, x));
+        let rotation = context.positions;
+        let query = rotation.apply(heads(Q_PROJ, &self.q_proj));
+        let key = rotation.apply(heads(K_PROJ, &self.k_proj));
+        let value = heads(V_PROJ, &self.v_proj);
+        let attended = attention.attend(query, key, value);
+        context.linear(O_PROJ, &self.o_proj, &attended)
     }
 
-    fn project(&self, hidden: Tensor<3>, rotation: &Rotation) -> Projected {
-        Projected {
-            query: rotation.apply(self.heads(&self.q_proj, hidden.clone())),
-            key: rotation.apply(self.heads(&self.k_proj, hidden.clone())),
-            value: self.heads(&self.v_proj, hidden),
-        }
-    }
-
-    /// `[batch, seq, hidden]` -> `[batch, heads, seq, head_dim]`
-    fn heads(&self, projection: &Linear, hidden: Tensor<3>) -> Tensor<4> {
-        let projected = projection.forward(hidden);
+    /// `[batch, seq, heads * head_dim]` -> `[batch, heads, seq, head_dim]`
+    fn heads(&self, projected: Tensor<3>) -> Tensor<4> {
         let [batch, seq_len, width] = projected.dims();
-        let num_heads = width / self.head_dim;
         projected
-            .reshape([batch, seq_len, num_heads, self.head_dim])
+            .reshape([batch, seq_len, width / self.head_dim, self.head_dim])
             .swap_dims(1, 2)
     }
 }
 
 impl LlamaMlp {
-    /// # Shapes
-    ///
-    /// - `hidden`: `[batch, seq, hidden]`
-    /// - output: `[batch, seq, hidden]`
-    fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let gate = silu(self.gate_proj.forward(hidden.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(hidden))
+    /// `[batch, seq, hidden]` -> `[batch, seq, hidden]`
+    fn forward(&self, x: &Tensor<3>, context: &LayerContext<'_, Rotation>) -> Tensor<3> {
+        let gate = silu(context.linear(GATE_PROJ, &self.gate_proj, x));
+        let up = context.linear(UP_PROJ, &self.up_proj, x);
+        context.linear(DOWN_PROJ, &self.down_proj, &(gate * up))
     }
 }

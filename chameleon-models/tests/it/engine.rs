@@ -8,7 +8,9 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::RunSeed;
-use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig};
+use chameleon_hypernet::{
+    Condition, GeneratorKind, HyperLoraHeadConfig, LayerFactors, LoraHeadConfig,
+};
 use chameleon_models::adaptation::head_shape;
 use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
 use chameleon_models::engine::{
@@ -16,8 +18,9 @@ use chameleon_models::engine::{
     Refusal, Request, RequestFailure, Ticket,
 };
 use chameleon_models::{
-    Adaptation, Adapter, AdapterConfig, CausalLm, GenerateOptions, LayerLora, LoadedModel,
-    RandomSampling, Recipe, Sampling, TrainOptions, generate,
+    Adaptation, Adapter, AdapterConfig, CausalLm, GenerateOptions, LayerAdaptation, LayerKind,
+    LayerRange, LoadedModel, PassEnd, PassInput, RandomSampling, Recipe, Sampling, SequencePass,
+    TrainOptions, generate,
 };
 
 use crate::load::tiny_with_letters;
@@ -32,7 +35,7 @@ fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) -> Adapter {
         config: HyperLoraHeadConfig::preset(kind, hidden_size, shape),
     };
     let head = match kind {
-        "core" => hyper(GeneratorKind::Core),
+        "core" | "core-layers" => hyper(GeneratorKind::Core),
         "dense" => hyper(GeneratorKind::Dense),
         "experts" => Adaptation::Experts {
             config: LoraHeadConfig::new(shape),
@@ -50,8 +53,14 @@ fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) -> Adapter {
             seq_len: 32,
         },
         head,
-        layers: (kind == "layers").then(|| LayerLora {
+        layers: kind.ends_with("layers").then(|| LayerAdaptation {
             targets: vec!["q_proj".to_owned(), "down_proj".to_owned()],
+            layers: LayerRange::All,
+            kind: if kind == "layers" {
+                LayerKind::Lora
+            } else {
+                LayerKind::Core
+            },
             rank: 2,
             scale: 1.0,
         }),
@@ -117,7 +126,7 @@ fn grouping(adapter: &Adapter) -> Box<Grouping> {
     })
 }
 
-const KINDS: [&str; 5] = ["core", "dense", "experts", "lora", "layers"];
+const KINDS: [&str; 6] = ["core", "dense", "experts", "lora", "layers", "core-layers"];
 
 fn engine(options: EngineOptions) -> Engine {
     let engine = Engine::start(tiny_with_letters(), options).unwrap();
@@ -147,11 +156,8 @@ fn requests(num: usize) -> Vec<Request> {
                 })
                 .collect();
             let mut request = Request::new(prompt, 1 + idx * 3 % 17);
-            request.adapter = KINDS.get(idx % 6).map(|&kind| kind.to_owned());
-            request.scale = match request.adapter.as_deref() {
-                Some("layers") | None => 1.0,
-                Some(_) => [1.0, 0.5, -2.0][idx % 3],
-            };
+            request.adapter = KINDS.get(idx % 7).map(|&kind| kind.to_owned());
+            request.scale = [1.0, 0.5, -2.0][idx % 3];
             if idx % 2 == 1 {
                 let sampling = RandomSampling::new(1.3).unwrap();
                 request.sampling = Sampling::Random(sampling.with_top_k(9).unwrap());
@@ -260,9 +266,6 @@ fn probabilities_are_those_of_the_merged_head() {
     let prompt = [3_u32, 9, 1, 20, 4, 4, 8];
     for kind in KINDS {
         for scale in [1.0, 0.0, 1.5] {
-            if kind == "layers" && scale > 1.0 {
-                continue;
-            }
             let mut request = Request::new(prompt.to_vec(), 1);
             request.adapter = Some(kind.to_owned());
             request.scale = scale;
@@ -282,11 +285,16 @@ fn probabilities_are_those_of_the_merged_head() {
             }
             let adapter = adapter(loaded, kind, Condition::Centroid);
             let condition = adapter.centroids.clone().narrow(0, cluster_idx, 1);
-            let factors = &adapter.trainee.head.factors(cluster_idx, condition)[0];
-            let weight = loaded.model.head_weight() + factors.delta() * scale;
-            let trunk = adapter.trainee.trunk.as_ref().filter(|_| scale > 0.0);
-            let prompt = ids(&prompt.map(i64::from));
-            let hidden = trunk.unwrap_or(&loaded.model).hidden_states(prompt);
+            let writer = adapter.trainee.factor_writer();
+            let group = writer.groups(cluster_idx, condition).remove(0);
+            let weight = loaded.model.head_weight() + group.head.delta() * scale;
+            let layers = group.layers.map(|layers| layers.with_strength(scale));
+            let hidden = loaded.model.forward(SequencePass {
+                input: PassInput::TokenIds(ids(&prompt.map(i64::from))),
+                end: PassEnd::Head,
+                unseen: None,
+                factors: &layers.map_or_else(LayerFactors::none, |layers| layers.for_batch()),
+            });
             let last = hidden.narrow(1, 6, 1).squeeze_dim::<2>(1);
             let expected = log_softmax(last.matmul(weight), 1).into_data();
             for (found, expected) in found.iter().zip(expected.iter::<f32>()) {
@@ -390,20 +398,12 @@ fn what_cannot_be_answered_is_refused_at_once() {
     let unknown = refusal(&|request| request.adapter = Some("none".to_owned()));
     assert_eq!(
         unknown,
-        "there is no adapter `none`; loaded are: core, dense, experts, layers, lora"
+        "there is no adapter `none`; loaded are: core, core-layers, dense, experts, layers, lora"
     );
     let scale = refusal(&|request| request.scale = f64::NAN);
     assert_eq!(
         scale,
         "scale is NaN, expected a number between -1000 and 1000"
-    );
-    let layers = refusal(&|request| {
-        request.adapter = Some("layers".to_owned());
-        request.scale = 0.5;
-    });
-    assert_eq!(
-        layers,
-        "the adapter changes layers: its scale can be 1 or 0, not 0.5"
     );
     assert_eq!(
         refusal(&|request| request.stop = vec![String::new()]),

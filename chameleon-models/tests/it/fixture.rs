@@ -3,8 +3,13 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Bytes, DType, Gradients, Int, Tensor, TensorData};
+use burn::module::Param;
+use burn::tensor::{Bytes, DType, Device, Gradients, Int, Tensor, TensorData};
+use chameleon_core::RunSeed;
+use chameleon_hypernet::{AdaptedLayers, LayerFactors};
+use chameleon_models::{
+    CausalLm, LayerAdaptation, LayerKind, LayerRange, PassEnd, PassInput, SequencePass,
+};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -75,25 +80,80 @@ impl Fixture {
         )
     }
 
-    /// The module with the fixture's factors in the adapters that `apply_lora` attached.
-    pub(crate) fn with_factors<M: Module>(&self, module: M) -> M {
-        module.map(&mut Factors {
-            fixture: self,
-            path: Vec::new(),
-        })
+    /// Plain LoRA on the named modules, holding the fixture's factors. `stack` is what the file calls the layers.
+    pub(crate) fn adapted_layers(
+        &self,
+        model: &impl CausalLm,
+        targets: &[&str],
+        stack: &str,
+        device: &Device,
+    ) -> AdaptedLayers {
+        let (rank, scale) = self.lora();
+        let layers = LayerAdaptation {
+            targets: targets.iter().map(|&target| target.to_owned()).collect(),
+            layers: LayerRange::All,
+            kind: LayerKind::Lora,
+            rank,
+            scale,
+        };
+        let mut layers = layers.config(model, None).unwrap().init(RunSeed(1), device);
+        let names = factor_names(&layers, stack);
+        for (factors, name) in layers.factors.iter_mut().zip(names) {
+            factors.a = self.parameter(&format!("{name}.a"), device);
+            factors.b = self.parameter(&format!("{name}.b"), device);
+        }
+        layers
     }
 
-    /// Compares the gradient of every factor; answers how many there were.
-    pub(crate) fn check_factor_gradients<M: Module>(&self, module: &M, grads: &Gradients) -> usize {
-        let mut visitor = FactorGradients {
-            fixture: self,
-            grads,
-            path: Vec::new(),
-            num_checked: 0,
-        };
-        module.visit(&mut visitor);
-        visitor.num_checked
+    /// Compares the gradient of every factor.
+    pub(crate) fn check_factor_gradients(
+        &self,
+        layers: &AdaptedLayers,
+        stack: &str,
+        grads: &Gradients,
+    ) {
+        for (factors, name) in layers.factors.iter().zip(factor_names(layers, stack)) {
+            for (factor, param) in [("a", &factors.a), ("b", &factors.b)] {
+                let grad = param.val().grad(grads).expect("a gradient");
+                self.assert_close(&format!("{name}.{factor}.grad"), grad);
+            }
+        }
     }
+
+    /// A trainable tensor with the fixture's numbers.
+    pub(crate) fn parameter<const D: usize>(
+        &self,
+        name: &str,
+        device: &Device,
+    ) -> Param<Tensor<D>> {
+        let array = &self.expected[name];
+        let data = TensorData::new(array.values.clone(), array.shape.clone());
+        Param::from_tensor(Tensor::from_data(data, device).require_grad())
+    }
+}
+
+/// Logits of the adapted model.
+pub(crate) fn adapted_logits(
+    model: &impl CausalLm,
+    token_ids: Tensor<2, Int>,
+    factors: &LayerFactors,
+) -> Tensor<3> {
+    let hidden = model.forward(SequencePass {
+        input: PassInput::TokenIds(token_ids),
+        end: PassEnd::Head,
+        unseen: None,
+        factors,
+    });
+    hidden.matmul(model.head_weight().unsqueeze())
+}
+
+/// `lora.STACK.N.PATH.weight` of every adapted module.
+fn factor_names(layers: &AdaptedLayers, stack: &str) -> Vec<String> {
+    layers
+        .modules()
+        .iter()
+        .map(|module| format!("lora.{stack}.{}.{}.weight", module.layer_idx, module.path))
+        .collect()
 }
 
 pub(crate) fn stored(name: &str, array: &Array) -> burn_pack::Tensor {
@@ -129,69 +189,6 @@ pub(crate) fn next_token_loss(logits: Tensor<3>, token_ids: Tensor<2, Int>) -> T
     -burn::tensor::activation::log_softmax(rows, 1)
         .gather(1, targets)
         .mean()
-}
-
-struct Factors<'a> {
-    fixture: &'a Fixture,
-    path: Vec<String>,
-}
-
-impl ModuleMapper for Factors<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(name) = factor_name(&self.path) else {
-            return param;
-        };
-        let array = &self.fixture.expected[&name];
-        param.map(|tensor| {
-            let data = TensorData::new(array.values.clone(), array.shape.clone());
-            Tensor::from_data(data, &tensor.device()).require_grad()
-        })
-    }
-}
-
-struct FactorGradients<'a> {
-    fixture: &'a Fixture,
-    grads: &'a Gradients,
-    path: Vec<String>,
-    num_checked: usize,
-}
-
-impl ModuleVisitor for FactorGradients<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let grad = param.val().grad(self.grads);
-        match factor_name(&self.path) {
-            Some(name) => {
-                self.fixture
-                    .assert_close(&format!("{name}.grad"), grad.expect("a gradient"));
-                self.num_checked += 1;
-            }
-            // The stored weight below an adapter is frozen, its composed value is not.
-            None => assert!(!param.base().is_require_grad(), "{:?}", self.path),
-        }
-    }
-}
-
-/// `lora.PATH.a` for the path of an adapter's factor.
-fn factor_name(path: &[String]) -> Option<String> {
-    let (factor, rest) = path.split_last()?;
-    let (marker, weight) = rest.split_last()?;
-    (marker == "lora").then(|| format!("lora.{}.{factor}", weight.join(".")))
 }
 
 pub(crate) fn read_arrays(path: &std::path::Path) -> HashMap<String, Array> {

@@ -104,6 +104,7 @@ fn cached(model: &LanguageModel, passes: &[Vec<usize>], rows: &[usize]) -> Vec<V
             .map(|&idx| Segment {
                 row: *keys[idx].get_or_insert_with(|| cache.add_row()),
                 token_ids: &texts[idx][done[idx]..done[idx] + pass[rows[idx]]],
+                layers: None,
             })
             .collect();
         let hidden = values(model.hidden_states_with_cache(&segments, &mut cache));

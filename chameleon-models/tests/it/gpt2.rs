@@ -1,11 +1,10 @@
 //! The GPT-2 family against Hugging Face transformers, on tiny seeded models.
 
-use burn::module::{Lora, Module, ParamGroup};
 use burn::tensor::{Device, Tensor};
 use chameleon_models::gpt2::{Gpt2, Gpt2Config};
 use chameleon_models::{CausalLm, KvCache, Segment};
 
-use crate::fixture::{Fixture, next_token_loss, stored};
+use crate::fixture::{Fixture, adapted_logits, next_token_loss, stored};
 
 const CASES: [&str; 2] = ["tied", "untied"];
 
@@ -43,19 +42,17 @@ fn lora_logits_and_gradients_are_those_of_transformers() {
     let device = Device::flex().autodiff();
     for case in CASES {
         let fixture = Fixture::read("gpt2", case);
-        let (rank, scale) = fixture.lora();
-        let targets = ParamGroup::from_regex(r"attn\.c_attn\.weight$").unwrap();
-        let lora = Lora::new(rank, scale * rank as f64).set_param_group(targets);
-        let model = fixture.with_factors(load(&fixture, &device).apply_lora(lora));
-
-        let token_ids = fixture.token_ids(&device);
-        let logits = logits(&model, model.hidden_states(token_ids.clone()));
+        // The frozen model stays off the autodiff device; the factors are on it.
+        let model = load(&fixture, &Device::flex());
+        let layers = fixture.adapted_layers(&model, &["c_attn"], "h", &device);
+        let token_ids = fixture.token_ids(&Device::flex());
+        let factors = layers.shared().alike().for_batch();
+        let logits = adapted_logits(&model, token_ids.clone(), &factors);
         fixture.assert_close("lora.logits", logits.clone());
         let loss = next_token_loss(logits, token_ids);
         fixture.assert_close("lora.loss", loss.clone());
-        let grads = loss.backward();
-        let num_factors = 2 * model.sizes().num_layers;
-        assert_eq!(fixture.check_factor_gradients(&model, &grads), num_factors);
+        assert_eq!(layers.factors.len(), model.sizes().num_layers);
+        fixture.check_factor_gradients(&layers, "h", &loss.backward());
     }
 }
 
@@ -88,6 +85,11 @@ fn a_position_past_the_table_is_a_bug_of_the_caller() {
     let mut cache = KvCache::new(model.sizes(), &device);
     let row = cache.add_row();
     for token_ids in [&[0; 64][..], &[0]] {
-        model.hidden_states_with_cache(&[Segment { row, token_ids }], &mut cache);
+        let segment = Segment {
+            row,
+            token_ids,
+            layers: None,
+        };
+        model.hidden_states_with_cache(&[segment], &mut cache);
     }
 }

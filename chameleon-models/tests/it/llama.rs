@@ -1,11 +1,10 @@
 //! The Llama family against Hugging Face transformers, on tiny seeded models.
 
-use burn::module::{Lora, Module, ParamGroup};
 use burn::tensor::{Device, Tensor};
 use chameleon_models::causal_lm::CausalLm;
 use chameleon_models::llama::{Llama, LlamaConfig};
 
-use crate::fixture::{Fixture, next_token_loss, stored};
+use crate::fixture::{Fixture, adapted_logits, next_token_loss, stored};
 
 const CASES: [&str; 3] = ["tied", "untied", "llama3_rope"];
 
@@ -46,19 +45,17 @@ fn lora_logits_and_gradients_are_those_of_transformers() {
     let device = Device::flex().autodiff();
     for case in CASES {
         let fixture = Fixture::read("llama", case);
-        let (rank, scale) = fixture.lora();
-        let targets = ParamGroup::from_regex(r"self_attn\.(q_proj|v_proj)\.weight$").unwrap();
-        let lora = Lora::new(rank, scale * rank as f64).set_param_group(targets);
-        let model = fixture.with_factors(load(&fixture, &device).apply_lora(lora));
-
-        let token_ids = fixture.token_ids(&device);
-        let logits = logits(&model, model.hidden_states(token_ids.clone()));
+        // The frozen model stays off the autodiff device; the factors are on it.
+        let model = load(&fixture, &Device::flex());
+        let layers = fixture.adapted_layers(&model, &["q_proj", "v_proj"], "layers", &device);
+        let token_ids = fixture.token_ids(&Device::flex());
+        let factors = layers.shared().alike().for_batch();
+        let logits = adapted_logits(&model, token_ids.clone(), &factors);
         fixture.assert_close("lora.logits", logits.clone());
         let loss = next_token_loss(logits, token_ids);
         fixture.assert_close("lora.loss", loss.clone());
-        let grads = loss.backward();
-        let num_factors = 2 * 2 * model.sizes().num_layers;
-        assert_eq!(fixture.check_factor_gradients(&model, &grads), num_factors);
+        assert_eq!(layers.factors.len(), 2 * model.sizes().num_layers);
+        fixture.check_factor_gradients(&layers, "layers", &loss.backward());
     }
 }
 

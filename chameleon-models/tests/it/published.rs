@@ -198,7 +198,7 @@ impl Bench {
         let score = |trainee: Option<&Trainee>| {
             let scorer = PublishedScorer {
                 trainee,
-                states: valid.states(&options),
+                states: valid.states(&self.model, &options),
                 head_weight: self.model.head_weight(),
                 control: valid.control(),
                 quirks: &options.quirks,
@@ -231,15 +231,12 @@ impl Bench {
             ("dense", self.dense(scale, &device), &variant.dense),
         ] {
             let what = format!("{name} {method}");
-            let mut trainee = Trainee::head_only(head);
-            if options.loss == PublishedLoss::Full {
-                trainee.trunk = Some(self.model.clone().to_device(&device));
-            }
+            let trainee = Trainee::head_only(head);
             let before = score(Some(&trainee.valid()));
             assert_near(&format!("{what} before"), before, run.before, TOLERANCE);
             let setup = PublishedSetup {
                 data: &train.data,
-                states: train.states(&options),
+                states: train.states(&self.model, &options),
                 head_weight: self.model.head_weight(),
                 control: train.control(),
                 quirks: options.quirks.clone(),
@@ -269,10 +266,13 @@ impl Side {
         }
     }
 
-    fn states(&self, options: &RowOptions) -> PublishedStates<'_> {
+    fn states<'a>(&'a self, model: &'a LanguageModel, options: &RowOptions) -> PublishedStates<'a> {
         match options.loss {
             PublishedLoss::Last => self.cached(),
-            PublishedLoss::Full => PublishedStates::Trunk(options.visibility()),
+            PublishedLoss::Full => PublishedStates::Layers {
+                model,
+                visibility: options.visibility(),
+            },
         }
     }
 

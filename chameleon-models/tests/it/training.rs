@@ -14,9 +14,9 @@ use chameleon_models::grouped_examples::{cache_hidden_states, embed_examples};
 use chameleon_models::training_state::{self, TrainingParts, TrainingState};
 use chameleon_models::{
     Adaptation, Adapter, AdapterConfig, AdapterError, CausalLm as _, Cursor, GroupedExamples,
-    HiddenCache, HiddenStates, LanguageModel, LayerLora, LlamaConfig, ModelIdentity, Proceed,
-    Recipe, ScoreSummary, Scorer, StepReport, TrainError, TrainOptions, TrainSetup, Trainee,
-    Trainer,
+    HiddenCache, HiddenStates, LanguageModel, LayerAdaptation, LayerKind, LayerRange, LlamaConfig,
+    ModelIdentity, Proceed, Recipe, ScoreSummary, Scorer, StepReport, TrainError, TrainOptions,
+    TrainSetup, Trainee, Trainer,
 };
 use rand::RngExt as _;
 
@@ -124,7 +124,7 @@ impl Bench {
         }
     }
 
-    fn config(&self, head: Adaptation, layers: Option<LayerLora>) -> AdapterConfig {
+    fn config(&self, head: Adaptation, layers: Option<LayerAdaptation>) -> AdapterConfig {
         AdapterConfig {
             format_version: adapter::FORMAT_VERSION,
             base: self.identity.clone(),
@@ -275,23 +275,25 @@ fn a_core_head_learns_and_resumes_bit_for_bit_and_reads_back() {
 #[test]
 fn lora_inside_the_layers_learns_and_resumes_bit_for_bit() {
     let bench = Bench::new();
-    let layers = LayerLora {
+    let layers = LayerAdaptation {
         targets: vec!["q_proj".to_owned(), "down_proj".to_owned()],
+        layers: LayerRange::All,
+        kind: LayerKind::Lora,
         rank: 2,
         scale: 1.0,
     };
     let config = bench.config(bench.lora(), Some(layers));
-    let adapter = interruption_changes_nothing(&bench, &config, HiddenStates::Trunk);
+    let adapter = interruption_changes_nothing(&bench, &config, HiddenStates::Layers(&bench.model));
     let untrained = bench.untrained(&config).valid();
-    let before = bench.scores(Some(&untrained), HiddenStates::Trunk);
-    let after = bench.scores(Some(&adapter.trainee), HiddenStates::Trunk);
+    let before = bench.scores(Some(&untrained), HiddenStates::Layers(&bench.model));
+    let after = bench.scores(Some(&adapter.trainee), HiddenStates::Layers(&bench.model));
     assert!(after.mean_nll() < before.mean_nll() - 0.1);
     let folder = tempfile::tempdir().unwrap();
     adapter.save(folder.path()).unwrap();
     let loaded =
         Adapter::load(folder.path(), &bench.model, &bench.identity, &bench.device).unwrap();
     assert_eq!(
-        bench.scores(Some(&loaded.trainee), HiddenStates::Trunk),
+        bench.scores(Some(&loaded.trainee), HiddenStates::Layers(&bench.model)),
         after
     );
 }
@@ -301,14 +303,16 @@ fn cached_states_score_like_the_trunk() {
     let bench = Bench::new();
     let folder = tempfile::tempdir().unwrap();
     let cache = bench.cache(folder.path());
-    let layers = LayerLora {
+    let layers = LayerAdaptation {
         targets: vec!["q_proj".to_owned()],
+        layers: LayerRange::All,
+        kind: LayerKind::Lora,
         rank: 1,
         scale: 1.0,
     };
     let config = bench.config(bench.lora(), Some(layers));
     let untrained = bench.untrained(&config).valid();
-    let trunk = bench.scores(Some(&untrained), HiddenStates::Trunk);
+    let trunk = bench.scores(Some(&untrained), HiddenStates::Layers(&bench.model));
     let cached = bench.scores(None, HiddenStates::Cached(&cache));
     // The cache keeps half precision.
     assert!((trunk.mean_nll() - cached.mean_nll()).abs() < 1e-3);
@@ -317,8 +321,10 @@ fn cached_states_score_like_the_trunk() {
 #[test]
 fn an_unknown_target_is_named_with_those_that_exist() {
     let bench = Bench::new();
-    let layers = LayerLora {
+    let layers = LayerAdaptation {
         targets: vec!["c_attn".to_owned()],
+        layers: LayerRange::All,
+        kind: LayerKind::Lora,
         rank: 1,
         scale: 1.0,
     };
@@ -373,7 +379,7 @@ fn spoilt_adapter_folders_are_refused_by_name() {
     });
     refused("format version 99", |folder| {
         rewrite(&folder.join(config), |text| {
-            text.replace("\"format_version\": 1", "\"format_version\": 99")
+            text.replace("\"format_version\": 2", "\"format_version\": 99")
         });
     });
     refused("impossible adapter", |folder| {

@@ -5,12 +5,13 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::BatchPlan;
+use chameleon_hypernet::LayerFactors;
 
 use super::rows::{PublishedLoss, PublishedRow, RowOptions};
-use crate::causal_lm::CausalLm;
+use crate::causal_lm::{CausalLm, PassEnd};
 use crate::grouped_examples::{
-    CacheProgress, Proceed, StateRequest, Visibility, WantedStates, cache_requested_states,
-    requested_hidden_states,
+    CacheProgress, Proceed, StatePass, StateRequest, Visibility, WantedStates,
+    cache_requested_states, requested_hidden_states,
 };
 use crate::hidden_cache::{Fingerprint, HiddenCache, HiddenCacheError, RowType};
 use crate::indices::index_tensor;
@@ -152,8 +153,13 @@ pub enum PublishedStates<'a> {
         /// Which rows those are.
         index: &'a StateIndex,
     },
-    /// The trainee's own trunk.
-    Trunk(Visibility),
+    /// All layers are run.
+    Layers {
+        /// The model, frozen and off the autodiff device.
+        model: &'a LanguageModel,
+        /// What attention may look at.
+        visibility: Visibility,
+    },
 }
 
 impl PublishedStates<'_> {
@@ -165,25 +171,33 @@ impl PublishedStates<'_> {
     ///
     /// # Panics
     ///
-    /// When they are to come from a trunk and there is none.
+    /// When a layer is adapted and the states are cached.
     pub(crate) fn of_batch(
         &self,
         data: &PublishedData,
         batch_idx: usize,
-        trunk: Option<&LanguageModel>,
+        factors: &LayerFactors,
         device: &Device,
     ) -> Result<Tensor<2>, HiddenCacheError> {
         let rows = &data.plan.batches[batch_idx].rows;
         match *self {
             PublishedStates::Cached { cache, index } => {
+                assert!(
+                    factors.first_layer().is_none(),
+                    "cached states know of no adapted layer"
+                );
                 let distinct: Vec<usize> = rows.iter().map(|&row| index.index[row]).collect();
                 cache.gather(&distinct, device)
             }
-            PublishedStates::Trunk(visibility) => {
-                let trunk = trunk.expect("a head-only trainee has no trunk");
+            PublishedStates::Layers { model, visibility } => {
                 let requests: Vec<StateRequest<'_>> =
                     rows.iter().map(|&row| data.rows[row].request()).collect();
-                Ok(requested_hidden_states(trunk, &requests, visibility))
+                let pass = StatePass {
+                    visibility,
+                    end: PassEnd::Head,
+                    factors,
+                };
+                Ok(requested_hidden_states(model, &requests, pass))
             }
         }
     }
@@ -236,6 +250,7 @@ pub fn cache_published_states(
         fingerprint,
         requests: &index.requests(rows),
         visibility: options.visibility(),
+        end: PassEnd::Head,
         // One state a row takes no room; one for each token does.
         row_type: match options.loss {
             PublishedLoss::Last => RowType::F32,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::data::{PublishedData, PublishedStates};
 use super::train::batch_condition;
-use crate::adaptation::Trainee;
+use crate::adaptation::{Trainee, layer_factors};
 use crate::hidden_cache::HiddenCacheError;
 use crate::recipes::quirks::{Quirk, Quirks};
 
@@ -60,18 +60,20 @@ impl PublishedScorer<'_> {
     ///
     /// # Panics
     ///
-    /// When the states are to come from the trunk of a head-only trainee, or a cluster has no expert.
+    /// When a layer is adapted and the states are cached, or a cluster has no expert.
     pub fn score(&self, data: &PublishedData) -> Result<PublishedScore, HiddenCacheError> {
         let device = self.head_weight.device();
-        let trunk = self.trainee.and_then(|trainee| trainee.trunk.as_ref());
+        let writer = self.trainee.map(Trainee::factor_writer);
         let batches = (0..data.plan.batches.len())
             .map(|batch_idx| {
-                let hidden = self.states.of_batch(data, batch_idx, trunk, &device)?;
-                let factors = self.trainee.and_then(|trainee| {
+                let batch = &data.plan.batches[batch_idx];
+                let mut groups = writer.as_ref().map_or_else(Vec::new, |writer| {
                     let condition = batch_condition(data, &self.control, batch_idx, batch_idx);
-                    let cluster_idx = data.plan.batches[batch_idx].cluster_idx;
-                    trainee.head.factors(cluster_idx, condition).pop()
+                    writer.groups(batch.cluster_idx, condition)
                 });
+                let layers = layer_factors(&groups, batch.rows.len());
+                let hidden = self.states.of_batch(data, batch_idx, &layers, &device)?;
+                let factors = groups.pop().map(|group| group.head);
                 let num_tokens = hidden.dims()[0];
                 let input = HeadInput {
                     hidden,

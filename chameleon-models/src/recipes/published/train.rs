@@ -10,7 +10,7 @@ use rand::seq::SliceRandom as _;
 use serde::{Deserialize, Serialize};
 
 use super::data::{PublishedData, PublishedStates};
-use crate::adaptation::Trainee;
+use crate::adaptation::{Trainee, layer_factors};
 use crate::gradients::clip_to_norm;
 use crate::recipes::quirks::{Quirk, Quirks};
 use crate::train::{Cursor, StepReport, TrainError, adamw};
@@ -97,7 +97,7 @@ impl<'a> PublishedTrainer<'a> {
     ///
     /// # Panics
     ///
-    /// When the states are to come from the trunk of a head-only trainee.
+    /// When a layer is adapted and the states are cached.
     pub fn next_step(&mut self) -> Result<Option<StepReport>, TrainError> {
         if self.cursor.epoch == self.setup.options.num_epochs {
             return Ok(None);
@@ -110,21 +110,21 @@ impl<'a> PublishedTrainer<'a> {
         // Dropout draws from the device.
         device.seed(setup.seed.derive(&format!("step-{step}")).0);
         let condition = batch_condition(setup.data, &setup.control, batch_idx, step);
-        let trunk = self.trainee.trunk.as_ref();
+        let cluster_idx = setup.data.plan.batches[batch_idx].cluster_idx;
+        let mut groups = self
+            .trainee
+            .factor_writer()
+            .groups(cluster_idx, condition.autodiff());
+        let num_rows = setup.data.plan.batches[batch_idx].rows.len();
+        let layers = layer_factors(&groups, num_rows);
         let hidden = setup
             .states
-            .of_batch(setup.data, batch_idx, trunk, &device)?;
+            .of_batch(setup.data, batch_idx, &layers, &device)?;
         let num_tokens = hidden.dims()[0];
-        let cluster_idx = setup.data.plan.batches[batch_idx].cluster_idx;
-        let factors = self
-            .trainee
-            .head
-            .factors(cluster_idx, condition.autodiff())
-            .pop();
         let input = HeadInput {
-            hidden: on_autodiff(hidden),
+            hidden: hidden.autodiff(),
             weight: setup.head_weight.clone(),
-            factors,
+            factors: groups.pop().map(|group| group.head),
         };
         let targets = setup.data.targets(batch_idx, &device);
         let loss = linear_cross_entropy(input, targets, ChunkRows::default());
@@ -182,13 +182,4 @@ fn batch_order(setup: &PublishedSetup<'_>, epoch: usize) -> Vec<usize> {
         order.shuffle(&mut setup.seed.stream(&format!("epoch-{epoch}")));
     }
     order
-}
-
-/// States of a trunk that trains are there already.
-fn on_autodiff(hidden: Tensor<2>) -> Tensor<2> {
-    if hidden.is_autodiff() {
-        hidden
-    } else {
-        hidden.autodiff()
-    }
 }

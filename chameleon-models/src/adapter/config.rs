@@ -1,0 +1,220 @@
+//! `adapter_config.json`: what the tensors mean, and which settings cannot work.
+
+use std::path::Path;
+
+use chameleon_core::RunSeed;
+use chameleon_hypernet::{Condition, FactorGeneratorConfig, HyperLoraHeadConfig};
+use serde::{Deserialize, Serialize};
+
+use super::error::{AdapterError, ImpossibleAdapter};
+use super::{CONFIG_FILE, FORMAT_VERSION, OLDEST_VERSION, read};
+use crate::adaptation::Adaptation;
+use crate::identity::ModelIdentity;
+use crate::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
+use crate::train::TrainOptions;
+
+/// How examples were made, which inference must repeat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "kebab-case")]
+pub enum Recipe {
+    /// Conditioned on the first tokens of a text, scored on the rest.
+    Causal {
+        /// Tokens of the conditioning span.
+        prefix: usize,
+        /// Tokens of a whole example.
+        seq_len: usize,
+    },
+}
+
+/// `adapter_config.json`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AdapterConfig {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format_version: u32,
+    /// The model it was trained on; another one is refused.
+    pub base: ModelIdentity,
+    /// How examples were made.
+    pub recipe: Recipe,
+    /// The head.
+    pub head: Adaptation,
+    /// The layers, if they are adapted.
+    pub layers: Option<LayerAdaptation>,
+    /// How a group becomes a condition.
+    pub condition: Condition,
+    /// Number of clusters.
+    pub num_clusters: usize,
+    /// How it was trained.
+    pub training: TrainOptions,
+    /// The seed of the run.
+    pub seed: RunSeed,
+}
+
+/// Reads `adapter_config.json` alone.
+///
+/// # Errors
+///
+/// When it is unreadable, damaged, of another version or describes sizes that cannot work.
+pub fn read_config(folder: &Path) -> Result<AdapterConfig, AdapterError> {
+    let path = folder.join(CONFIG_FILE);
+    let text = read(&path)?;
+    let broken = |source| AdapterError::Config {
+        path: path.clone(),
+        source,
+    };
+    // The version is looked at first: another version may mean another layout.
+    let version: VersionOnly = serde_json::from_slice(&text).map_err(broken)?;
+    if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&version.format_version) {
+        return Err(AdapterError::Version {
+            path,
+            found: version.format_version,
+        });
+    }
+    let config: AdapterConfig = serde_json::from_slice(&text).map_err(broken)?;
+    match config.check() {
+        Err(source) => Err(AdapterError::Impossible { path, source }),
+        Ok(()) => Ok(config),
+    }
+}
+
+/// Reads `adapter_config.json` and refuses one for another base model.
+pub(crate) fn read_config_for(
+    folder: &Path,
+    identity: &ModelIdentity,
+) -> Result<AdapterConfig, AdapterError> {
+    let config = read_config(folder)?;
+    if config.base == *identity {
+        return Ok(config);
+    }
+    Err(AdapterError::OtherBase {
+        expected: config.base.to_string(),
+        found: identity.to_string(),
+    })
+}
+
+impl AdapterConfig {
+    /// Refuses sizes that would panic or exhaust memory further on.
+    ///
+    /// # Errors
+    ///
+    /// Names the first setting that cannot work.
+    pub fn check(&self) -> Result<(), ImpossibleAdapter> {
+        let sizes = &self.base.sizes;
+        let hidden_size = sizes.hidden_size;
+        let check_rank = |rank| {
+            if (1..=hidden_size).contains(&rank) {
+                Ok(())
+            } else {
+                Err(ImpossibleAdapter::Rank { rank, hidden_size })
+            }
+        };
+        let shape = self.head.shape();
+        check_rank(shape.rank)?;
+        if [shape.in_size, shape.out_size] != [hidden_size, sizes.vocab_size] {
+            return Err(ImpossibleAdapter::HeadSizes {
+                in_size: shape.in_size,
+                out_size: shape.out_size,
+                hidden_size,
+                vocab_size: sizes.vocab_size,
+            });
+        }
+        if let Some(layers) = &self.layers {
+            check_rank(layers.rank)?;
+            self.check_layers(layers)?;
+        }
+        if self.num_clusters == 0 || self.num_clusters > MAX_CLUSTERS {
+            return Err(ImpossibleAdapter::Clusters {
+                found: self.num_clusters,
+            });
+        }
+        let Recipe::Causal { prefix, seq_len } = self.recipe;
+        if prefix == 0 || prefix >= seq_len {
+            return Err(ImpossibleAdapter::Spans { prefix, seq_len });
+        }
+        match &self.head {
+            Adaptation::Lora { config } => config.check()?,
+            Adaptation::Experts {
+                config,
+                num_clusters,
+            } => {
+                config.check()?;
+                if *num_clusters != self.num_clusters {
+                    return Err(ImpossibleAdapter::Experts {
+                        num_experts: *num_clusters,
+                        num_clusters: self.num_clusters,
+                    });
+                }
+            }
+            Adaptation::Hyper { config } => {
+                if let Some(static_factors) = &config.static_factors {
+                    check_rank(static_factors.shape.rank)?;
+                }
+                check_network(config, hidden_size)?;
+                config.check()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_layers(&self, layers: &LayerAdaptation) -> Result<(), ImpossibleAdapter> {
+        let num_layers = self.base.sizes.num_layers;
+        let end = match layers.layers {
+            LayerRange::All => num_layers,
+            LayerRange::Between { end, .. } => end,
+        };
+        if end > num_layers {
+            return Err(ImpossibleAdapter::Layers {
+                range: layers.layers,
+                num_layers,
+            });
+        }
+        let targets = &layers.targets;
+        let is_twice = |(idx, target)| targets[..idx].contains(target);
+        if targets.is_empty()
+            || targets.len() > MAX_TARGETS
+            || targets.iter().enumerate().any(is_twice)
+        {
+            return Err(ImpossibleAdapter::Targets {
+                found: targets.clone(),
+            });
+        }
+        match (layers.kind, &self.head) {
+            (LayerKind::Core, Adaptation::Lora { .. } | Adaptation::Experts { .. }) => {
+                Err(ImpossibleAdapter::CoresWithoutNetwork)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_network(
+    config: &HyperLoraHeadConfig,
+    hidden_size: usize,
+) -> Result<(), ImpossibleAdapter> {
+    let found = config.generator.condition_size();
+    if found != hidden_size {
+        return Err(ImpossibleAdapter::ConditionSize { found, hidden_size });
+    }
+    let hidden_sizes = match &config.generator {
+        FactorGeneratorConfig::Dense(config) => &config.hidden_sizes,
+        FactorGeneratorConfig::Core(config) => &config.hidden_sizes,
+    };
+    if hidden_sizes.len() > MAX_HIDDEN_LAYERS
+        || hidden_sizes.iter().any(|&size| size > MAX_HIDDEN_SIZE)
+    {
+        return Err(ImpossibleAdapter::HiddenSizes {
+            found: hidden_sizes.clone(),
+        });
+    }
+    Ok(())
+}
+
+// More than any run has; they bound what a damaged file can ask for.
+const MAX_CLUSTERS: usize = 1 << 16;
+const MAX_TARGETS: usize = 64;
+const MAX_HIDDEN_LAYERS: usize = 8;
+const MAX_HIDDEN_SIZE: usize = 1 << 13;
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    format_version: u32,
+}

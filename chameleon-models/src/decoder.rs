@@ -1,0 +1,141 @@
+//! The stack of layers that every family has: one loop, whatever a layer is made of.
+//!
+//! A family says how tokens enter, what one layer does and how states leave ([`Decoder`]); where a pass begins and
+//! ends, masks, caches and the factors of adapted modules are handled here.
+
+use burn::nn::Linear;
+use burn::tensor::{Int, Tensor};
+use chameleon_hypernet::LayerFactors;
+
+use crate::attention::{AttentionInput, AttentionMask, attend};
+use crate::causal_lm::{PassEnd, PassInput, SequencePass};
+use crate::kv_cache::{KvCache, LayerPass, Segment};
+
+/// What a family implements.
+pub(crate) trait Decoder {
+    /// What its layers need to know about the positions of a pass; made once and shared by all of them.
+    type Positions;
+
+    fn num_layers(&self) -> usize;
+
+    /// `positions` are `[batch or 1, seq]`, row by row.
+    fn positions(&self, positions: &[Vec<usize>]) -> Self::Positions;
+
+    /// The states that enter the first layer: `[batch, seq]` -> `[batch, seq, hidden]`.
+    fn enter(&self, token_ids: Tensor<2, Int>, positions: &[Vec<usize>]) -> Tensor<3>;
+
+    /// One layer: `[batch, seq, hidden]` -> `[batch, seq, hidden]`.
+    fn layer(
+        &self,
+        states: Tensor<3>,
+        context: &LayerContext<'_, Self::Positions>,
+        attention: Attention<'_, '_>,
+    ) -> Tensor<3>;
+
+    /// The norm before the head.
+    fn final_norm(&self, states: Tensor<3>) -> Tensor<3>;
+}
+
+/// What one layer of a pass is given besides the states and what it looks at.
+pub(crate) struct LayerContext<'a, P> {
+    pub(crate) layer_idx: usize,
+    pub(crate) positions: &'a P,
+    pub(crate) factors: &'a LayerFactors,
+}
+
+/// What the queries of a layer look at.
+pub(crate) enum Attention<'p, 'a> {
+    /// The tokens of this pass.
+    Pass(&'p AttentionMask),
+    /// Those and the ones before, which are in a cache.
+    Cached(LayerPass<'p, 'a>),
+}
+
+impl<P> LayerContext<'_, P> {
+    /// A linear module of the layer with what its factors add.
+    pub(crate) fn linear(&self, path: &str, linear: &Linear, x: &Tensor<3>) -> Tensor<3> {
+        let changes = self.factors.changes(self.layer_idx, path);
+        changes
+            .iter()
+            .fold(linear.forward(x.clone()), |output, change| {
+                output + change.apply(x.clone())
+            })
+    }
+}
+
+impl Attention<'_, '_> {
+    /// # Shapes
+    ///
+    /// - `query`: `[batch, heads, seq, head_dim]`, `key`, `value`: `[batch, kv_heads, seq, head_dim]`
+    /// - output: `[batch, seq, heads * head_dim]`
+    pub(crate) fn attend(self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<3> {
+        match self {
+            Self::Pass(mask) => attend(AttentionInput {
+                query,
+                key,
+                value,
+                mask,
+            }),
+            Self::Cached(pass) => pass.attend(&query, &key, &value),
+        }
+    }
+}
+
+/// A pass over whole sequences.
+pub(crate) fn forward<D: Decoder>(decoder: &D, pass: SequencePass<'_>) -> Tensor<3> {
+    let [_, seq_len] = match &pass.input {
+        PassInput::TokenIds(token_ids) => token_ids.dims(),
+        PassInput::Entering { states, .. } => {
+            let [batch, seq_len, _] = states.dims();
+            [batch, seq_len]
+        }
+    };
+    let rows = [(0..seq_len).collect()];
+    let positions = decoder.positions(&rows);
+    let mask = match pass.unseen {
+        Some(unseen) => AttentionMask::causal_without(unseen),
+        None => AttentionMask::causal(),
+    };
+    let (mut states, first_layer) = match pass.input {
+        PassInput::TokenIds(token_ids) => (decoder.enter(token_ids, &rows), 0),
+        PassInput::Entering { layer_idx, states } => (states, layer_idx),
+    };
+    let end = match pass.end {
+        PassEnd::Head => decoder.num_layers(),
+        PassEnd::Entering(layer_idx) => layer_idx,
+    };
+    for layer_idx in first_layer..end {
+        let context = LayerContext {
+            layer_idx,
+            positions: &positions,
+            factors: pass.factors,
+        };
+        states = decoder.layer(states, &context, Attention::Pass(&mask));
+    }
+    match pass.end {
+        PassEnd::Head => decoder.final_norm(states),
+        PassEnd::Entering(_) => states,
+    }
+}
+
+/// A pass over tokens that continue rows of a cache.
+pub(crate) fn forward_with_cache<D: Decoder>(
+    decoder: &D,
+    segments: &[Segment<'_>],
+    cache: &mut KvCache,
+) -> Tensor<2> {
+    let mut pass = cache.begin(segments);
+    let factors = pass.take_factors();
+    let positions = decoder.positions(pass.positions());
+    let mut states = decoder.enter(pass.token_ids(), pass.positions());
+    for layer_idx in 0..decoder.num_layers() {
+        let context = LayerContext {
+            layer_idx,
+            positions: &positions,
+            factors: &factors,
+        };
+        let attention = Attention::Cached(pass.layer(layer_idx));
+        states = decoder.layer(states, &context, attention);
+    }
+    pass.finish(decoder.final_norm(states))
+}
