@@ -45,6 +45,15 @@ pub struct ScoreSummary {
     pub num_examples: usize,
 }
 
+/// What one example lost, token by token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenScores {
+    /// All of it.
+    pub total: ExampleScore,
+    /// Negative log-likelihood of each scored token, in nats.
+    pub token_nlls: Vec<f32>,
+}
+
 impl ScoreSummary {
     /// Nats per token.
     pub fn mean_nll(&self) -> f64 {
@@ -118,8 +127,26 @@ impl Scorer<'_> {
     pub fn score(
         &self,
         data: &GroupedExamples,
-        mut observe: impl FnMut(usize),
+        observe: impl FnMut(usize),
     ) -> Result<Vec<ExampleScore>, HiddenCacheError> {
+        let scores = self.score_tokens(data, observe)?;
+        Ok(scores.into_iter().map(|score| score.total).collect())
+    }
+
+    /// Like [`score`](Self::score), with the loss of every token.
+    ///
+    /// # Errors
+    ///
+    /// As [`score`](Self::score).
+    ///
+    /// # Panics
+    ///
+    /// As [`score`](Self::score).
+    pub fn score_tokens(
+        &self,
+        data: &GroupedExamples,
+        mut observe: impl FnMut(usize),
+    ) -> Result<Vec<TokenScores>, HiddenCacheError> {
         let writer = self.trainee.map(Trainee::factor_writer);
         let mut scores = vec![None; data.examples.len()];
         for (batch_idx, batch) in data.plan.batches.iter().enumerate() {
@@ -148,13 +175,16 @@ impl Scorer<'_> {
             for (&row, example) in batch.rows.iter().zip(&examples) {
                 let (own, others) = rest.split_at(example.sequence.scored().len());
                 rest = others;
-                scores[row] = Some(ExampleScore {
-                    nll: own.iter().map(|&loss| f64::from(loss)).sum(),
-                    num_tokens: own.len(),
-                    num_bytes: example.scored_bytes,
-                    document_idx: example.document_idx,
-                    cluster_idx: batch.cluster_idx,
-                    label_idx: example.label_idx,
+                scores[row] = Some(TokenScores {
+                    total: ExampleScore {
+                        nll: own.iter().map(|&loss| f64::from(loss)).sum(),
+                        num_tokens: own.len(),
+                        num_bytes: example.scored_bytes,
+                        document_idx: example.document_idx,
+                        cluster_idx: batch.cluster_idx,
+                        label_idx: example.label_idx,
+                    },
+                    token_nlls: own.to_vec(),
                 });
             }
             observe(batch_idx + 1);

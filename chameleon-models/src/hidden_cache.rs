@@ -192,6 +192,8 @@ pub struct HiddenCache {
     file: File,
     path: PathBuf,
     layout: Layout,
+    /// Rows at the start of each example that are passed over.
+    skipped_rows: usize,
 }
 
 impl HiddenCache {
@@ -224,7 +226,28 @@ impl HiddenCache {
             file,
             path: path.to_owned(),
             layout,
+            skipped_rows: 0,
         })
+    }
+
+    /// The same states without the first rows of each example: what is left when less is scored.
+    ///
+    /// # Panics
+    /// If an example has no more rows than that.
+    #[must_use]
+    pub fn without_first(self, num_rows: usize) -> Self {
+        let skipped_rows = self.skipped_rows + num_rows;
+        for example_idx in 0..self.num_examples() {
+            let found = self.layout.example_rows(example_idx).len();
+            assert!(
+                found > skipped_rows,
+                "example {example_idx} has {found} rows, {skipped_rows} were to be left out"
+            );
+        }
+        Self {
+            skipped_rows,
+            ..self
+        }
     }
 
     /// Opens the cache at `path` if it is finished and holds what `spec` asks for; else opens `path` with `.partial`
@@ -261,7 +284,7 @@ impl HiddenCache {
         self.layout.num_examples()
     }
 
-    /// Number of rows of all examples.
+    /// Number of rows of all examples in the file.
     pub fn num_rows(&self) -> usize {
         self.layout.num_rows()
     }
@@ -286,7 +309,8 @@ impl HiddenCache {
     /// # Panics
     /// If there is no such example.
     pub fn example_rows(&self, example_idx: usize) -> Range<usize> {
-        self.layout.example_rows(example_idx)
+        let rows = self.layout.example_rows(example_idx);
+        rows.start + self.skipped_rows..rows.end
     }
 
     /// A range of rows.

@@ -58,7 +58,7 @@ pub use checkpoint::{Architecture, Checkpoint, TensorInfo};
 pub use config_error::ConfigError;
 pub use data::{Corpus, Document, Example, Examples};
 pub use error::ModelError;
-pub use eval::{ExampleScore, ScoreSummary, Scorer};
+pub use eval::{ExampleScore, ScoreSummary, Scorer, TokenScores};
 pub use generate::{
     FinishReason, GenerateOptions, GenerateOutput, GenerateTimings, Generation, NewToken, generate,
 };

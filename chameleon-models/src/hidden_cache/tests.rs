@@ -126,6 +126,29 @@ fn tensors_go_in_and_come_out_in_the_order_asked_for() {
 }
 
 #[test]
+fn rows_at_the_start_of_each_example_can_be_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::flex();
+    let spec = spec(&[3, 4], 2, RowType::F32);
+    let cache = fill(writer_for(&folder.path().join("states"), &spec), &spec);
+    let all = cache.gather(&[1, 0], &device).unwrap();
+    let cache = cache.without_first(1).without_first(1);
+    assert_eq!([0, 1].map(|idx| cache.example_rows(idx)), [2..3, 5..7]);
+    let found = cache.gather(&[1, 0], &device).unwrap();
+    let expected = Tensor::cat(vec![all.clone().slice([2..4]), all.slice([6..7])], 0);
+    found.into_data().assert_eq(&expected.into_data(), true);
+}
+
+#[test]
+#[should_panic(expected = "example 0 has 3 rows")]
+fn an_example_keeps_at_least_one_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec(&[3, 4], 2, RowType::F32);
+    let cache = fill(writer_for(&folder.path().join("states"), &spec), &spec);
+    let _ = cache.without_first(3);
+}
+
+#[test]
 fn a_killed_process_loses_at_most_a_chunk() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("states");
