@@ -19,7 +19,7 @@ pub(crate) use generate::GenerateArgs;
 pub(crate) use model::{AdapterArg, ModelArg};
 pub(crate) use reproduce::{Experiment, LossName, RecipeName, ReproduceArgs};
 pub(crate) use training::{
-    CompareArgs, CompareMethod, EvalArgs, TrainArgs, TrainMethod, TrainingArgs,
+    CompareArgs, CompareMethod, EvalArgs, Sweep, SweptSetting, TrainArgs, TrainMethod, TrainingArgs,
 };
 
 /// One frozen language model, one small adapter, a fresh set of factors for every group of prompts.

@@ -97,8 +97,17 @@ pub(crate) enum CliError {
     Train(#[from] TrainError),
     #[error(transparent)]
     ImpossibleAdapter(#[from] ImpossibleAdapter),
-    #[error("`core-shuffled` needs another cluster to take a condition from, and there is one")]
-    NoOtherCluster,
+    #[error("{} holds a comparison already", path.display())]
+    ComparisonTaken { path: PathBuf },
+    #[error("{} was made with other flags or other data", path.display())]
+    OtherComparison { path: PathBuf },
+    #[error("{} is no record of a run", path.display())]
+    RunRecord {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("every training of `{method}` with seed {seed} diverged")]
+    AllDiverged { method: &'static str, seed: u64 },
     #[error("cannot read prompts from {place}")]
     PromptsUnreadable { place: String, source: io::Error },
     #[error("{place} is not UTF-8: byte {position} starts no character")]
@@ -182,10 +191,18 @@ impl Diagnostic for CliError {
             Self::ImpossibleAdapter(_) => {
                 "choose `--rank`, `--clusters` and `--hidden-sizes` to fit the model".to_owned()
             }
-            Self::NoOtherCluster => {
-                "give `--clusters` 2 or more, or leave `core-shuffled` out of `--methods`"
+            Self::ComparisonTaken { .. } => {
+                "go on with `--resume`, which keeps what is finished, or name another folder with `--out`"
                     .to_owned()
             }
+            Self::OtherComparison { .. } => {
+                "repeat the flags and data it was made with, or name another folder with `--out`"
+                    .to_owned()
+            }
+            Self::RunRecord { .. } => {
+                "remove the folder it is in; `--resume` makes that run again".to_owned()
+            }
+            Self::AllDiverged { .. } => "give `--lr` smaller values".to_owned(),
             Self::Hypernet(_) => "choose other sizes for the adapter".to_owned(),
             Self::Threads { .. } => "give `--threads` a smaller number".to_owned(),
             Self::Flags(_) | Self::Output(_) | Self::Interrupt(_) => return None,

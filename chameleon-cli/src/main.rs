@@ -4,7 +4,9 @@ mod args;
 mod commands;
 mod errors;
 mod interrupt;
+mod memory;
 mod output;
+mod report;
 mod resolve;
 
 use std::process::ExitCode;

@@ -4,6 +4,7 @@
 //! with values that make sense together.
 
 mod checks;
+mod compare;
 mod config_file;
 mod reproduce;
 mod training;
@@ -24,11 +25,10 @@ use crate::{
 use checks::{Expected, at_least_one, required, within};
 
 pub(crate) use checks::ConfigError;
+pub(crate) use compare::CompareConfig;
 pub(crate) use config_file::{ConfigFileError, read_flags};
 pub(crate) use reproduce::ReproduceConfig;
-pub(crate) use training::{
-    AdapterConfig, CompareConfig, EvalConfig, HeldOut, Start, TrainConfig, TrainingConfig,
-};
+pub(crate) use training::{AdapterConfig, EvalConfig, HeldOut, Start, TrainConfig, TrainingConfig};
 
 /// A command with everything it needs, checked.
 #[derive(Debug)]
@@ -91,6 +91,22 @@ pub(crate) struct SpanConfig {
     pub(crate) prefix: usize,
     /// Tokens kept of the whole text, more than `prefix`.
     pub(crate) seq_len: usize,
+    /// The smallest prefix of the sweep this belongs to: hidden states are kept from there on and serve all prefixes.
+    pub(crate) smallest_prefix: usize,
+    /// The largest one: texts too short for it are left out, so that all prefixes see the same texts.
+    pub(crate) largest_prefix: usize,
+}
+
+impl SpanConfig {
+    /// Spans that belong to no sweep.
+    pub(crate) fn new(prefix: usize, seq_len: usize) -> Self {
+        Self {
+            prefix,
+            seq_len,
+            smallest_prefix: prefix,
+            largest_prefix: prefix,
+        }
+    }
 }
 
 /// `chameleon cluster`
@@ -153,7 +169,7 @@ pub(crate) fn resolve(cli: Cli) -> Result<Run, CliError> {
         Command::Cluster(args) => RunConfig::Cluster(cluster(args)?),
         Command::Train(args) => RunConfig::Train(training::train(args)?),
         Command::Eval(args) => RunConfig::Eval(training::eval(args)?),
-        Command::Compare(args) => RunConfig::Compare(training::compare(args, settings.seed)?),
+        Command::Compare(args) => RunConfig::Compare(compare::compare(args, settings.seed)?),
         Command::Reproduce(args) => {
             RunConfig::Reproduce(reproduce::reproduce(args, settings.seed)?)
         }
@@ -290,7 +306,7 @@ fn span(prefix: Option<usize>, seq_len: Option<usize>) -> Result<SpanConfig, Con
     if prefix >= seq_len {
         return Err(ConfigError::NothingToScore { prefix, seq_len });
     }
-    Ok(SpanConfig { prefix, seq_len })
+    Ok(SpanConfig::new(prefix, seq_len))
 }
 
 #[cfg(test)]

@@ -1,60 +1,19 @@
-//! Trains, kills, resumes and compares with the program itself, on the tiny model beside these tests.
+//! Trains, kills and resumes with the program itself, on the tiny model beside these tests.
 
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot run the program fails"
 )]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/tiny-llama")
-        .join(name)
-}
-
-/// `chameleon COMMAND --model TINY --data MIX` and more, with caches in `folder`.
-fn chameleon(command: &str, folder: &Path, arguments: &[&str]) -> Command {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_chameleon"));
-    program
-        .arg(command)
-        .arg("--model")
-        .arg(fixture(""))
-        .arg("--data")
-        .arg(fixture("mix.jsonl"))
-        .args(arguments)
-        .env("XDG_CACHE_HOME", folder.join("cache"))
-        .env("NO_COLOR", "1");
-    program
-}
-
-const TRAINING: [&str; 14] = [
-    "--prefix",
-    "8",
-    "--seq-len",
-    "24",
-    "--clusters",
-    "3",
-    "--rank",
-    "2",
-    "--dropout",
-    "0.2",
-    "--batch-size",
-    "4",
-    "--lr",
-    "0.01",
-];
-
-fn run(program: &mut Command) -> Output {
-    let output = program.output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
-    output
-}
+use support::{TRAINING, chameleon, run};
 
 fn train(folder: &Path, out: &Path, epochs: &str, more: &[&str]) -> Command {
     // A flag may be given once: what the test gives beats what all share.
@@ -65,7 +24,8 @@ fn train(folder: &Path, out: &Path, epochs: &str, more: &[&str]) -> Command {
         &shared.flatten().copied().collect::<Vec<_>>(),
     );
     program
-        .args(["--epochs", epochs, "--checkpoint-every", "5", "--out"])
+        .args(["--lr", "0.01", "--epochs", epochs])
+        .args(["--checkpoint-every", "5", "--out"])
         .arg(out)
         .args(more);
     program
@@ -160,49 +120,6 @@ fn a_trained_adapter_evaluates_better_than_the_base() {
         perplexity("adapted_perplexity") < perplexity("perplexity"),
         "{report}"
     );
-}
-
-#[test]
-fn compare_pairs_every_method_with_lora_and_names_its_control() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("compare");
-    let methods = "frozen,lora,lora-equal,experts,dense,core,core-shuffled,core-constant";
-    let mut program = chameleon("compare", folder.path(), &TRAINING);
-    program
-        .args([
-            "--json",
-            "--epochs",
-            "2",
-            "--seeds",
-            "1,2",
-            "--methods",
-            methods,
-            "--out",
-        ])
-        .arg(&out);
-    let report: Value = serde_json::from_slice(&run(&mut program).stdout).unwrap();
-    let rows = report["methods"].as_array().unwrap();
-    assert_eq!(rows.len(), 8);
-    for row in rows {
-        let is_baseline = row["method"] == "lora";
-        assert_eq!(row["difference"].is_null(), is_baseline, "{row}");
-        assert!(row["perplexity"].as_f64().unwrap() > 1.0);
-    }
-    let trained = |name: &str| {
-        let row = rows.iter().find(|row| row["method"] == name).unwrap();
-        row["num_trainable_params"].as_u64().unwrap()
-    };
-    assert_eq!(trained("frozen"), 0);
-    assert_eq!(trained("experts"), 3 * trained("lora"));
-    let (equal, core) = (trained("lora-equal"), trained("core"));
-    assert!(
-        equal.abs_diff(core) * 10 < core,
-        "{equal} is not near {core}"
-    );
-    assert_eq!(report["findings"].as_array().unwrap().len(), 2);
-    let written: Value =
-        serde_json::from_slice(&std::fs::read(out.join("compare.json")).unwrap()).unwrap();
-    assert_eq!(written["methods"], report["methods"]);
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(crate) fn run(workspace: &Workspace, args: &QuickstartArgs) -> anyhow::Resul
         Some(out) => std::path::absolute(out)?,
         None => workspace.target_dir.join("quickstart"),
     };
-    experiment::make_room_for_the_adapter(&out, args.out.is_some())?;
+    experiment::make_room(&out, args.out.is_some())?;
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
 
     announce("model", start);

@@ -28,6 +28,9 @@ pub(crate) struct TrainArgs {
     pub(crate) method: Option<TrainMethod>,
     #[command(flatten)]
     pub(crate) training: TrainingArgs,
+    /// Highest learning rate [default: 0.0005]
+    #[arg(long, value_name = "F")]
+    pub(crate) lr: Option<f64>,
     /// Write a checkpoint every N steps, besides the one after each epoch
     #[arg(long, value_name = "N")]
     pub(crate) checkpoint_every: Option<usize>,
@@ -43,23 +46,42 @@ pub(crate) struct CompareArgs {
     pub(crate) model: ModelArg,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    /// Texts to choose by; without them a part of --data is kept aside
+    #[arg(long, value_name = "PATH", conflicts_with = "valid_fraction")]
+    pub(crate) valid: Option<PathBuf>,
+    /// Part of --data kept aside to choose by [default: 0.1]
+    #[arg(long, value_name = "F")]
+    pub(crate) valid_fraction: Option<f64>,
     /// Texts to test on; without them a part of --data is kept aside
     #[arg(long, value_name = "PATH", conflicts_with = "test_fraction")]
     pub(crate) test: Option<PathBuf>,
     /// Part of --data kept aside to test on [default: 0.1]
     #[arg(long, value_name = "F")]
     pub(crate) test_fraction: Option<f64>,
-    /// Folder the tables and adapters are written to
+    /// Folder the report, the tables and the adapters are written to
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// What is compared [default: frozen,lora,dense,core,core-shuffled]
+    /// What is compared; a hypernetwork brings its controls and its LoRA along [default: core]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,..")]
     pub(crate) methods: Vec<CompareMethod>,
     /// Each method is trained once per seed [default: --seed]
     #[arg(long, value_delimiter = ',', value_name = "N,..")]
     pub(crate) seeds: Vec<u64>,
+    /// The same as --seeds with N seeds from --seed on
+    #[arg(long, value_name = "N", conflicts_with = "seeds")]
+    pub(crate) num_seeds: Option<usize>,
+    /// Learning rates that every method tries; its best one and its best epoch are chosen on the validation texts
+    /// [default: 0.0005,0.002,0.008]
+    #[arg(long, value_delimiter = ',', value_name = "F,..")]
+    pub(crate) lr: Vec<f64>,
     #[command(flatten)]
     pub(crate) training: TrainingArgs,
+    /// Compare at each value of one setting: `prefix=8,16,32` or `group-size=1,4,16`
+    #[arg(long, value_name = "SETTING=N,..")]
+    pub(crate) sweep: Option<Sweep>,
+    /// Go on with the comparison in --out: runs that are finished are kept
+    #[arg(long)]
+    pub(crate) resume: bool,
 }
 
 /// `chameleon eval`
@@ -124,9 +146,6 @@ pub(crate) struct TrainingArgs {
     /// Passes over the data [default: 3]
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<usize>,
-    /// Highest learning rate [default: 0.0005]
-    #[arg(long, value_name = "F")]
-    pub(crate) lr: Option<f64>,
     /// Part of all steps in which the learning rate rises [default: 0.05]
     #[arg(long, value_name = "F")]
     pub(crate) warmup: Option<f64>,
@@ -152,8 +171,8 @@ pub(crate) enum TrainMethod {
     Core,
 }
 
-/// What `compare` compares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// What `compare` compares, in the order of its tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum CompareMethod {
     /// The model as it is
     Frozen,
@@ -161,14 +180,74 @@ pub(crate) enum CompareMethod {
     Lora,
     /// LoRA with as many trained numbers as `core`
     LoraEqual,
+    /// LoRA with as many trained numbers as `dense`
+    LoraEqualDense,
     /// One LoRA for each group
     Experts,
     /// The dense hypernetwork
     Dense,
+    /// `dense` with the conditions of other groups
+    DenseShuffled,
+    /// `dense` with one condition for all groups
+    DenseConstant,
     /// The core hypernetwork
     Core,
     /// `core` with the conditions of other groups
     CoreShuffled,
     /// `core` with one condition for all groups
     CoreConstant,
+}
+
+/// A setting and the values it takes, one comparison each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sweep {
+    pub(crate) setting: SweptSetting,
+    /// As typed, unchecked.
+    pub(crate) values: Vec<usize>,
+}
+
+/// What a sweep changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SweptSetting {
+    /// Tokens of the prompt
+    Prefix,
+    /// Texts that share a condition when the test is scored
+    GroupSize,
+}
+
+impl SweptSetting {
+    /// Every setting.
+    pub(crate) const ALL: [Self; 2] = [Self::Prefix, Self::GroupSize];
+
+    /// The name a user types.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Prefix => "prefix",
+            Self::GroupSize => "group-size",
+        }
+    }
+}
+
+impl std::str::FromStr for Sweep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, values) = text
+            .split_once('=')
+            .ok_or("expected a setting, `=` and values, such as `prefix=8,16,32`")?;
+        let setting = SweptSetting::ALL
+            .into_iter()
+            .find(|setting| setting.name() == name)
+            .ok_or_else(|| format!("`{name}` cannot be swept; `prefix` and `group-size` can"))?;
+        let values = values
+            .split(',')
+            .map(|value| {
+                value
+                    .trim()
+                    .parse()
+                    .map_err(|_| format!("`{value}` is not a whole number"))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { setting, values })
+    }
 }

@@ -1,194 +1,163 @@
 //! `chameleon compare`: several methods on the same data, in one honest table.
+//!
+//! Every method tries the same learning rates with the first seed and keeps its best epoch on the validation texts.
+//! What was chosen is trained with all seeds and scored once on the test.
 
-mod report;
+mod protocol;
+mod runs;
+mod store;
+mod sweep;
+mod table;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
-use chameleon_core::RunSeed;
-use chameleon_hypernet::ConditionControl;
-use chameleon_models::{ExampleScore, HiddenCache, ScoreSummary, Trainer, adapter, atomic_file};
+use chameleon_models::atomic_file;
 
 use crate::{
-    args::CompareMethod,
     commands::{
         Context,
-        method::{self, HeadMethod, StepBar},
-        prepare::{Prepared, Sources, prepare},
+        prepare::{Part, Prepared, PreparedTest, Sources, prepare_with_test},
     },
     errors::{CliError, ExitStatus},
-    resolve::CompareConfig,
+    resolve::{CompareConfig, Start},
 };
 
-use report::{CompareReport, MethodRuns, method_name};
+use runs::{Comparison, MethodRuns, States};
+use store::Store;
+use table::CompareReport;
 
 pub(crate) fn run(config: &CompareConfig, context: &Context) -> Result<ExitStatus, CliError> {
-    let start = Instant::now();
-    // What cannot work is refused before the long work starts.
-    let swaps = config.methods.contains(&CompareMethod::CoreShuffled);
-    if swaps && config.training.num_clusters == 1 {
-        return Err(CliError::NoOtherCluster);
+    let is_finished = match &config.sweep {
+        None => match compare(config, context)? {
+            Some(report) => {
+                context.output.results(&report)?;
+                true
+            }
+            None => false,
+        },
+        Some(sweep) => match sweep::run(config, sweep, context)? {
+            Some(report) => {
+                context.output.results(&report)?;
+                true
+            }
+            None => false,
+        },
+    };
+    if is_finished {
+        return Ok(ExitStatus::Done);
     }
-    std::fs::create_dir_all(&config.out).map_err(|source| CliError::Folder {
-        path: config.out.clone(),
+    context
+        .output
+        .note("stopped; go on with --resume, which keeps the runs that are finished");
+    Ok(ExitStatus::Interrupted)
+}
+
+/// One comparison, or `None` if the user asked to stop.
+fn compare(config: &CompareConfig, context: &Context) -> Result<Option<CompareReport>, CliError> {
+    refuse_taken(config)?;
+    let start = Instant::now();
+    let Some(texts) = PreparedStates::of(config, context)? else {
+        return Ok(None);
+    };
+    let comparison = texts.comparison(config, context);
+    comparison.check_store()?;
+    finish(&comparison, config.out.clone(), start)
+}
+
+/// Nothing that exists is written over without being asked to.
+fn refuse_taken(config: &CompareConfig) -> Result<(), CliError> {
+    let out = &config.out;
+    let is_taken = Store::of(out).exists() || out.join(TABLE_FILE).exists();
+    if config.start == Start::Fresh && is_taken {
+        return Err(CliError::ComparisonTaken { path: out.clone() });
+    }
+    Ok(())
+}
+
+/// Runs what is missing of a comparison and writes its files, or answers `None` if the user asked to stop.
+fn finish(
+    comparison: &Comparison<'_>,
+    out: PathBuf,
+    start: Instant,
+) -> Result<Option<CompareReport>, CliError> {
+    let methods = comparison.config.methods.iter();
+    let methods: Option<Vec<MethodRuns>> = methods
+        .map(|&method| comparison.method(method))
+        .collect::<Result<_, _>>()?;
+    let Some(methods) = methods else {
+        return Ok(None);
+    };
+    let report = CompareReport::new(comparison, &methods, out, start.elapsed().as_secs_f64());
+    let folder = &report.out;
+    std::fs::create_dir_all(folder).map_err(|source| CliError::Folder {
+        path: folder.clone(),
         source,
     })?;
-    let prepared = prepare(
-        &Sources {
-            model: &config.model,
-            data: &config.data,
-            held_out: &config.test,
-            training: &config.training,
-        },
-        context,
-    )?;
-    let cache_dir = config.training.cache_dir.as_ref();
-    let states = |part| prepared.hidden_states(part, "hidden states", cache_dir, context);
-    let Some(test) = states(&prepared.held_out)? else {
-        return Ok(ExitStatus::Interrupted);
-    };
-    // Layers that train change the states of every step.
-    let train = if config.training.adapter.targets.is_empty() {
-        let Some(train) = states(&prepared.train)? else {
-            return Ok(ExitStatus::Interrupted);
-        };
-        Some(train)
-    } else {
-        None
-    };
-    let comparison = Comparison {
-        config,
-        prepared: &prepared,
-        train: train.as_ref(),
-        test: &test,
-        context,
-    };
-    let mut methods = Vec::new();
-    for &method in &config.methods {
-        match comparison.method(method)? {
-            Some(runs) => methods.push(runs),
-            None => break,
-        }
-    }
-    let is_complete = methods.len() == config.methods.len();
-    if methods.is_empty() {
-        return Ok(ExitStatus::Interrupted);
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    let report = CompareReport::new(&methods, config, &prepared, seconds);
     let json = serde_json::to_vec_pretty(&report).expect("a report is plain data");
-    atomic_file::write(&config.out.join("compare.json"), &json)?;
-    context.output.results(&report)?;
-    Ok(if is_complete {
-        ExitStatus::Done
-    } else {
-        context
-            .output
-            .note("stopped: the table holds the methods that were finished");
-        ExitStatus::Interrupted
-    })
+    atomic_file::write(&folder.join(TABLE_FILE), &json)?;
+    Ok(Some(report))
 }
 
-struct Comparison<'a> {
-    config: &'a CompareConfig,
-    prepared: &'a Prepared,
-    train: Option<&'a HiddenCache>,
-    test: &'a HiddenCache,
-    context: &'a Context,
+const TABLE_FILE: &str = "compare.json";
+
+/// Texts in three parts, with the hidden states of each.
+struct PreparedStates {
+    prepared: Prepared,
+    test: Part,
+    states: States,
 }
 
-impl Comparison<'_> {
-    /// All seeds of one method, or `None` if the user asked to stop.
-    fn method(&self, method: CompareMethod) -> Result<Option<MethodRuns>, CliError> {
-        let seeds = match method {
-            // Nothing is drawn, so one run is all runs.
-            CompareMethod::Frozen => &self.config.seeds[..1],
-            _ => &self.config.seeds,
+impl PreparedStates {
+    fn of(config: &CompareConfig, context: &Context) -> Result<Option<Self>, CliError> {
+        let training = &config.training;
+        let PreparedTest { prepared, test } = prepare_with_test(
+            &Sources {
+                model: &config.model,
+                data: &config.data,
+                held_out: &config.valid,
+                training,
+            },
+            &config.test,
+            context,
+        )?;
+        let cached = |part| {
+            let cache_dir = training.cache_dir.as_ref();
+            prepared.shared_hidden_states(part, training.span, cache_dir, context)
         };
-        let mut runs = MethodRuns::new(method);
-        for &seed in seeds {
-            let start = Instant::now();
-            let Some(scores) = self.run_once(method, seed, &mut runs)? else {
-                return Ok(None);
-            };
-            let summary: ScoreSummary = scores.iter().collect();
-            self.context.output.note(format_args!(
-                "{} seed {}: perplexity {:.3} in {:.0} s",
-                method_name(method),
-                seed.0,
-                summary.perplexity(),
-                start.elapsed().as_secs_f64()
-            ));
-            runs.seconds.push(start.elapsed().as_secs_f64());
-            runs.scores.push(scores);
-        }
-        Ok(Some(runs))
-    }
-
-    fn run_once(
-        &self,
-        method: CompareMethod,
-        seed: RunSeed,
-        runs: &mut MethodRuns,
-    ) -> Result<Option<Vec<ExampleScore>>, CliError> {
-        let (head, control) = match method {
-            CompareMethod::Frozen => (None, ConditionControl::None),
-            CompareMethod::Lora => (Some(HeadMethod::Lora), ConditionControl::None),
-            CompareMethod::LoraEqual => (Some(HeadMethod::LoraEqual), ConditionControl::None),
-            CompareMethod::Experts => (Some(HeadMethod::Experts), ConditionControl::None),
-            CompareMethod::Dense => (Some(HeadMethod::Dense), ConditionControl::None),
-            CompareMethod::Core => (Some(HeadMethod::Core), ConditionControl::None),
-            // Drawn anew for every batch: a fixed swap could be learned like the truth.
-            CompareMethod::CoreShuffled => (Some(HeadMethod::Core), ConditionControl::Redrawn),
-            CompareMethod::CoreConstant => (Some(HeadMethod::Core), ConditionControl::Constant),
+        let Some(test_states) = cached(&test)? else {
+            return Ok(None);
         };
-        let training = &self.config.training;
-        let shape_of = head.unwrap_or(HeadMethod::Lora);
-        let config = method::adapter_config(shape_of, training, self.prepared, seed)?;
-        let test_states = method::states(&config, self.prepared, Some(self.test));
-        let held_out = &self.prepared.held_out;
-        let Some(_) = head else {
-            let frozen = chameleon_models::HiddenStates::Cached(self.test);
-            let scores = method::score(
-                None,
-                &config,
-                self.prepared,
-                held_out,
-                frozen,
-                control,
-                self.context,
-            )?;
-            return Ok(Some(scores));
-        };
-        let trainee = method::untrained(&config, self.prepared, self.context)?;
-        runs.num_trainable_params = trainee.num_trainable_params();
-        let states = method::states(&config, self.prepared, self.train);
-        let setup = method::setup(&config, self.prepared, states, control)?;
-        let mut trainer = Trainer::new(setup, trainee);
-        let mut bar = StepBar::new(method_name(method), &trainer, self.context);
-        while let Some(report) = trainer.next_step()? {
-            bar.step(&report);
-            if self.context.interrupt.is_asked() {
-                bar.finish();
+        // Layers that train change the states of every step.
+        let (train, valid) = if training.adapter.targets.is_empty() {
+            let (train, valid) = (cached(&prepared.train)?, cached(&prepared.held_out)?);
+            if train.is_none() || valid.is_none() {
                 return Ok(None);
             }
+            (train, valid)
+        } else {
+            (None, None)
+        };
+        Ok(Some(Self {
+            prepared,
+            test,
+            states: States {
+                train,
+                valid,
+                test: test_states,
+            },
+        }))
+    }
+
+    fn comparison<'a>(&'a self, config: &'a CompareConfig, context: &'a Context) -> Comparison<'a> {
+        Comparison {
+            config,
+            prepared: &self.prepared,
+            test: &self.test,
+            group_size: None,
+            states: &self.states,
+            store: Store::of(&config.out),
+            context,
         }
-        bar.finish();
-        let folder = self
-            .config
-            .out
-            .join(format!("{}-seed-{}", method_name(method), seed.0));
-        atomic_file::write_folder(&folder, |folder| {
-            adapter::save(folder, &config, trainer.trainee(), &self.prepared.centroids)
-        })?;
-        let scores = method::score(
-            Some(trainer.trainee()),
-            &config,
-            self.prepared,
-            held_out,
-            test_states,
-            control,
-            self.context,
-        )?;
-        Ok(Some(scores))
     }
 }

@@ -109,10 +109,7 @@ fn adapted(
     adapter: &Adapter,
     context: &Context,
 ) -> Result<Option<Scores>, CliError> {
-    let span = SpanConfig {
-        prefix: config.prefix,
-        seq_len: config.windows.context,
-    };
+    let span = SpanConfig::new(config.prefix, config.windows.context);
     let Recipe::Causal { prefix, seq_len } = adapter.config.recipe;
     if (prefix, seq_len) != (span.prefix, span.seq_len) {
         context.output.warn(format_args!(

@@ -53,7 +53,7 @@ pub(crate) fn run(config: &InfoConfig, context: &Context) -> Result<ExitStatus, 
 }
 
 /// The workspace pins Burn exactly, so this cannot drift unseen: a test reads the manifest.
-const BURN_VERSION: &str = "0.22.1";
+pub(crate) const BURN_VERSION: &str = "0.22.1";
 
 #[derive(Debug, Serialize)]
 struct Info {

@@ -9,8 +9,8 @@ use chameleon_hypernet::{
 };
 use chameleon_models::{
     Adaptation, AdapterConfig, CausalLm as _, ExampleScore, HeadAdapter, HiddenCache, HiddenStates,
-    LayerAdaptation, LayerKind, LayerRange, Recipe, Scorer, StepReport, TrainOptions, TrainSetup,
-    Trainee, Trainer,
+    LayerAdaptation, LayerKind, LayerRange, Recipe, Scorer, StepReport, TokenScores, TrainOptions,
+    TrainSetup, Trainee, Trainer,
     adaptation::head_shape,
     adapter::{self, FORMAT_VERSION},
 };
@@ -27,8 +27,8 @@ use super::prepare::Part;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeadMethod {
     Lora,
-    /// LoRA with as many trained numbers as the core.
-    LoraEqual,
+    /// LoRA with as many trained numbers as a generated head.
+    LoraEqual(GeneratorKind),
     Experts,
     Dense,
     Core,
@@ -83,11 +83,11 @@ fn head(
     let lora = LoraHeadConfig::new(shape).with_scale(flags.scale);
     match method {
         HeadMethod::Lora => Adaptation::Lora { config: lora },
-        HeadMethod::LoraEqual => {
-            let core = hyper(GeneratorKind::Core, flags, shape);
-            Adaptation::Lora {
-                config: lora.sized_to(core.num_trainable_params()),
-            }
+        HeadMethod::LoraEqual(kind) => {
+            let mut config = lora.sized_to(hyper(kind, flags, shape).num_trainable_params());
+            // A rank above the width adds numbers and no change that a lower one could not make.
+            config.shape.rank = config.shape.rank.min(shape.in_size);
+            Adaptation::Lora { config }
         }
         HeadMethod::Experts => Adaptation::Experts {
             config: lora,
@@ -175,6 +175,20 @@ pub(crate) fn score(
     control: ConditionControl,
     context: &Context,
 ) -> Result<Vec<ExampleScore>, CliError> {
+    let scores = score_tokens(trainee, config, prepared, part, states, control, context)?;
+    Ok(scores.into_iter().map(|score| score.total).collect())
+}
+
+/// Like [`score`], token by token.
+pub(crate) fn score_tokens(
+    trainee: Option<&Trainee>,
+    config: &AdapterConfig,
+    prepared: &Prepared,
+    part: &Part,
+    states: HiddenStates<'_>,
+    control: ConditionControl,
+    context: &Context,
+) -> Result<Vec<TokenScores>, CliError> {
     let evaluated = trainee.map(burn::module::Module::valid);
     let scorer = Scorer {
         trainee: evaluated.as_ref(),
@@ -187,7 +201,7 @@ pub(crate) fn score(
     let bar = context
         .output
         .progress("scoring", part.data.plan.batches.len());
-    let scores = scorer.score(&part.data, |num_batches| {
+    let scores = scorer.score_tokens(&part.data, |num_batches| {
         bar.set_position(num_batches as u64);
     });
     bar.finish_and_clear();

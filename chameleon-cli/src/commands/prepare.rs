@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module as _;
 use burn::tensor::Tensor;
 use chameleon_cluster::{BatchLimits, KMeansConfig, LabelAgreement, assign, label_agreement, plan};
+use chameleon_core::SplitSequence;
 use chameleon_models::{
     AdapterConfig, AdapterError, Corpus, Example, GroupedExamples, HiddenCache, LanguageModel,
     LoadedModel, Proceed,
@@ -17,7 +18,7 @@ use chameleon_models::{
 use crate::{
     commands::{Context, texts},
     errors::CliError,
-    resolve::{DataConfig, HeldOut, TrainingConfig},
+    resolve::{DataConfig, HeldOut, SpanConfig, TrainingConfig},
 };
 
 /// A model and data, ready to train on.
@@ -47,30 +48,39 @@ pub(crate) struct Sources<'a> {
     pub(crate) training: &'a TrainingConfig,
 }
 
+/// Like [`Prepared`], with texts that are scored once, at the end.
+pub(crate) struct PreparedTest {
+    pub(crate) prepared: Prepared,
+    pub(crate) test: Part,
+}
+
 /// A quarter as many examples are held out as are trained on, when their number is limited.
 const HELD_OUT_SHARE: usize = 4;
 
 pub(crate) fn prepare(sources: &Sources<'_>, context: &Context) -> Result<Prepared, CliError> {
-    let corpus = texts::read(sources.data, context)?;
-    let held_out_corpus = match sources.held_out {
-        HeldOut::File(path) => Some(texts::read(
-            &DataConfig {
-                path: path.clone(),
-                ..sources.data.clone()
-            },
-            context,
-        )?),
-        HeldOut::Fraction(_) => None,
-    };
-    let (train_documents, held_out_documents) = match (&held_out_corpus, sources.held_out) {
-        (None, HeldOut::Fraction(fraction)) => {
-            let fractions = SplitFractions::new(*fraction, 0.0)?;
-            let split = data::split(&corpus, fractions, context.settings.seed);
-            (split.train, split.valid)
-        }
-        (Some(held_out), _) => (corpus.all_documents(), held_out.all_documents()),
-        (None, HeldOut::File(_)) => unreachable!("a held-out file was read above"),
-    };
+    let texts = Texts::read(sources.data, &[sources.held_out], context)?;
+    let (prepared, _) = train_and_aside(sources, &texts, context)?;
+    Ok(prepared)
+}
+
+/// Like [`prepare`], with a third part that nothing is chosen by.
+pub(crate) fn prepare_with_test(
+    sources: &Sources<'_>,
+    test: &HeldOut,
+    context: &Context,
+) -> Result<PreparedTest, CliError> {
+    let texts = Texts::read(sources.data, &[sources.held_out, test], context)?;
+    let (prepared, mut rest) = train_and_aside(sources, &texts, context)?;
+    let test = rest.pop().expect("one part for each that is held out");
+    Ok(PreparedTest { prepared, test })
+}
+
+/// Everything with the first part that is held out, and the parts after it.
+fn train_and_aside(
+    sources: &Sources<'_>,
+    texts: &Texts,
+    context: &Context,
+) -> Result<(Prepared, Vec<Part>), CliError> {
     let mut loaded = context.load_model(sources.model)?;
     loaded.model = loaded.model.no_grad();
     // Before the long work starts.
@@ -82,33 +92,99 @@ pub(crate) fn prepare(sources: &Sources<'_>, context: &Context) -> Result<Prepar
         let span = sources.training.span;
         texts::cut(corpus, documents, span, limit, &loaded.tokenizer, context)
     };
-    let train = cut(&corpus, &train_documents, limit)?;
-    let held_out_corpus = held_out_corpus.as_ref().unwrap_or(&corpus);
+    let train = cut(&texts.corpus, &texts.train, limit)?;
     let held_out_limit = limit.map(|limit| limit.div_ceil(HELD_OUT_SHARE));
-    let held_out = cut(held_out_corpus, &held_out_documents, held_out_limit)?;
+    let asides = texts
+        .asides
+        .iter()
+        .map(|aside| cut(texts.corpus_of(aside), &aside.documents, held_out_limit))
+        .collect::<Result<Vec<_>, _>>()?;
 
     let prompts = embed_examples(&loaded.model, &train);
     let kmeans = KMeansConfig::new(sources.training.num_clusters)
         .fit(&prompts, context.settings.seed.derive("clusters"))?;
     let batch_size = sources.training.optimizer.batch_size;
     let train = grouped(train, prompts, kmeans.assignments, batch_size)?;
-    let prompts = embed_examples(&loaded.model, &held_out);
-    let assignments = assign(&prompts, &kmeans.centroids)?.assignments;
-    let held_out = grouped(held_out, prompts, assignments, batch_size)?;
-    Ok(Prepared {
+    let mut parts = Vec::new();
+    for (aside, examples) in texts.asides.iter().zip(asides) {
+        let prompts = embed_examples(&loaded.model, &examples);
+        let assignments = assign(&prompts, &kmeans.centroids)?.assignments;
+        parts.push(Part {
+            data: grouped(examples, prompts, assignments, batch_size)?,
+            label_names: texts.corpus_of(aside).label_names().to_vec(),
+        });
+    }
+    let prepared = Prepared {
         agreement: agreement(&train)?,
         loaded,
         train: Part {
             data: train,
-            label_names: corpus.label_names().to_vec(),
+            label_names: texts.corpus.label_names().to_vec(),
         },
-        held_out: Part {
-            data: held_out,
-            label_names: held_out_corpus.label_names().to_vec(),
-        },
+        held_out: parts.remove(0),
         centroids: kmeans.centroids,
         states_fingerprint,
-    })
+    };
+    Ok((prepared, parts))
+}
+
+/// Documents by what they are for.
+struct Texts {
+    corpus: Corpus,
+    train: Vec<usize>,
+    asides: Vec<Aside>,
+}
+
+/// Documents that are not trained on.
+struct Aside {
+    /// `None` if they are part of the corpus that is trained on.
+    corpus: Option<Corpus>,
+    documents: Vec<usize>,
+}
+
+impl Texts {
+    /// Reads the texts; one or two parts of them are held out.
+    fn read(data: &DataConfig, held_out: &[&HeldOut], context: &Context) -> Result<Self, CliError> {
+        let corpus = texts::read(data, context)?;
+        let fraction = |idx: usize| match held_out.get(idx) {
+            Some(HeldOut::Fraction(fraction)) => *fraction,
+            Some(HeldOut::File(_)) | None => 0.0,
+        };
+        let fractions = SplitFractions::new(fraction(0), fraction(1))?;
+        let split = data::split(&corpus, fractions, context.settings.seed);
+        let mut asides = Vec::new();
+        for (held_out, documents) in held_out.iter().zip([split.valid, split.test]) {
+            asides.push(match held_out {
+                HeldOut::Fraction(_) => Aside {
+                    corpus: None,
+                    documents,
+                },
+                HeldOut::File(path) => {
+                    let path = path.clone();
+                    let corpus = texts::read(
+                        &DataConfig {
+                            path,
+                            ..data.clone()
+                        },
+                        context,
+                    )?;
+                    Aside {
+                        documents: corpus.all_documents(),
+                        corpus: Some(corpus),
+                    }
+                }
+            });
+        }
+        Ok(Self {
+            corpus,
+            train: split.train,
+            asides,
+        })
+    }
+
+    fn corpus_of<'a>(&'a self, aside: &'a Aside) -> &'a Corpus {
+        aside.corpus.as_ref().unwrap_or(&self.corpus)
+    }
 }
 
 fn json(value: &impl serde::Serialize) -> Vec<u8> {
@@ -155,18 +231,22 @@ impl Prepared {
 
     /// What a resumed training must share with the one that was stopped: settings, model, texts and batches.
     pub(crate) fn run_fingerprint(&self, config: &AdapterConfig) -> String {
-        let sides = [&self.train.data, &self.held_out.data];
-        let plans: Vec<_> = sides
+        self.fingerprint(&json(config), &[&self.train, &self.held_out])
+    }
+
+    /// Some settings, the model, and the texts and batches of some parts.
+    pub(crate) fn fingerprint(&self, settings: &[u8], parts: &[&Part]) -> String {
+        let plans: Vec<_> = parts
             .iter()
-            .flat_map(|data| &data.plan.batches)
+            .flat_map(|part| &part.data.plan.batches)
             .map(|batch| (batch.cluster_idx, &batch.rows))
             .collect();
-        let sequences = sides
+        let sequences = parts
             .iter()
-            .flat_map(|data| &data.examples)
+            .flat_map(|part| &part.data.examples)
             .map(|example| &example.sequence);
         Fingerprint::builder()
-            .part("settings", &json(config))
+            .part("settings", settings)
             .part("model", self.states_fingerprint.as_bytes())
             .part("plans", &json(&plans))
             .sequences(sequences)
@@ -182,10 +262,47 @@ impl Prepared {
         cache_dir: Option<&PathBuf>,
         context: &Context,
     ) -> Result<Option<HiddenCache>, CliError> {
-        let examples = &part.data.examples;
+        self.states_of(&part.data.examples, label, cache_dir, context)
+    }
+
+    /// Like [`hidden_states`](Self::hidden_states), from a file that serves every prefix of a sweep.
+    pub(crate) fn shared_hidden_states(
+        &self,
+        part: &Part,
+        span: SpanConfig,
+        cache_dir: Option<&PathBuf>,
+        context: &Context,
+    ) -> Result<Option<HiddenCache>, CliError> {
+        let examples: Vec<Example> = part
+            .data
+            .examples
+            .iter()
+            .map(|example| with_prefix(example, span.smallest_prefix))
+            .collect();
+        let cache = self.states_of(&examples, "hidden states", cache_dir, context)?;
+        Ok(cache.map(|cache| cache.without_first(span.prefix - span.smallest_prefix)))
+    }
+
+    fn states_of(
+        &self,
+        examples: &[Example],
+        label: &'static str,
+        cache_dir: Option<&PathBuf>,
+        context: &Context,
+    ) -> Result<Option<HiddenCache>, CliError> {
         let fingerprint = &self.states_fingerprint;
         let path = cache_path(cache_dir, states_fingerprint(fingerprint, examples))?;
         fill_cache(self.model(), fingerprint, examples, &path, label, context)
+    }
+}
+
+/// The same tokens, scored from another position on.
+fn with_prefix(example: &Example, prefix: usize) -> Example {
+    let token_ids = example.sequence.token_ids().to_vec();
+    Example {
+        sequence: SplitSequence::new(token_ids, prefix)
+            .expect("a smaller prefix leaves more to score"),
+        ..example.clone()
     }
 }
 

@@ -42,7 +42,9 @@ pub(crate) fn cut(
     tokenizer: &Tokenizer,
     context: &Context,
 ) -> Result<Vec<Example>, CliError> {
-    let options = WindowOptions::new(span.seq_len, span.prefix)?;
+    let longest = WindowOptions::new(span.seq_len, span.largest_prefix)?;
+    let options = WindowOptions::new(span.seq_len, span.prefix)?
+        .with_min_scored(longest.min_len() - span.prefix)?;
     let cut = data::cut(corpus, document_indices, options, |text| {
         tokenizer.encode_with_ends(text)
     })?;

@@ -113,6 +113,14 @@ pub(crate) enum ConfigError {
     EmptyEntry { flag: &'static str },
     #[error("`--stop` is empty, which every text contains")]
     EmptyStop,
+    #[error(
+        "a hypernetwork is compared with one that gets the conditions of other groups, and `--clusters` is 1"
+    )]
+    NoOtherCluster,
+    #[error("with `--condition {condition}` the size of a group changes nothing")]
+    GroupSizeWithoutEffect { condition: String },
+    #[error("a sweep shows the gain of a hypernetwork, and `--methods` names none")]
+    NothingToSweep,
 }
 
 impl ConfigError {
@@ -145,6 +153,13 @@ impl ConfigError {
             Self::EmptyEntry { flag } => {
                 format!("separate the entries of `--{flag}` by single commas")
             }
+            Self::NoOtherCluster => {
+                "give `--clusters` 2 or more, or compare `--methods lora` alone".to_owned()
+            }
+            Self::GroupSizeWithoutEffect { .. } => {
+                "add `--condition batch` or `--condition blend`".to_owned()
+            }
+            Self::NothingToSweep => "add `core` or `dense` to `--methods`".to_owned(),
             Self::EmptyStop => "leave `--stop` out, or give it the text to stop at".to_owned(),
         }
     }

@@ -52,13 +52,7 @@ fn file_refusal(line: &str, text: &str) -> ConfigFileError {
 fn defaults_make_a_complete_training() {
     let config = train(TRAIN);
     assert_eq!(config.valid, HeldOut::Fraction(0.1));
-    assert_eq!(
-        config.training.span,
-        SpanConfig {
-            prefix: 32,
-            seq_len: 128
-        }
-    );
+    assert_eq!(config.training.span, SpanConfig::new(32, 128));
     assert_eq!(config.training.adapter.hidden_sizes, [64, 32]);
     assert_eq!(config.training.adapter.condition, Condition::Centroid);
 }
@@ -172,12 +166,64 @@ fn a_comparison_names_each_method_once() {
     ));
 }
 
-#[test]
-fn seeds_of_a_comparison_default_to_the_seed_of_the_run() {
-    match resolve_line("chameleon compare --model m --data d --out o --seed 9").unwrap() {
-        RunConfig::Compare(config) => assert_eq!(config.seeds, [RunSeed(9)]),
-        other => panic!("{other:?}"),
+fn compare(more: &str) -> CompareConfig {
+    match resolve_line(&format!(
+        "chameleon compare --model m --data d --out o {more}"
+    )) {
+        Ok(RunConfig::Compare(config)) => config,
+        other => panic!("expected a comparison, found {other:?}"),
     }
+}
+
+#[test]
+fn seeds_of_a_comparison_default_to_the_seed_of_the_run_and_can_be_counted() {
+    assert_eq!(compare("--seed 9").seeds, [RunSeed(9)]);
+    let counted = compare("--seed 9 --num-seeds 3").seeds;
+    assert_eq!(counted, [9, 10, 11].map(RunSeed));
+    assert_eq!(compare("--seeds 5,2").seeds, [5, 2].map(RunSeed));
+    assert!(resolve_line("chameleon compare --seeds 5 --num-seeds 2").is_err());
+}
+
+#[test]
+fn a_hypernetwork_is_never_compared_alone() {
+    use crate::args::CompareMethod::{Core, CoreConstant, CoreShuffled, Frozen, Lora, LoraEqual};
+    let all = [Frozen, Lora, LoraEqual, Core, CoreShuffled, CoreConstant];
+    for more in ["", "--methods core", "--methods core-constant,frozen"] {
+        assert_eq!(compare(more).methods, all, "{more}");
+    }
+    assert_eq!(compare("--methods lora,frozen").methods, [Frozen, Lora]);
+    let line = "chameleon compare --model m --data d --out o --clusters 1";
+    assert_eq!(refusal(line), ConfigError::NoOtherCluster);
+    assert_eq!(
+        compare("--clusters 1 --methods lora,frozen").methods,
+        [Frozen, Lora]
+    );
+}
+
+#[test]
+fn sweeps_that_show_nothing_are_refused() {
+    let line = "chameleon compare --model m --data d --out o";
+    assert_eq!(
+        refusal(&format!("{line} --sweep prefix=8,200")),
+        ConfigError::NothingToScore {
+            prefix: 200,
+            seq_len: 128
+        }
+    );
+    assert_eq!(
+        refusal(&format!("{line} --sweep prefix=8 --methods lora")),
+        ConfigError::NothingToSweep
+    );
+    assert!(matches!(
+        refusal(&format!("{line} --sweep group-size=2")),
+        ConfigError::GroupSizeWithoutEffect { .. }
+    ));
+    for typed in ["prefix", "prefix=", "prefix=a", "rank=2"] {
+        let refused = resolve_line(&format!("{line} --sweep {typed}"));
+        assert!(matches!(refused, Err(CliError::Flags(_))), "{typed}");
+    }
+    let sweep = compare("--sweep group-size=4,1 --condition batch").sweep;
+    assert_eq!(sweep.unwrap().values, [1, 4]);
 }
 
 #[test]

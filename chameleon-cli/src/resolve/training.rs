@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
-use chameleon_core::RunSeed;
 use chameleon_hypernet::Condition;
-use clap::ValueEnum;
 
-use crate::args::{CompareArgs, CompareMethod, EvalArgs, TrainArgs, TrainMethod, TrainingArgs};
+use crate::args::{EvalArgs, TrainArgs, TrainMethod, TrainingArgs};
 
 use super::{
     DataConfig, SpanConfig, adapter,
@@ -32,20 +30,6 @@ pub(crate) struct TrainConfig {
 pub(crate) enum Start {
     Fresh,
     Resume,
-}
-
-/// `chameleon compare`
-#[derive(Debug)]
-pub(crate) struct CompareConfig {
-    pub(crate) model: String,
-    pub(crate) data: DataConfig,
-    pub(crate) test: HeldOut,
-    pub(crate) out: PathBuf,
-    /// At least one, each once.
-    pub(crate) methods: Vec<CompareMethod>,
-    /// At least one, each once.
-    pub(crate) seeds: Vec<RunSeed>,
-    pub(crate) training: TrainingConfig,
 }
 
 /// Texts that are not trained on.
@@ -120,7 +104,7 @@ pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, ConfigError> {
         valid: held_out(args.valid, "valid-fraction", args.valid_fraction)?,
         out: required(args.out, "out", "the folder for the adapter")?,
         method: args.method.unwrap_or(TrainMethod::Core),
-        training: training(args.training)?,
+        training: training(args.training, args.lr.unwrap_or(5e-4))?,
         checkpoint_every: args
             .checkpoint_every
             .map(|steps| at_least_one("checkpoint-every", steps))
@@ -130,27 +114,6 @@ pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, ConfigError> {
         } else {
             Start::Fresh
         },
-    })
-}
-
-pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig, ConfigError> {
-    use CompareMethod::{Core, CoreShuffled, Dense, Frozen, Lora};
-    Ok(CompareConfig {
-        model: model(args.model)?,
-        data: data(args.data)?,
-        test: held_out(args.test, "test-fraction", args.test_fraction)?,
-        out: required(args.out, "out", "the folder for the tables")?,
-        methods: or_default(
-            each_once("methods", args.methods, |method| method_name(*method))?,
-            || vec![Frozen, Lora, Dense, Core, CoreShuffled],
-        ),
-        seeds: or_default(each_once("seeds", args.seeds, ToString::to_string)?, || {
-            vec![seed.0]
-        })
-        .into_iter()
-        .map(RunSeed)
-        .collect(),
-        training: training(args.training)?,
     })
 }
 
@@ -180,7 +143,10 @@ pub(super) fn eval(args: EvalArgs) -> Result<EvalConfig, ConfigError> {
     })
 }
 
-fn training(args: TrainingArgs) -> Result<TrainingConfig, ConfigError> {
+pub(super) fn training(
+    args: TrainingArgs,
+    learning_rate: f64,
+) -> Result<TrainingConfig, ConfigError> {
     let rank = at_least_one("rank", args.rank.unwrap_or(4))?;
     let scale = match args.alpha {
         Some(alpha) => within("alpha", alpha, Expected::Finite)? / rank as f64,
@@ -210,7 +176,7 @@ fn training(args: TrainingArgs) -> Result<TrainingConfig, ConfigError> {
         optimizer: OptimizerConfig {
             batch_size: at_least_one("batch-size", args.batch_size.unwrap_or(16))?,
             num_epochs: at_least_one("epochs", args.epochs.unwrap_or(3))?,
-            learning_rate: within("lr", args.lr.unwrap_or(5e-4), Expected::Positive)?,
+            learning_rate: within("lr", learning_rate, Expected::Positive)?,
             warmup: within(
                 "warmup",
                 args.warmup.unwrap_or(0.05),
@@ -227,7 +193,7 @@ fn training(args: TrainingArgs) -> Result<TrainingConfig, ConfigError> {
     })
 }
 
-fn held_out(
+pub(super) fn held_out(
     path: Option<PathBuf>,
     flag: &'static str,
     fraction: Option<f64>,
@@ -258,11 +224,4 @@ pub(super) fn each_once<T: PartialEq>(
 
 pub(super) fn or_default<T>(values: Vec<T>, default: impl FnOnce() -> Vec<T>) -> Vec<T> {
     if values.is_empty() { default() } else { values }
-}
-
-fn method_name(method: CompareMethod) -> String {
-    method
-        .to_possible_value()
-        .map(|value| value.get_name().to_owned())
-        .unwrap_or_default()
 }

@@ -16,6 +16,9 @@ const MAX_OWN_EXAMPLES: &str = "480";
 /// the validation texts rose. Otherwise what the program does unasked.
 const SETTINGS: &[&str] = &["--clusters", "5", "--epochs", "2"];
 
+/// What every method tries in the comparison: two, for the time it takes.
+const LEARNING_RATES: &str = "0.0005,0.002";
+
 /// What to train and test on.
 #[derive(Debug)]
 pub(crate) enum Texts {
@@ -42,11 +45,12 @@ impl Experiment {
     /// Prints the table of methods.
     pub(crate) fn compare(&self, shell: &Shell) -> anyhow::Result<()> {
         let mut flags = self.shared_flags();
-        if let Texts::Gathered { test, .. } = &self.texts {
+        if let Texts::Gathered { valid, test, .. } = &self.texts {
+            flags.extend(["--valid".into(), valid.into()]);
             flags.extend(["--test".into(), test.into()]);
         }
-        flags.extend(["--methods".into(), "frozen,lora,core".into()]);
-        flags.extend(["--out".into(), self.table().into()]);
+        flags.extend(["--lr".into(), LEARNING_RATES.into()]);
+        flags.extend(["--out".into(), table(&self.out).into()]);
         self.run(shell, "compare", &flags)
     }
 
@@ -64,7 +68,10 @@ impl Experiment {
     /// Names the files, and what to type next.
     pub(crate) fn say_where(&self) {
         let adapter = adapter(&self.out);
-        println!("table    {}", self.table().display());
+        println!(
+            "report   {}",
+            table(&self.out).join("report.html").display()
+        );
         println!("adapter  {}", adapter.display());
         match &self.texts {
             Texts::Gathered { train, .. } => println!("texts    {}", train.display()),
@@ -77,10 +84,6 @@ impl Experiment {
             self.model.display(),
             adapter.display()
         );
-    }
-
-    fn table(&self) -> PathBuf {
-        self.out.join("compare")
     }
 
     fn shared_flags(&self) -> Vec<OsString> {
@@ -107,24 +110,30 @@ impl Experiment {
     }
 }
 
-/// `train` writes over nothing. In our own folder the adapter of an earlier quick start makes room; in a folder
-/// that somebody named, it stays.
-pub(crate) fn make_room_for_the_adapter(out: &Path, is_named: bool) -> anyhow::Result<()> {
-    let adapter = adapter(out);
-    if !adapter.exists() {
-        return Ok(());
+/// The program writes over nothing. In our own folder the results of an earlier quick start make room; in a folder
+/// that somebody named, they stay.
+pub(crate) fn make_room(out: &Path, is_named: bool) -> anyhow::Result<()> {
+    for earlier in [adapter(out), table(out)] {
+        if !earlier.exists() {
+            continue;
+        }
+        ensure!(
+            !is_named,
+            "{} is there already; name another folder with --out",
+            earlier.display()
+        );
+        std::fs::remove_dir_all(&earlier)
+            .with_context(|| format!("cannot remove {}", earlier.display()))?;
     }
-    ensure!(
-        !is_named,
-        "{} is there already; name another folder with --out",
-        adapter.display()
-    );
-    std::fs::remove_dir_all(&adapter)
-        .with_context(|| format!("cannot remove {}", adapter.display()))
+    Ok(())
 }
 
 fn adapter(out: &Path) -> PathBuf {
     out.join("adapter")
+}
+
+fn table(out: &Path) -> PathBuf {
+    out.join("compare")
 }
 
 #[cfg(test)]
@@ -151,13 +160,15 @@ mod tests {
     }
 
     #[test]
-    fn an_adapter_in_a_named_folder_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        make_room_for_the_adapter(dir.path(), true).unwrap();
-        std::fs::create_dir(dir.path().join("adapter")).unwrap();
-        let error = make_room_for_the_adapter(dir.path(), true).unwrap_err();
-        assert!(error.to_string().contains("--out"), "{error}");
-        make_room_for_the_adapter(dir.path(), false).unwrap();
-        assert!(!dir.path().join("adapter").exists());
+    fn results_in_a_named_folder_stay() {
+        for name in ["adapter", "compare"] {
+            let dir = tempfile::tempdir().unwrap();
+            make_room(dir.path(), true).unwrap();
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            let error = make_room(dir.path(), true).unwrap_err();
+            assert!(error.to_string().contains("--out"), "{error}");
+            make_room(dir.path(), false).unwrap();
+            assert!(!dir.path().join(name).exists());
+        }
     }
 }

@@ -1,0 +1,85 @@
+//! What each method of a comparison is, and what it is measured against.
+
+use chameleon_hypernet::{ConditionControl, GeneratorKind};
+
+use crate::{args::CompareMethod, commands::method::HeadMethod, report::Opponent};
+
+/// A head, and whose conditions it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Trained {
+    pub(super) head: HeadMethod,
+    pub(super) control: ConditionControl,
+}
+
+/// What is trained for a method; the frozen model is not trained at all.
+pub(super) fn trained(method: CompareMethod) -> Option<Trained> {
+    use CompareMethod as Method;
+    // Controls draw another group for every batch: a fixed swap could be learned like the truth.
+    let (head, control) = match method {
+        Method::Frozen => return None,
+        Method::Lora => (HeadMethod::Lora, ConditionControl::None),
+        Method::LoraEqual => (
+            HeadMethod::LoraEqual(GeneratorKind::Core),
+            ConditionControl::None,
+        ),
+        Method::LoraEqualDense => (
+            HeadMethod::LoraEqual(GeneratorKind::Dense),
+            ConditionControl::None,
+        ),
+        Method::Experts => (HeadMethod::Experts, ConditionControl::None),
+        Method::Dense => (HeadMethod::Dense, ConditionControl::None),
+        Method::DenseShuffled => (HeadMethod::Dense, ConditionControl::Redrawn),
+        Method::DenseConstant => (HeadMethod::Dense, ConditionControl::Constant),
+        Method::Core => (HeadMethod::Core, ConditionControl::None),
+        Method::CoreShuffled => (HeadMethod::Core, ConditionControl::Redrawn),
+        Method::CoreConstant => (HeadMethod::Core, ConditionControl::Constant),
+    };
+    Some(Trained { head, control })
+}
+
+/// What a hypernetwork has to beat, the strictest first; nothing for other methods.
+pub(super) fn opponents(method: CompareMethod) -> &'static [(CompareMethod, Opponent)] {
+    match method {
+        CompareMethod::Core => &[
+            (CompareMethod::LoraEqual, Opponent::Lora),
+            (CompareMethod::Lora, Opponent::Lora),
+            (CompareMethod::CoreShuffled, Opponent::Control),
+            (CompareMethod::CoreConstant, Opponent::Control),
+        ],
+        CompareMethod::Dense => &[
+            (CompareMethod::LoraEqualDense, Opponent::Lora),
+            (CompareMethod::Lora, Opponent::Lora),
+            (CompareMethod::DenseShuffled, Opponent::Control),
+            (CompareMethod::DenseConstant, Opponent::Control),
+        ],
+        _ => &[],
+    }
+}
+
+/// The method that a report is about: the best reason to run it.
+pub(super) fn headline(methods: &[CompareMethod]) -> Option<CompareMethod> {
+    [CompareMethod::Core, CompareMethod::Dense]
+        .into_iter()
+        .find(|method| methods.contains(method))
+}
+
+/// What the numbers of `method` are differences against.
+pub(super) fn baseline(method: CompareMethod, methods: &[CompareMethod]) -> Option<CompareMethod> {
+    use CompareMethod as Method;
+    let order: &[Method] = match method {
+        Method::Dense | Method::DenseShuffled | Method::DenseConstant => {
+            &[Method::LoraEqualDense, Method::Lora, Method::Frozen]
+        }
+        _ => &[
+            Method::LoraEqual,
+            Method::LoraEqualDense,
+            Method::Lora,
+            Method::Frozen,
+        ],
+    };
+    order
+        .iter()
+        .copied()
+        .find(|baseline| methods.contains(baseline))
+        .filter(|&baseline| baseline != method)
+}

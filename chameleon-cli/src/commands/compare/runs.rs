@@ -1,0 +1,433 @@
+//! The trainings and scorings of one comparison, each done once and kept.
+
+use std::time::Instant;
+
+use chameleon_hypernet::ConditionControl;
+use chameleon_models::{
+    Adapter, AdapterConfig, HiddenCache, HiddenStates, ScoreSummary, TrainError, Trainee, Trainer,
+    adapter,
+};
+
+use crate::{
+    args::CompareMethod,
+    commands::{
+        Context,
+        method::{self, HeadMethod, StepBar},
+        prepare::{Part, Prepared},
+    },
+    errors::CliError,
+    memory,
+    resolve::CompareConfig,
+};
+
+use super::protocol::{self, Trained};
+use super::store::{CurvePoint, KeptEpoch, RunName, ScorePlace, ScoredRun, Store, TrainedRun};
+
+/// Everything that the runs of a comparison share.
+pub(super) struct Comparison<'a> {
+    pub(super) config: &'a CompareConfig,
+    pub(super) prepared: &'a Prepared,
+    pub(super) test: &'a Part,
+    /// Texts of the test that share a condition, where that is not the batch size.
+    pub(super) group_size: Option<usize>,
+    pub(super) states: &'a States,
+    pub(super) store: Store,
+    pub(super) context: &'a Context,
+}
+
+/// Hidden states of the frozen model; those that layers in training would change are left out.
+pub(super) struct States {
+    pub(super) train: Option<HiddenCache>,
+    pub(super) valid: Option<HiddenCache>,
+    pub(super) test: HiddenCache,
+}
+
+/// All runs of one method.
+#[derive(Debug)]
+pub(super) struct MethodRuns {
+    pub(super) method: CompareMethod,
+    /// Of the first seed, one for each learning rate.
+    pub(super) trials: Vec<TrainedRun>,
+    /// With the chosen learning rate, one for each seed; nothing for the frozen model.
+    pub(super) chosen: Vec<TrainedRun>,
+    /// One for each seed; one for the frozen model.
+    pub(super) scored: Vec<ScoredRun>,
+}
+
+/// Which epoch of a training is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// The one with the lowest validation loss.
+    Best,
+    /// This one, chosen with another seed; no later one is trained.
+    Epoch(usize),
+}
+
+impl Comparison<'_> {
+    /// Refuses a folder whose runs are of another comparison, before any of the long work.
+    pub(super) fn check_store(&self) -> Result<(), CliError> {
+        for &method in &self.config.methods {
+            for &learning_rate in &self.config.learning_rates {
+                if let Some(trained) = protocol::trained(method) {
+                    let name = RunName::of(method, self.config.seeds[0], learning_rate);
+                    let config = self.adapter_config(trained.head, name)?;
+                    let key = self.key(&config, trained.control, Keep::Best);
+                    self.store.trained(name, &key)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Trials, choice, all seeds, test; or `None` if the user asked to stop.
+    pub(super) fn method(&self, method: CompareMethod) -> Result<Option<MethodRuns>, CliError> {
+        let Some(trained) = protocol::trained(method) else {
+            return Ok(Some(MethodRuns {
+                method,
+                trials: Vec::new(),
+                chosen: Vec::new(),
+                scored: vec![self.frozen()?],
+            }));
+        };
+        let seed = self.config.seeds[0];
+        let mut trials = Vec::new();
+        for &learning_rate in &self.config.learning_rates {
+            let name = RunName::of(method, seed, learning_rate);
+            let Some(run) = self.training(trained, name, Keep::Best)? else {
+                return Ok(None);
+            };
+            trials.push(run);
+        }
+        let (best, kept) = best(&trials).ok_or(CliError::AllDiverged {
+            method: method.name(),
+            seed: seed.0,
+        })?;
+        let learning_rate = best.learning_rate;
+        let mut runs = MethodRuns {
+            method,
+            chosen: vec![best.clone()],
+            scored: Vec::new(),
+            trials,
+        };
+        for &seed in &self.config.seeds[1..] {
+            let name = RunName::of(method, seed, learning_rate);
+            let Some(run) = self.training(trained, name, Keep::Epoch(kept.epoch))? else {
+                return Ok(None);
+            };
+            if run.kept.is_none() {
+                return Err(CliError::AllDiverged {
+                    method: method.name(),
+                    seed: seed.0,
+                });
+            }
+            runs.chosen.push(run);
+        }
+        for run in &runs.chosen {
+            if self.context.interrupt.is_asked() {
+                return Ok(None);
+            }
+            let name = RunName::of(method, run.seed, run.learning_rate);
+            runs.scored.push(self.test_score(trained, name)?);
+        }
+        self.tell(&runs, kept);
+        Ok(Some(runs))
+    }
+
+    fn tell(&self, runs: &MethodRuns, kept: KeptEpoch) {
+        let summary: ScoreSummary = runs.scored.iter().flat_map(|run| &run.scores).collect();
+        self.context.output.note(format_args!(
+            "{}: learning rate {}, epoch {}: test perplexity {:.3}",
+            runs.method.name(),
+            runs.chosen[0].learning_rate,
+            kept.epoch,
+            summary.perplexity(),
+        ));
+    }
+
+    /// One training, from disk if it is there, or `None` if the user asked to stop.
+    fn training(
+        &self,
+        trained: Trained,
+        name: RunName,
+        keep: Keep,
+    ) -> Result<Option<TrainedRun>, CliError> {
+        let config = self.adapter_config(trained.head, name)?;
+        let key = self.key(&config, trained.control, keep);
+        if let Some(run) = self.store.trained(name, &key)? {
+            return Ok(Some(run));
+        }
+        memory::forget_peak();
+        let start = Instant::now();
+        let trainee = method::untrained(&config, self.prepared, self.context)?;
+        let mut run = TrainedRun::new(key, name, trainee.num_trainable_params());
+        let states = method::states(&config, self.prepared, self.states.train.as_ref());
+        let setup = method::setup(&config, self.prepared, states, trained.control)?;
+        let course = Course {
+            comparison: self,
+            config: &config,
+            control: trained.control,
+            keep,
+            name,
+        };
+        let Some(best) = course.run(Trainer::new(setup, trainee), &mut run)? else {
+            return Ok(None);
+        };
+        run.seconds = start.elapsed().as_secs_f64();
+        run.peak_memory_bytes = memory::peak_bytes();
+        self.store.keep_trained(name, &run, |folder| {
+            if let Some(trainee) = &best.trainee {
+                adapter::save(folder, &config, trainee, &self.prepared.centroids)?;
+            }
+            Ok(())
+        })?;
+        course.tell(&run);
+        Ok(Some(run))
+    }
+
+    /// Scores the adapter of a finished training on the test texts, once.
+    fn test_score(&self, trained: Trained, name: RunName) -> Result<ScoredRun, CliError> {
+        let config = self.adapter_config(trained.head, name)?;
+        let place = self.place(Some(name));
+        let key = self.score_key(&config, trained.control);
+        if let Some(run) = self.store.scored(&place, &key)? {
+            return Ok(run);
+        }
+        let device = self.context.device()?.autodiff();
+        let identity = &self.prepared.loaded.identity;
+        let folder = self.store.adapter_folder(name);
+        let adapter = Adapter::load(&folder, self.prepared.model(), identity, &device)?;
+        let trainee = Some(&adapter.trainee);
+        self.scored(place, key, trainee, &config, trained.control)
+    }
+
+    fn frozen(&self) -> Result<ScoredRun, CliError> {
+        let name = RunName::of(
+            CompareMethod::Frozen,
+            self.config.seeds[0],
+            self.config.learning_rates[0],
+        );
+        // Any description will do: nothing of it is used but sizes and clusters.
+        let config = self.adapter_config(HeadMethod::Lora, name)?;
+        let place = self.place(None);
+        let key = self.prepared.fingerprint(b"frozen", &[self.test]);
+        if let Some(run) = self.store.scored(&place, &key)? {
+            return Ok(run);
+        }
+        self.scored(place, key, None, &config, ConditionControl::None)
+    }
+
+    fn scored(
+        &self,
+        place: ScorePlace,
+        key: String,
+        trainee: Option<&Trainee>,
+        config: &AdapterConfig,
+        control: ConditionControl,
+    ) -> Result<ScoredRun, CliError> {
+        let start = Instant::now();
+        let states = match trainee {
+            Some(_) => method::states(config, self.prepared, Some(&self.states.test)),
+            None => HiddenStates::Cached(&self.states.test),
+        };
+        let scores = method::score_tokens(
+            trainee,
+            config,
+            self.prepared,
+            self.test,
+            states,
+            control,
+            self.context,
+        )?;
+        let run = ScoredRun::new(key, scores, start.elapsed().as_secs_f64());
+        self.store.keep_scored(&place, &run)?;
+        Ok(run)
+    }
+
+    fn adapter_config(&self, head: HeadMethod, name: RunName) -> Result<AdapterConfig, CliError> {
+        let mut training = self.config.training.clone();
+        training.optimizer.learning_rate = name.learning_rate;
+        method::adapter_config(head, &training, self.prepared, name.seed)
+    }
+
+    fn place(&self, run: Option<RunName>) -> ScorePlace {
+        ScorePlace {
+            run,
+            group_size: self.group_size,
+        }
+    }
+
+    /// What a training depends on.
+    fn key(&self, config: &AdapterConfig, control: ConditionControl, keep: Keep) -> String {
+        let last_epoch = match keep {
+            Keep::Best => None,
+            Keep::Epoch(epoch) => Some(epoch),
+        };
+        let settings = (env!("CARGO_PKG_VERSION"), config, control, last_epoch);
+        let settings = serde_json::to_vec(&settings).expect("settings are plain data");
+        let Prepared {
+            train, held_out, ..
+        } = self.prepared;
+        self.prepared.fingerprint(&settings, &[train, held_out])
+    }
+
+    /// What the test scores of a training depend on.
+    fn score_key(&self, config: &AdapterConfig, control: ConditionControl) -> String {
+        let settings = (env!("CARGO_PKG_VERSION"), config, control);
+        let settings = serde_json::to_vec(&settings).expect("settings are plain data");
+        let Prepared {
+            train, held_out, ..
+        } = self.prepared;
+        self.prepared
+            .fingerprint(&settings, &[train, held_out, self.test])
+    }
+}
+
+/// The trial with the lowest validation loss.
+fn best(trials: &[TrainedRun]) -> Option<(&TrainedRun, KeptEpoch)> {
+    trials
+        .iter()
+        .filter_map(|trial| Some((trial, trial.kept?)))
+        .min_by(|(_, left), (_, right)| left.valid_loss.total_cmp(&right.valid_loss))
+}
+
+/// One training on its way.
+struct Course<'a> {
+    comparison: &'a Comparison<'a>,
+    config: &'a AdapterConfig,
+    control: ConditionControl,
+    keep: Keep,
+    name: RunName,
+}
+
+/// What a training left behind; nothing if it diverged in its first epoch.
+struct Best {
+    trainee: Option<Trainee>,
+}
+
+impl Course<'_> {
+    /// Trains to the end, or to the epoch that is kept, or until the loss is no longer a number; `None` if the user
+    /// asked to stop.
+    fn run(
+        &self,
+        mut trainer: Trainer<'_>,
+        run: &mut TrainedRun,
+    ) -> Result<Option<Best>, CliError> {
+        let context = self.comparison.context;
+        let mut bar = StepBar::new(self.name.method, &trainer, context);
+        let mut best = Best { trainee: None };
+        let (mut nll, mut num_tokens) = (0.0, 0);
+        loop {
+            if context.interrupt.is_asked() {
+                bar.finish();
+                return Ok(None);
+            }
+            let report = match trainer.next_step() {
+                Ok(Some(report)) => report,
+                Ok(None) => break,
+                Err(TrainError::Diverged { step }) => {
+                    run.diverged_at_step = Some(step);
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            bar.step(&report);
+            nll += report.loss * report.num_tokens as f64;
+            num_tokens += report.num_tokens;
+            let cursor = trainer.cursor();
+            if cursor.batch > 0 {
+                continue;
+            }
+            let valid_loss = self.valid_loss(trainer.trainee())?;
+            if !valid_loss.is_finite() {
+                run.diverged_at_step = Some(cursor.step);
+                break;
+            }
+            run.curve.push(CurvePoint {
+                epoch: cursor.epoch,
+                train_loss: nll / num_tokens as f64,
+                valid_loss,
+            });
+            (nll, num_tokens) = (0.0, 0);
+            let is_kept = match self.keep {
+                Keep::Best => run.kept.is_none_or(|kept| valid_loss < kept.valid_loss),
+                Keep::Epoch(epoch) => cursor.epoch == epoch,
+            };
+            if is_kept {
+                run.kept = Some(KeptEpoch {
+                    epoch: cursor.epoch,
+                    valid_loss,
+                });
+                best.trainee = Some(trainer.trainee().clone());
+            }
+            if self.keep == Keep::Epoch(cursor.epoch) {
+                break;
+            }
+        }
+        bar.finish();
+        Ok(Some(best))
+    }
+
+    fn valid_loss(&self, trainee: &Trainee) -> Result<f64, CliError> {
+        let comparison = self.comparison;
+        let scores = method::score(
+            Some(trainee),
+            self.config,
+            comparison.prepared,
+            &comparison.prepared.held_out,
+            method::states(
+                self.config,
+                comparison.prepared,
+                comparison.states.valid.as_ref(),
+            ),
+            self.control,
+            comparison.context,
+        )?;
+        Ok(scores.iter().collect::<ScoreSummary>().mean_nll())
+    }
+
+    fn tell(&self, run: &TrainedRun) {
+        let found = match run.kept {
+            Some(kept) => format!(
+                "validation loss {:.4} after epoch {}",
+                kept.valid_loss, kept.epoch
+            ),
+            None => "diverged".to_owned(),
+        };
+        self.comparison.context.output.note(format_args!(
+            "{} seed {}, learning rate {}: {found}, {:.0} s",
+            self.name.method, self.name.seed.0, self.name.learning_rate, run.seconds
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chameleon_core::RunSeed;
+
+    use super::*;
+
+    #[test]
+    fn the_lowest_validation_loss_is_chosen_and_diverged_trials_are_not() {
+        let trial = |learning_rate, valid_loss: Option<f64>| {
+            let name = RunName {
+                method: "core",
+                seed: RunSeed(1),
+                learning_rate,
+            };
+            let mut run = TrainedRun::new(String::new(), name, 1);
+            run.kept = valid_loss.map(|valid_loss| KeptEpoch {
+                epoch: 1,
+                valid_loss,
+            });
+            run
+        };
+        let trials = [
+            trial(0.1, Some(2.0)),
+            trial(0.2, Some(1.5)),
+            trial(0.4, None),
+        ];
+        let (chosen, _) = best(&trials).unwrap();
+        assert!((chosen.learning_rate - 0.2).abs() < 1e-12);
+        assert!(best(&[trial(0.4, None)]).is_none());
+    }
+}

@@ -1,0 +1,296 @@
+//! The runs of a comparison on disk: what is finished is not done again.
+//!
+//! ```text
+//! OUT/runs/METHOD-seed-S-lr-L/
+//!   adapter_config.json, adapter.safetensors   the epoch that was kept
+//!   run.json                                   the course of the training
+//!   scores.json                                what it scored on the test, of chosen runs
+//! ```
+//!
+//! Each file carries a key: a fingerprint of all settings, the model and the texts it depends on. A run with another
+//! key is of another comparison, which is refused and never written over.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chameleon_core::RunSeed;
+use chameleon_models::{ExampleScore, TokenScores, atomic_file};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{args::CompareMethod, errors::CliError};
+
+/// One training that belongs to a comparison.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct RunName {
+    pub(super) method: &'static str,
+    pub(super) seed: RunSeed,
+    pub(super) learning_rate: f64,
+}
+
+impl RunName {
+    pub(super) fn of(method: CompareMethod, seed: RunSeed, learning_rate: f64) -> Self {
+        Self {
+            method: method.name(),
+            seed,
+            learning_rate,
+        }
+    }
+}
+
+/// `run.json`: a finished training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TrainedRun {
+    key: String,
+    pub(crate) seed: RunSeed,
+    pub(crate) learning_rate: f64,
+    pub(crate) num_trainable_params: usize,
+    /// The epoch that was kept; none if the training diverged before the end of the first.
+    pub(crate) kept: Option<KeptEpoch>,
+    /// Every epoch, in order.
+    pub(crate) curve: Vec<CurvePoint>,
+    /// The step at which the loss was no longer a number.
+    pub(crate) diverged_at_step: Option<usize>,
+    pub(crate) seconds: f64,
+    pub(crate) peak_memory_bytes: Option<u64>,
+}
+
+/// The epoch whose adapter counts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct KeptEpoch {
+    /// Counted from 1.
+    pub(crate) epoch: usize,
+    /// Nats per token on the validation texts.
+    pub(crate) valid_loss: f64,
+}
+
+/// One epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CurvePoint {
+    /// Counted from 1.
+    pub(crate) epoch: usize,
+    /// Nats per token, while it trained.
+    pub(crate) train_loss: f64,
+    /// Nats per token afterwards.
+    pub(crate) valid_loss: f64,
+}
+
+/// `scores.json`: what a run scored on the test.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ScoredRun {
+    key: String,
+    pub(crate) scores: Vec<ExampleScore>,
+    /// Nats of every scored token of every example, to three digits: for looking at, not for sums.
+    pub(crate) token_nlls: Vec<Vec<f32>>,
+    pub(crate) seconds: f64,
+}
+
+impl TrainedRun {
+    pub(super) fn new(key: String, name: RunName, num_trainable_params: usize) -> Self {
+        Self {
+            key,
+            seed: name.seed,
+            learning_rate: name.learning_rate,
+            num_trainable_params,
+            kept: None,
+            curve: Vec::new(),
+            diverged_at_step: None,
+            seconds: 0.0,
+            peak_memory_bytes: None,
+        }
+    }
+}
+
+impl ScoredRun {
+    pub(super) fn new(key: String, scores: Vec<TokenScores>, seconds: f64) -> Self {
+        let rounded = |nll: f32| (nll * 1000.0).round() / 1000.0;
+        Self {
+            key,
+            token_nlls: scores
+                .iter()
+                .map(|score| score.token_nlls.iter().copied().map(rounded).collect())
+                .collect(),
+            scores: scores.into_iter().map(|score| score.total).collect(),
+            seconds,
+        }
+    }
+}
+
+/// A folder of runs.
+#[derive(Debug)]
+pub(super) struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// The runs in `out`.
+    pub(super) fn of(out: &Path) -> Self {
+        Self {
+            folder: out.join("runs"),
+        }
+    }
+
+    /// Whether there is a run, finished or not.
+    pub(super) fn exists(&self) -> bool {
+        self.folder.exists()
+    }
+
+    /// Where the adapter of a run lies.
+    pub(super) fn adapter_folder(&self, name: RunName) -> PathBuf {
+        self.folder.join(format!(
+            "{}-seed-{}-lr-{}",
+            name.method, name.seed.0, name.learning_rate
+        ))
+    }
+
+    /// A finished training, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// When it is one of another comparison.
+    pub(super) fn trained(&self, name: RunName, key: &str) -> Result<Option<TrainedRun>, CliError> {
+        let path = self.adapter_folder(name).join("run.json");
+        let found: Option<TrainedRun> = read(&path)?;
+        check(found, &path, |run| run.key == key)
+    }
+
+    /// Writes a finished training; `save` puts its adapter into the folder.
+    pub(super) fn keep_trained(
+        &self,
+        name: RunName,
+        run: &TrainedRun,
+        save: impl FnOnce(&Path) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        fs::create_dir_all(&self.folder).map_err(|source| CliError::Folder {
+            path: self.folder.clone(),
+            source,
+        })?;
+        atomic_file::write_folder(&self.adapter_folder(name), |folder| {
+            save(folder)?;
+            write(&folder.join("run.json"), run)
+        })
+    }
+
+    /// What a run scored on the test, if that is there.
+    ///
+    /// # Errors
+    ///
+    /// When it is one of another comparison.
+    pub(super) fn scored(
+        &self,
+        place: &ScorePlace,
+        key: &str,
+    ) -> Result<Option<ScoredRun>, CliError> {
+        let path = self.score_path(place);
+        let found: Option<ScoredRun> = read(&path)?;
+        check(found, &path, |run| run.key == key)
+    }
+
+    pub(super) fn keep_scored(&self, place: &ScorePlace, run: &ScoredRun) -> Result<(), CliError> {
+        let path = self.score_path(place);
+        let folder = path.parent().expect("a file in a folder");
+        fs::create_dir_all(folder).map_err(|source| CliError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
+        write(&path, run)
+    }
+
+    fn score_path(&self, place: &ScorePlace) -> PathBuf {
+        let folder = match place.run {
+            Some(name) => self.adapter_folder(name),
+            None => self.folder.join("frozen"),
+        };
+        folder.join(match place.group_size {
+            Some(size) => format!("scores-group-size-{size}.json"),
+            None => "scores.json".to_owned(),
+        })
+    }
+}
+
+/// Which scores are meant.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct ScorePlace {
+    /// `None` for the frozen model.
+    pub(super) run: Option<RunName>,
+    /// Texts that shared a condition, where that is not the batch size.
+    pub(super) group_size: Option<usize>,
+}
+
+fn check<T>(
+    found: Option<T>,
+    path: &Path,
+    is_ours: impl FnOnce(&T) -> bool,
+) -> Result<Option<T>, CliError> {
+    match found {
+        Some(run) if !is_ours(&run) => Err(CliError::OtherComparison {
+            path: path.parent().unwrap_or(path).to_owned(),
+        }),
+        found => Ok(found),
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, CliError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(CliError::Metrics {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|source| CliError::RunRecord {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), CliError> {
+    let json = serde_json::to_vec(value).expect("a run is plain data");
+    Ok(atomic_file::write(path, &json)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: RunName = RunName {
+        method: "core",
+        seed: RunSeed(1),
+        learning_rate: 5e-4,
+    };
+
+    fn run(key: &str) -> TrainedRun {
+        TrainedRun::new(key.to_owned(), NAME, 7)
+    }
+
+    #[test]
+    fn a_finished_run_is_found_by_its_key_and_another_key_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::of(folder.path());
+        assert!(!store.exists());
+        assert_eq!(store.trained(NAME, "a").unwrap(), None);
+        store.keep_trained(NAME, &run("a"), |_| Ok(())).unwrap();
+        assert!(store.exists());
+        assert_eq!(store.trained(NAME, "a").unwrap(), Some(run("a")));
+        assert!(matches!(
+            store.trained(NAME, "b"),
+            Err(CliError::OtherComparison { .. })
+        ));
+    }
+
+    #[test]
+    fn a_spoilt_record_is_an_error_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::of(folder.path());
+        store.keep_trained(NAME, &run("a"), |_| Ok(())).unwrap();
+        let path = store.adapter_folder(NAME).join("run.json");
+        atomic_file::write(&path, b"{\"key\":\"a\"").unwrap();
+        let error = store.trained(NAME, "a").unwrap_err();
+        assert!(error.to_string().contains("run.json"), "{error}");
+    }
+}

@@ -1,0 +1,256 @@
+//! Scores of several methods on the same examples, and what one may say about their differences.
+
+use std::collections::BTreeMap;
+
+use chameleon_core::{RunSeed, perplexity};
+use chameleon_models::{
+    ExampleScore, Interval, PairedSequence, eval::summaries_by, paired_interval,
+};
+use serde::Serialize;
+
+/// What one method scored.
+#[derive(Debug)]
+pub(crate) struct MethodScores {
+    /// What tables call it.
+    pub(crate) name: &'static str,
+    /// One run for each seed, each with every held-out example in the same order. A method without randomness has
+    /// one run, which stands for all seeds.
+    pub(crate) runs: Vec<Vec<ExampleScore>>,
+}
+
+impl MethodScores {
+    /// What this method lost less what `other` lost on the examples that `keep` picks, paired by seed and example.
+    pub(crate) fn less(
+        &self,
+        other: &Self,
+        keep: impl Fn(&ExampleScore) -> bool,
+        seed: RunSeed,
+    ) -> Option<Interval> {
+        let num_seeds = self.runs.len().max(other.runs.len());
+        let sequences: Vec<PairedSequence> = self
+            .run(0)
+            .iter()
+            .enumerate()
+            .filter(|(_, score)| keep(score))
+            .map(|(row, score)| PairedSequence {
+                differences: (0..num_seeds)
+                    .map(|seed_idx| self.run(seed_idx)[row].nll - other.run(seed_idx)[row].nll)
+                    .collect(),
+                num_tokens: score.num_tokens,
+                document_idx: score.document_idx,
+            })
+            .collect();
+        (!sequences.is_empty()).then(|| paired_interval(&sequences, seed))
+    }
+
+    fn run(&self, seed_idx: usize) -> &[ExampleScore] {
+        &self.runs[seed_idx.min(self.runs.len() - 1)]
+    }
+}
+
+/// A part of the held-out examples.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct BreakdownRow {
+    pub(crate) name: String,
+    pub(crate) num_examples: usize,
+    pub(crate) perplexity: BTreeMap<&'static str, f64>,
+    /// Nats per token of the method in question against its baseline.
+    pub(crate) difference: Option<Interval>,
+}
+
+/// A method and what it is measured against.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Duel<'a> {
+    pub(crate) method: &'a MethodScores,
+    pub(crate) baseline: &'a MethodScores,
+}
+
+/// Perplexity of every method on the examples of each key; those without a key are left out.
+pub(crate) fn breakdown(
+    methods: &[&MethodScores],
+    duel: Option<Duel<'_>>,
+    key: impl Fn(&ExampleScore) -> Option<usize>,
+    name: impl Fn(usize) -> String,
+    seed: RunSeed,
+) -> Vec<BreakdownRow> {
+    let mut rows: BTreeMap<usize, BreakdownRow> = BTreeMap::new();
+    for method in methods {
+        let all: Vec<ExampleScore> = method.runs.iter().flatten().copied().collect();
+        for (found, summary) in summaries_by(&all, &key) {
+            let Some(found) = found else { continue };
+            let row = rows.entry(found).or_insert_with(|| BreakdownRow {
+                name: name(found),
+                num_examples: summary.num_examples / method.runs.len(),
+                perplexity: BTreeMap::new(),
+                difference: duel.and_then(|duel| {
+                    let keep = |score: &ExampleScore| key(score) == Some(found);
+                    duel.method.less(duel.baseline, keep, seed)
+                }),
+            });
+            row.perplexity
+                .insert(method.name, perplexity(summary.mean_nll()));
+        }
+    }
+    rows.into_values().collect()
+}
+
+/// Something the numbers allow one to say, or forbid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) kind: FindingKind,
+    pub(crate) text: String,
+}
+
+/// How a finding is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FindingKind {
+    /// The interval excludes zero on the good side.
+    Gain,
+    /// It does not: whoever reads the table must know.
+    Warning,
+    /// What the intervals do not hold.
+    Note,
+}
+
+impl Finding {
+    pub(crate) fn note(text: impl Into<String>) -> Self {
+        Self {
+            kind: FindingKind::Note,
+            text: text.into(),
+        }
+    }
+
+    /// One line of text.
+    pub(crate) fn line(&self) -> String {
+        match self.kind {
+            FindingKind::Warning => format!("warning: {}", self.text),
+            FindingKind::Gain | FindingKind::Note => self.text.clone(),
+        }
+    }
+}
+
+/// What a method is measured against, which decides what a gain means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opponent {
+    /// The same network without the truth about the group.
+    Control,
+    /// Plain LoRA.
+    Lora,
+}
+
+/// What a difference allows one to say.
+pub(crate) fn finding(method: &str, other: &str, kind: Opponent, difference: Interval) -> Finding {
+    let figures = format!(
+        "{method} against {other}: {} nats per token",
+        signed(difference, 4)
+    );
+    let (kind, verdict) = match (kind, difference.is_below_zero(), difference.low > 0.0) {
+        (Opponent::Control, true, _) => (FindingKind::Gain, "it uses the groups"),
+        (Opponent::Control, false, _) => (
+            FindingKind::Warning,
+            "nothing shows that it has learned from the groups",
+        ),
+        (Opponent::Lora, true, _) => (FindingKind::Gain, "it is better"),
+        (Opponent::Lora, false, true) => (FindingKind::Warning, "it is worse"),
+        (Opponent::Lora, false, false) => (FindingKind::Warning, "nothing shows that it is better"),
+    };
+    Finding {
+        kind,
+        text: format!("{figures}; {verdict}"),
+    }
+}
+
+/// `+0.0123 [-0.0010, +0.0256]`
+pub(crate) fn signed(interval: Interval, digits: usize) -> String {
+    let Interval { mean, low, high } = interval;
+    format!("{mean:+.digits$} [{low:+.digits$}, {high:+.digits$}]")
+}
+
+/// The change of perplexity in percent: `-1.2 % [-2.0, -0.4]`.
+pub(crate) fn percent(interval: Interval) -> String {
+    let Interval { mean, low, high } = interval.perplexity_change();
+    let [mean, low, high] = [mean, low, high].map(|share| share * 100.0);
+    format!("{mean:+.2} % [{low:+.2}, {high:+.2}]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(name: &'static str, losses: &[&[f64]]) -> MethodScores {
+        let run = |losses: &&[f64]| {
+            losses
+                .iter()
+                .enumerate()
+                .map(|(document_idx, &nll)| ExampleScore {
+                    nll,
+                    num_tokens: 2,
+                    num_bytes: 8,
+                    document_idx,
+                    cluster_idx: document_idx % 2,
+                    label_idx: None,
+                })
+                .collect()
+        };
+        MethodScores {
+            name,
+            runs: losses.iter().map(run).collect(),
+        }
+    }
+
+    #[test]
+    fn a_single_run_is_paired_with_every_seed_of_the_other() {
+        let frozen = scores("frozen", &[&[4.0, 6.0]]);
+        let core = scores("core", &[&[3.0, 5.0], &[2.0, 4.0]]);
+        let interval = core.less(&frozen, |_| true, RunSeed(1)).unwrap();
+        assert!((interval.mean + 0.75).abs() < 1e-12, "{interval:?}");
+    }
+
+    #[test]
+    fn only_a_gain_that_excludes_zero_is_no_warning() {
+        let kind = |low, high| {
+            let interval = Interval {
+                mean: f64::midpoint(low, high),
+                low,
+                high,
+            };
+            [Opponent::Control, Opponent::Lora]
+                .map(|opponent| finding("core", "other", opponent, interval).kind)
+        };
+        assert_eq!(kind(-0.2, -0.1), [FindingKind::Gain; 2]);
+        assert_eq!(kind(-0.2, 0.1), [FindingKind::Warning; 2]);
+        assert_eq!(kind(0.1, 0.2), [FindingKind::Warning; 2]);
+    }
+
+    #[test]
+    fn breakdowns_weigh_by_token_and_leave_unlabelled_examples_out() {
+        let core = scores("core", &[&[2.0, 4.0, 6.0]]);
+        let frozen = scores("frozen", &[&[3.0, 5.0, 7.0]]);
+        let duel = Duel {
+            method: &core,
+            baseline: &frozen,
+        };
+        let by = |key: fn(&ExampleScore) -> Option<usize>| {
+            let name = |idx: usize| idx.to_string();
+            breakdown(&[&frozen, &core], Some(duel), key, name, RunSeed(1))
+        };
+        let rows = by(|score| Some(score.cluster_idx));
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[0].num_examples, 2);
+        assert!((rows[0].perplexity["core"] - 2f64.exp()).abs() < 1e-9);
+        assert!((rows[0].difference.unwrap().mean + 0.5).abs() < 1e-12);
+        assert!(by(|score| score.label_idx).is_empty());
+    }
+
+    #[test]
+    fn a_change_is_written_in_percent_of_perplexity() {
+        let mean = 0.95_f64.ln();
+        let interval = Interval {
+            mean,
+            low: mean,
+            high: mean,
+        };
+        assert_eq!(percent(interval), "-5.00 % [-5.00, -5.00]");
+    }
+}

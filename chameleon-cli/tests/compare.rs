@@ -1,0 +1,250 @@
+//! Compares, kills, resumes and sweeps with the program itself, on the tiny model beside these tests.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot run the program fails"
+)]
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use support::{TRAINING, chameleon, run};
+
+fn compare(folder: &Path, out: &Path, more: &[&str]) -> Command {
+    let shared = TRAINING.chunks(2).filter(|flag| !more.contains(&flag[0]));
+    let mut program = chameleon(
+        "compare",
+        folder,
+        &shared.flatten().copied().collect::<Vec<_>>(),
+    );
+    program
+        .args([
+            "--json",
+            "--test-fraction",
+            "0.2",
+            "--valid-fraction",
+            "0.2",
+        ])
+        .arg("--out")
+        .arg(out)
+        .args(more);
+    program
+}
+
+fn report(program: &mut Command) -> Value {
+    serde_json::from_slice(&run(program).stdout).unwrap()
+}
+
+fn row<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let rows = report["methods"].as_array().unwrap();
+    rows.iter().find(|row| row["method"] == name).unwrap()
+}
+
+#[test]
+fn a_hypernetwork_brings_its_controls_and_its_lora_and_all_choose_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("compare");
+    let more = [
+        "--epochs",
+        "3",
+        "--num-seeds",
+        "2",
+        "--lr",
+        "0.002,0.01",
+        "--methods",
+        "dense,core,experts",
+    ];
+    let report = report(&mut compare(folder.path(), &out, &more));
+    let names: Vec<&str> = report["methods"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["method"].as_str().unwrap())
+        .collect();
+    let expected = "frozen lora lora-equal lora-equal-dense experts dense dense-shuffled \
+                    dense-constant core core-shuffled core-constant";
+    assert_eq!(names, expected.split(' ').collect::<Vec<_>>());
+    assert_eq!(report["seeds"], serde_json::json!([1, 2]));
+    for row in report["methods"].as_array().unwrap() {
+        let baseline = match row["method"].as_str().unwrap() {
+            "lora-equal" => None,
+            "dense" | "dense-shuffled" | "dense-constant" => Some("lora-equal-dense"),
+            _ => Some("lora-equal"),
+        };
+        assert_eq!(row["baseline"].as_str(), baseline, "{row}");
+        assert_eq!(row["difference"].is_null(), baseline.is_none(), "{row}");
+        if row["method"] == "frozen" {
+            continue;
+        }
+        // The same trials for all; the chosen one is the best of them; then every seed, no longer than chosen.
+        let trials = row["trials"].as_array().unwrap();
+        assert_eq!(trials.len(), 2);
+        let valid = |trial: &Value| trial["kept"]["valid_loss"].as_f64().unwrap();
+        let lowest = trials.iter().map(valid).fold(f64::INFINITY, f64::min);
+        assert_eq!(row["chosen"]["valid_loss"].as_f64(), Some(lowest));
+        let runs = row["runs"].as_array().unwrap();
+        assert_eq!(runs.len(), 2);
+        for run in runs {
+            assert_eq!(run["learning_rate"], row["chosen"]["learning_rate"]);
+            assert_eq!(run["kept"]["epoch"], row["chosen"]["epoch"]);
+        }
+        assert_eq!(
+            runs[1]["curve"].as_array().unwrap().len() as u64,
+            row["chosen"]["epoch"].as_u64().unwrap()
+        );
+    }
+    let trained = |name: &str| row(&report, name)["num_trainable_params"].as_u64().unwrap();
+    assert_eq!(trained("frozen"), 0);
+    assert_eq!(trained("experts"), 3 * trained("lora"));
+    let (equal, core) = (trained("lora-equal"), trained("core"));
+    assert!(
+        equal.abs_diff(core) * 10 < core,
+        "{equal} is not near {core}"
+    );
+    // Four opponents for each hypernetwork.
+    assert_eq!(report["duels"].as_array().unwrap().len(), 8);
+    let written: Value =
+        serde_json::from_slice(&std::fs::read(out.join("compare.json")).unwrap()).unwrap();
+    assert_eq!(written["methods"], report["methods"]);
+}
+
+/// Without what depends on the clock or on the flags of this very call.
+fn timeless(mut report: Value) -> Value {
+    fn scrub(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                for name in ["seconds", "peak_memory_bytes", "command", "out"] {
+                    fields.remove(name);
+                }
+                fields.values_mut().for_each(scrub);
+            }
+            Value::Array(values) => values.iter_mut().for_each(scrub),
+            _ => {}
+        }
+    }
+    scrub(&mut report);
+    report
+}
+
+fn num_finished(out: &Path) -> usize {
+    std::fs::read_dir(out.join("runs")).map_or(0, |runs| {
+        runs.flatten()
+            .filter(|run| run.path().join("run.json").exists())
+            .count()
+    })
+}
+
+#[test]
+fn a_killed_comparison_keeps_its_finished_runs_and_resumes_to_the_same_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let (straight, killed) = (folder.path().join("straight"), folder.path().join("killed"));
+    let more = ["--epochs", "4", "--lr", "0.002,0.01", "--methods", "core"];
+    let expected = report(&mut compare(folder.path(), &straight, &more));
+
+    let mut child = compare(folder.path(), &killed, &more)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while num_finished(&killed) < 2 {
+        assert!(Instant::now() < deadline, "no run within a minute");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    assert!(
+        !child.wait().unwrap().success(),
+        "it ended before it was killed"
+    );
+    let kept = killed.join("runs/lora-seed-1-lr-0.002/adapter.safetensors");
+    let written = std::fs::metadata(&kept).unwrap().modified().unwrap();
+
+    // Not without being asked to, and not with other settings.
+    let again = compare(folder.path(), &killed, &more).output().unwrap();
+    assert_eq!(again.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("--resume"));
+    let other = [
+        "--epochs",
+        "5",
+        "--lr",
+        "0.002,0.01",
+        "--methods",
+        "core",
+        "--resume",
+    ];
+    let other = compare(folder.path(), &killed, &other).output().unwrap();
+    assert_eq!(other.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("other flags"));
+
+    let resumed = report(compare(folder.path(), &killed, &more).arg("--resume"));
+    assert_eq!(timeless(resumed), timeless(expected));
+    assert_eq!(
+        std::fs::metadata(&kept).unwrap().modified().unwrap(),
+        written
+    );
+}
+
+#[test]
+fn a_sweep_of_prefixes_compares_the_same_texts_and_computes_states_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("sweep");
+    let more = ["--epochs", "1", "--lr", "0.01", "--sweep", "prefix=12,4,8"];
+    let swept = report(&mut compare(folder.path(), &out, &more));
+    assert_eq!(swept["setting"], "prefix");
+    let points = swept["points"].as_array().unwrap();
+    let values: Vec<u64> = points
+        .iter()
+        .map(|point| point["value"].as_u64().unwrap())
+        .collect();
+    assert_eq!(values, [4, 8, 12]);
+    let tokens: Vec<u64> = points
+        .iter()
+        .map(|point| point["num_test_tokens"].as_u64().unwrap())
+        .collect();
+    let num_examples = (tokens[0] - tokens[1]) / 4;
+    assert_eq!(tokens[1] - tokens[2], 4 * num_examples);
+    let states = std::fs::read_dir(folder.path().join("cache/chameleon/hidden-states")).unwrap();
+    assert_eq!(
+        states.count(),
+        3,
+        "one file for each part, whatever the prefix"
+    );
+    // A point is the comparison that one would get alone, on these texts.
+    let point: Value =
+        serde_json::from_slice(&std::fs::read(out.join("prefix-4/compare.json")).unwrap()).unwrap();
+    assert_eq!(point["prefix"], 4);
+    assert_eq!(
+        point["duels"][0]["difference"],
+        points[0]["gains"][0]["difference"]
+    );
+}
+
+#[test]
+fn a_sweep_of_group_sizes_trains_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("sweep");
+    let more = [
+        "--epochs",
+        "1",
+        "--lr",
+        "0.01",
+        "--condition",
+        "batch",
+        "--sweep",
+        "group-size=1,4",
+    ];
+    let swept = report(&mut compare(folder.path(), &out, &more));
+    let points = swept["points"].as_array().unwrap();
+    assert_eq!(points.len(), 2);
+    let perplexity = |idx: usize| points[idx]["perplexity"].as_f64().unwrap();
+    assert!(
+        (perplexity(0) - perplexity(1)).abs() > 1e-9,
+        "the size of groups changes nothing"
+    );
+    assert_eq!(num_finished(&out), 5);
+}
