@@ -14,8 +14,9 @@ use burn::tensor::{Device, Tensor};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::{
-    Adaptation, Adapter, AdapterConfig, CausalLm, HubOptions, LoadedModel, ModelSource, Recipe,
-    TrainOptions, Trainee, adaptation::head_shape, adapter::FORMAT_VERSION, load,
+    Adaptation, Adapter, AdapterConfig, CausalLm, HubOptions, LoadedModel, ModelSource,
+    PromptEncoding, Recipe, TrainOptions, Trainee, adaptation::head_shape, adapter::FORMAT_VERSION,
+    load,
 };
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
@@ -61,6 +62,7 @@ fn write_fresh_adapter(folder: &Path) {
             },
             head,
             layers: None,
+            prompts: PromptEncoding::default(),
             condition: Condition::Batch,
             num_clusters: 2,
             training: TrainOptions {

@@ -14,6 +14,6 @@ pub use factors::{FactorShape, LoraFactors};
 pub use loss::{
     ChunkRows, HeadInput, LinearCrossEntropy, linear_cross_entropy, perplexity, score_rows,
 };
-pub use pooling::prompt_embeddings;
+pub use pooling::{masked_mean, prompt_embeddings};
 pub use seed::RunSeed;
 pub use sequence::{SequenceError, SplitSequence};

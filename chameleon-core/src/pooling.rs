@@ -17,13 +17,31 @@ use burn::tensor::{Bool, Tensor, assert_shape};
 ///
 /// If `pad_mask` has another batch or sequence length than `token_embeddings`.
 pub fn prompt_embeddings(token_embeddings: Tensor<3>, pad_mask: Tensor<2, Bool>) -> Tensor<2> {
-    let [batch_size, seq_len, _] = token_embeddings.dims();
-    assert_shape!(pad_mask, [batch_size, seq_len]);
-    let pad_mask = pad_mask.unsqueeze_dim::<3>(2); // [batch, seq, 1]
-    let keep = pad_mask.bool_not().float();
     // Unit norm makes the division by the token count of a mean redundant.
-    let summed = (token_embeddings * keep).sum_dim(1).squeeze_dim::<2>(1); // [batch, hidden]
-    unit_norm(summed)
+    unit_norm(masked_sum(token_embeddings, pad_mask))
+}
+
+/// Means the vectors of the real tokens of each row. A row without a real token yields zeros.
+///
+/// # Shapes
+///
+/// - `states`: `[batch, seq, hidden]`
+/// - `pad_mask`: `[batch, seq]`, `true` on padding
+/// - output: `[batch, hidden]`
+///
+/// # Panics
+///
+/// If `pad_mask` has another batch or sequence length than `states`.
+pub fn masked_mean(states: Tensor<3>, pad_mask: Tensor<2, Bool>) -> Tensor<2> {
+    let num_real = pad_mask.clone().bool_not().float().sum_dim(1); // [batch, 1]
+    masked_sum(states, pad_mask) / num_real.clamp_min(1.0)
+}
+
+fn masked_sum(states: Tensor<3>, pad_mask: Tensor<2, Bool>) -> Tensor<2> {
+    let [batch_size, seq_len, _] = states.dims();
+    assert_shape!(pad_mask, [batch_size, seq_len]);
+    let keep = pad_mask.unsqueeze_dim::<3>(2).bool_not().float(); // [batch, seq, 1]
+    (states * keep).sum_dim(1).squeeze_dim(1) // [batch, hidden]
 }
 
 /// Scales each row to unit L2 norm; zero rows stay zero.

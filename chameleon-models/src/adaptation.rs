@@ -7,8 +7,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use chameleon_core::{FactorShape, LoraFactors, RunSeed};
 use chameleon_hypernet::{
-    AdaptedLayers, FactorGenerator, Generated, GroupLayers, GroupedFactors, HyperLoraHead,
-    HyperLoraHeadConfig, LayerFactors, LoraHeadConfig, SharedLayers, StaticHead,
+    AdaptedLayers, ConditionNorm, FactorGenerator, Generated, GroupLayers, GroupedFactors,
+    HyperLoraHead, HyperLoraHeadConfig, LayerFactors, LoraHeadConfig, SharedLayers, StaticHead,
 };
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +145,8 @@ impl HeadAdapter {
 /// Everything an optimizer moves: the adapted head, and the adapted modules inside the layers.
 #[derive(Module, Debug)]
 pub struct Trainee {
+    /// Standardises prompts; fixed numbers that nothing trains.
+    pub prompt_norm: Option<ConditionNorm>,
     /// The adapted head.
     pub head: HeadAdapter,
     /// The adapted layers, if any are.
@@ -155,7 +157,19 @@ impl Trainee {
     /// A trainee whose parameters are named by their place instead of by chance, so that an optimizer's state finds
     /// them again in another process.
     pub fn new(head: HeadAdapter, layers: Option<AdaptedLayers>) -> Self {
-        Self { head, layers }.map(&mut StableIds { path: Vec::new() })
+        let trainee = Self {
+            prompt_norm: None,
+            head,
+            layers,
+        };
+        trainee.map(&mut StableIds { path: Vec::new() })
+    }
+
+    /// The same with statistics of the training prompts.
+    #[must_use]
+    pub fn with_prompt_norm(mut self, norm: Option<ConditionNorm>) -> Self {
+        self.prompt_norm = norm;
+        self
     }
 
     /// A head-only trainee.

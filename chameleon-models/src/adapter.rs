@@ -16,6 +16,7 @@ mod tensors;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
+use chameleon_hypernet::{ConditionNorm, ConditionScaling};
 
 pub(crate) use self::config::read_config_for;
 pub use self::config::{AdapterConfig, Recipe, read_config};
@@ -23,8 +24,10 @@ pub use self::error::{AdapterError, ImpossibleAdapter};
 pub(crate) use self::tensors::{load_tensors, tensor_bytes};
 use crate::adaptation::Trainee;
 use crate::atomic_file;
+use crate::causal_lm::CausalLm;
 use crate::identity::ModelIdentity;
 use crate::language_model::LanguageModel;
+use crate::prompts::represent_prompts;
 
 /// The version of the folder's format that this crate writes.
 pub const FORMAT_VERSION: u32 = 2;
@@ -72,6 +75,26 @@ impl Adapter {
     }
 }
 
+impl Adapter {
+    /// Prompts as this adapter sees them, to be grouped and to become conditions. Give conditioning spans only.
+    ///
+    /// # Shapes
+    ///
+    /// - output: `[prompts, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// When there is no prompt, or one is empty.
+    pub fn embed_prompts(&self, model: &impl CausalLm, prompts: &[&[u32]]) -> Tensor<2> {
+        let representation = self.config.prompts.representation;
+        let prompts = represent_prompts(model, representation, prompts);
+        match &self.trainee.prompt_norm {
+            Some(norm) => norm.forward(prompts),
+            None => prompts,
+        }
+    }
+}
+
 /// Writes an adapter folder from its parts.
 ///
 /// # Errors
@@ -114,7 +137,14 @@ pub fn empty_trainee(
             Some(layers.init(config.seed.derive("layers"), device))
         }
     };
-    Ok(Trainee::new(head, layers))
+    let prompt_norm = match config.prompts.scaling {
+        ConditionScaling::Standardised => {
+            let hidden_size = config.base.sizes.hidden_size;
+            Some(ConditionNorm::identity(hidden_size, device))
+        }
+        _ => None,
+    };
+    Ok(Trainee::new(head, layers).with_prompt_norm(prompt_norm))
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, AdapterError> {

@@ -148,6 +148,50 @@ pub(crate) fn select_positions<P: IntoIterator<Item = usize>>(
         .select(0, indices)
 }
 
+/// Computes the states of all tokens as they enter a layer once, or finds them on disk; with them, a step costs only
+/// the layers from there on. Returns `None` as [`cache_hidden_states`] does.
+///
+/// # Errors
+///
+/// When the cache cannot be read or written.
+pub fn cache_entering_states(
+    model: &impl CausalLm,
+    model_fingerprint: &str,
+    examples: &[Example],
+    layer_idx: usize,
+    path: &std::path::Path,
+    observe: impl FnMut(CacheProgress) -> Proceed,
+) -> Result<Option<HiddenCache>, HiddenCacheError> {
+    let requests: Vec<StateRequest<'_>> = examples
+        .iter()
+        .map(|example| StateRequest {
+            token_ids: example.sequence.token_ids(),
+            positions: (0..example.sequence.len()).collect(),
+        })
+        .collect();
+    let wanted = WantedStates {
+        fingerprint: entering_fingerprint(model_fingerprint, examples, layer_idx),
+        requests: &requests,
+        visibility: Visibility::AllTokens,
+        end: PassEnd::Entering(layer_idx),
+        row_type: RowType::F16,
+    };
+    cache_requested_states(model, wanted, path, observe)
+}
+
+/// What the states that enter a layer depend on: the model's weights, the layer and every token.
+pub fn entering_fingerprint(
+    model_fingerprint: &str,
+    examples: &[Example],
+    layer_idx: usize,
+) -> Fingerprint {
+    Fingerprint::builder()
+        .part("model", model_fingerprint.as_bytes())
+        .part("entering layer", &(layer_idx as u64).to_le_bytes())
+        .sequences(examples.iter().map(|example| &example.sequence))
+        .finish()
+}
+
 /// How far a pass over the trunk has come.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheProgress {

@@ -74,7 +74,7 @@ pub use language_model::LanguageModel;
 pub use layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
 pub use llama::{Llama, LlamaConfig};
 pub use load::{LoadedModel, load};
-pub use prompts::embed_prompts;
+pub use prompts::{PromptEncoding, Representation, embed_prompts, represent_prompts};
 pub use sampling::{RandomSampling, Sampler, Sampling};
 pub use source::{HubModel, ModelSource};
 pub use states::HiddenStates;

@@ -9,8 +9,8 @@ use chameleon_hypernet::{
 };
 use chameleon_models::{
     Adaptation, AdapterConfig, CausalLm as _, ExampleScore, HeadAdapter, HiddenCache, HiddenStates,
-    LayerAdaptation, LayerKind, LayerRange, Recipe, Scorer, StepReport, TokenScores, TrainOptions,
-    TrainSetup, Trainee, Trainer,
+    LayerAdaptation, LayerKind, LayerRange, PromptEncoding, Recipe, Scorer, StepReport,
+    TokenScores, TrainOptions, TrainSetup, Trainee, Trainer,
     adaptation::head_shape,
     adapter::{self, FORMAT_VERSION},
 };
@@ -58,6 +58,7 @@ pub(crate) fn adapter_config(
             rank: flags.rank,
             scale: flags.scale,
         }),
+        prompts: PromptEncoding::default(),
         condition: flags.condition,
         num_clusters: training.num_clusters,
         training: TrainOptions {

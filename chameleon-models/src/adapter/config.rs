@@ -11,6 +11,7 @@ use super::{CONFIG_FILE, FORMAT_VERSION, OLDEST_VERSION, read};
 use crate::adaptation::Adaptation;
 use crate::identity::ModelIdentity;
 use crate::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
+use crate::prompts::{PromptEncoding, Representation};
 use crate::train::TrainOptions;
 
 /// How examples were made, which inference must repeat.
@@ -39,6 +40,9 @@ pub struct AdapterConfig {
     pub head: Adaptation,
     /// The layers, if they are adapted.
     pub layers: Option<LayerAdaptation>,
+    /// How prompts become vectors.
+    #[serde(default)]
+    pub prompts: PromptEncoding,
     /// How a group becomes a condition.
     pub condition: Condition,
     /// Number of clusters.
@@ -124,6 +128,14 @@ impl AdapterConfig {
         if self.num_clusters == 0 || self.num_clusters > MAX_CLUSTERS {
             return Err(ImpossibleAdapter::Clusters {
                 found: self.num_clusters,
+            });
+        }
+        if let Representation::Hidden { num_layers: found } = self.prompts.representation
+            && !(1..=sizes.num_layers).contains(&found)
+        {
+            return Err(ImpossibleAdapter::Representation {
+                found,
+                num_layers: sizes.num_layers,
             });
         }
         let Recipe::Causal { prefix, seq_len } = self.recipe;

@@ -135,6 +135,14 @@ pub enum ImpossibleAdapter {
         /// How many there are.
         num_layers: usize,
     },
+    /// Prompts are represented by a layer that the model does not have.
+    #[error("prompts represented after {found} layers of a model with {num_layers}")]
+    Representation {
+        /// After how many layers.
+        found: usize,
+        /// How many there are.
+        num_layers: usize,
+    },
     /// No module of the layers is named, absurdly many, or one twice.
     #[error("the modules {found:?} of each layer")]
     Targets {

@@ -19,7 +19,8 @@ use crate::adaptation::Trainee;
 use crate::language_model::LanguageModel;
 
 const CENTROIDS: &str = "centroids";
-const CONDITION_STD: &str = "head.condition_norm.std";
+/// Spreads, by which numbers are divided.
+const SPREADS: [&str; 2] = ["head.condition_norm.std", "prompt_norm.std"];
 /// Before the number of a pair of factors, in the names that the trained module has.
 const FACTORS: &str = "layers.factors.";
 
@@ -92,7 +93,7 @@ pub(crate) fn load_tensors(
             centroids = Some(Tensor::from_data(TensorData::new(values, shape), device));
             continue;
         }
-        if name == CONDITION_STD && values.iter().any(|&value| value <= 0.0) {
+        if SPREADS.contains(&name) && values.iter().any(|&value| value <= 0.0) {
             return Err(mismatch(path, format!("`{name}` is not positive")));
         }
         let name = match config.format_version {

@@ -124,7 +124,11 @@ pub(super) fn group(
     let prefix = adapter.map_or(usize::MAX, LoadedAdapter::prefix);
     let counted = &token_ids[..prefix.min(token_ids.len())];
     // One prompt at a time, so that an embedding does not depend on which others are embedded.
-    let embedding = embed_prompts(&shared.loaded.model, &[counted]); // [1, hidden]
+    let model = &shared.loaded.model;
+    let embedding = match adapter {
+        Some(adapter) => adapter.adapter.embed_prompts(model, &[counted]),
+        None => embed_prompts(model, &[counted]),
+    }; // [1, hidden]
     let nearest = adapter
         .map(|adapter| (adapter.grouping)(&embedding))
         .transpose()?;

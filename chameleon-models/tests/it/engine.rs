@@ -19,8 +19,8 @@ use chameleon_models::engine::{
 };
 use chameleon_models::{
     Adaptation, Adapter, AdapterConfig, CausalLm, GenerateOptions, LayerAdaptation, LayerKind,
-    LayerRange, LoadedModel, PassEnd, PassInput, RandomSampling, Recipe, Sampling, SequencePass,
-    TrainOptions, generate,
+    LayerRange, LoadedModel, PassEnd, PassInput, PromptEncoding, RandomSampling, Recipe, Sampling,
+    SequencePass, TrainOptions, generate,
 };
 
 use crate::load::tiny_with_letters;
@@ -64,6 +64,7 @@ fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) -> Adapter {
             rank: 2,
             scale: 1.0,
         }),
+        prompts: PromptEncoding::default(),
         condition,
         num_clusters: 3,
         training: TrainOptions {

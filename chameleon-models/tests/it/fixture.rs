@@ -42,6 +42,17 @@ impl Fixture {
         }
     }
 
+    /// What PyTorch computes with cores in the upper layer of a case.
+    pub(crate) fn of_cores(family: &str, case: &str) -> Self {
+        let name = format!("{family}-{case}.safetensors");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/layer_cores");
+        Self {
+            weights: HashMap::new(),
+            expected: read_arrays(&PathBuf::from(folder).join(name)),
+            json: Value::Null,
+        }
+    }
+
     /// The weights as a checkpoint would hand them over.
     pub(crate) fn tensors(&self) -> Vec<burn_pack::Tensor> {
         self.weights
@@ -126,9 +137,18 @@ impl Fixture {
         name: &str,
         device: &Device,
     ) -> Param<Tensor<D>> {
+        let tensor = self.tensor(name, device);
+        Param::from_tensor(if device.is_autodiff() {
+            tensor.require_grad()
+        } else {
+            tensor
+        })
+    }
+
+    pub(crate) fn tensor<const D: usize>(&self, name: &str, device: &Device) -> Tensor<D> {
         let array = &self.expected[name];
         let data = TensorData::new(array.values.clone(), array.shape.clone());
-        Param::from_tensor(Tensor::from_data(data, device).require_grad())
+        Tensor::from_data(data, device)
     }
 }
 

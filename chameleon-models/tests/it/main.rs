@@ -13,6 +13,7 @@ mod generate; // cached decoding, batches of prompts, texts
 mod gguf_builder; // GGUF files written byte by byte
 mod gpt2; // the GPT-2 family against transformers
 mod hostile; // broken and lying files
+mod layer_cores; // generated cores inside the layers against PyTorch
 mod llama; // the Llama family against transformers
 mod load; // from a path to a model that runs
 mod published; // the recipe of the paper against PyTorch

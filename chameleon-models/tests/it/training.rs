@@ -6,17 +6,20 @@ use burn::module::Module as _;
 use burn::tensor::{Device, Tensor};
 use chameleon_core::{BatchPlan, FactorShape, PlannedBatch, RunSeed, SplitSequence};
 use chameleon_hypernet::{
-    Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig,
+    Condition, ConditionControl, ConditionScaling, GeneratorKind, HyperLoraHeadConfig,
+    LoraHeadConfig,
 };
 use chameleon_models::adapter;
 use chameleon_models::data::Example;
-use chameleon_models::grouped_examples::{cache_hidden_states, embed_examples};
+use chameleon_models::grouped_examples::{
+    cache_entering_states, cache_hidden_states, embed_examples,
+};
 use chameleon_models::training_state::{self, TrainingParts, TrainingState};
 use chameleon_models::{
     Adaptation, Adapter, AdapterConfig, AdapterError, CausalLm as _, Cursor, GroupedExamples,
     HiddenCache, HiddenStates, LanguageModel, LayerAdaptation, LayerKind, LayerRange, LlamaConfig,
-    ModelIdentity, Proceed, Recipe, ScoreSummary, Scorer, StepReport, TrainError, TrainOptions,
-    TrainSetup, Trainee, Trainer,
+    ModelIdentity, Proceed, PromptEncoding, Recipe, Representation, ScoreSummary, Scorer,
+    StepReport, TrainError, TrainOptions, TrainSetup, Trainee, Trainer,
 };
 use rand::RngExt as _;
 
@@ -134,6 +137,7 @@ impl Bench {
             },
             head,
             layers,
+            prompts: PromptEncoding::default(),
             condition: Condition::Batch,
             num_clusters: NUM_CLUSTERS,
             training: TrainOptions {
@@ -298,6 +302,87 @@ fn lora_inside_the_layers_learns_and_resumes_bit_for_bit() {
     );
 }
 
+fn core_layers() -> LayerAdaptation {
+    LayerAdaptation {
+        targets: vec!["v_proj".to_owned(), "gate_proj".to_owned()],
+        layers: LayerRange::Between { first: 1, end: 2 },
+        kind: LayerKind::Core,
+        rank: 2,
+        scale: 1.0,
+    }
+}
+
+#[test]
+fn cores_inside_the_layers_learn_and_resume_bit_for_bit() {
+    let bench = Bench::new();
+    for condition in [Condition::Centroid, Condition::Prompt] {
+        let mut config = bench.config(bench.core(), Some(core_layers()));
+        config.condition = condition;
+        config.prompts = PromptEncoding {
+            representation: Representation::Hidden { num_layers: 1 },
+            scaling: ConditionScaling::Standardised,
+        };
+        let states = HiddenStates::Layers(&bench.model);
+        let adapter = interruption_changes_nothing(&bench, &config, states);
+        let untrained = bench.untrained(&config);
+        let layers = config.layers.as_ref().unwrap();
+        let layers = layers.config(&bench.model, config.head.num_features());
+        assert_eq!(
+            untrained.num_trainable_params(),
+            config.head.num_trainable_params() + layers.unwrap().num_trainable_params()
+        );
+        let frozen = bench.scores(None, states);
+        let before = bench.scores(Some(&untrained.valid()), states);
+        assert_eq!(before, frozen, "the first forward is the base model's");
+        let after = bench.scores(Some(&adapter.trainee), states);
+        assert!(after.mean_nll() < before.mean_nll() - 0.1);
+
+        let folder = tempfile::tempdir().unwrap();
+        adapter.save(folder.path()).unwrap();
+        let (model, identity) = (&bench.model, &bench.identity);
+        let loaded = Adapter::load(folder.path(), model, identity, &bench.device).unwrap();
+        assert_eq!(loaded.config, config);
+        assert_eq!(bench.scores(Some(&loaded.trainee), states), after);
+        let prompts: [&[u32]; 1] = [&[1, 2, 3]];
+        assert_eq!(
+            loaded.embed_prompts(model, &prompts).into_data(),
+            adapter.embed_prompts(model, &prompts).into_data()
+        );
+    }
+}
+
+#[test]
+fn steps_from_cached_states_below_the_adapted_layer_are_those_of_all_layers() {
+    let bench = Bench::new();
+    let folder = tempfile::tempdir().unwrap();
+    let entering = cache_entering_states(
+        &bench.model,
+        &bench.identity.fingerprint,
+        &bench.data.examples,
+        1,
+        &folder.path().join("entering"),
+        |_| Proceed::Continue,
+    );
+    let entering = entering.unwrap().unwrap();
+    let config = bench.config(bench.core(), Some(core_layers()));
+    let losses = |states| -> Vec<f64> {
+        let mut trainer = Trainer::new(bench.setup(&config, states), bench.untrained(&config));
+        std::iter::from_fn(|| trainer.next_step().unwrap())
+            .map(|report| report.loss)
+            .collect()
+    };
+    let whole = losses(HiddenStates::Layers(&bench.model));
+    let upper = losses(HiddenStates::UpperLayers {
+        model: &bench.model,
+        entering: &entering,
+        first_layer: 1,
+    });
+    for (whole, upper) in whole.iter().zip(&upper) {
+        // The cache keeps half precision.
+        assert!((whole - upper).abs() < 2e-2, "{whole} {upper}");
+    }
+}
+
 #[test]
 fn cached_states_score_like_the_trunk() {
     let bench = Bench::new();
@@ -398,6 +483,42 @@ fn spoilt_adapter_folders_are_refused_by_name() {
             format!("{}4000000000, {}", &text[..at], &text[at..])
         });
     });
+    refused("after 9 layers of a model", |folder| {
+        rewrite(&folder.join(config), |text| {
+            text.replace("token-embeddings", "hidden:9")
+        });
+    });
+    let with_layers = |layers: &'static str| {
+        move |folder: &Path| {
+            rewrite(&folder.join(config), |text| {
+                text.replace("\"layers\": null", &format!("\"layers\": {layers}"))
+            });
+        }
+    };
+    refused(
+        "layers 1..9 of a model",
+        with_layers(r#"{"targets": ["q_proj"], "layers": "1..9", "rank": 1, "scale": 1}"#),
+    );
+    refused(
+        "not an adapter configuration",
+        with_layers(r#"{"targets": ["q_proj"], "layers": "2..1", "rank": 1, "scale": 1}"#),
+    );
+    refused(
+        "modules [] of each layer",
+        with_layers(r#"{"targets": [], "rank": 1, "scale": 1}"#),
+    );
+    refused(
+        "no module `nothing`",
+        with_layers(r#"{"targets": ["nothing"], "rank": 1, "scale": 1}"#),
+    );
+    refused(
+        "missing `layers.0.self_attn.q_proj.a`",
+        with_layers(r#"{"targets": ["q_proj"], "rank": 1, "scale": 1}"#),
+    );
+    refused(
+        "asks for",
+        with_layers(r#"{"targets": ["q_proj"], "kind": "core", "rank": 16, "scale": 1}"#),
+    );
     refused("prefix of 0", |folder| {
         rewrite(&folder.join(config), |text| {
             text.replace("\"prefix\": 4", "\"prefix\": 0")
