@@ -30,6 +30,7 @@ pub mod recipes;
 pub mod sampling;
 pub mod source;
 pub mod states;
+pub mod text_metrics;
 pub mod tokenizer;
 pub mod train;
 pub mod training_state;

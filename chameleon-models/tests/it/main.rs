@@ -18,5 +18,6 @@ mod llama; // the Llama family against transformers
 mod load; // from a path to a model that runs
 mod published; // the recipe of the paper against PyTorch
 mod real_model; // the same texts as transformers, when a model is there
+mod text_metrics; // BLEU, ROUGE and METEOR against the Python packages
 mod tokenizers; // tokenizers rebuilt from GGUF files against transformers
 mod training; // adapters: train, interrupt, save, load, score
