@@ -11,6 +11,7 @@ mod training;
 
 use std::path::PathBuf;
 
+use chameleon_models::Representation;
 use clap::{Args, Parser, Subcommand};
 use clap_verbosity_flag::{Verbosity, WarnLevel};
 
@@ -112,6 +113,8 @@ pub(crate) struct ClusterArgs {
     /// Tokens kept of each text [default: 128]
     #[arg(long, value_name = "TOKENS")]
     pub(crate) seq_len: Option<usize>,
+    #[command(flatten)]
+    pub(crate) prompts: PromptArgs,
     /// Which k-means runs; both must agree, `linfa` is the slower reference
     #[arg(long, value_enum, value_name = "ENGINE")]
     pub(crate) engine: Option<EngineKind>,
@@ -121,6 +124,18 @@ pub(crate) struct ClusterArgs {
     /// Prompts shown for each group, nearest first [default: 3]
     #[arg(long, value_name = "N")]
     pub(crate) nearest: Option<usize>,
+}
+
+/// How prompts become vectors, to be grouped and to be seen by the hypernetwork.
+#[derive(Debug, Args)]
+pub(crate) struct PromptArgs {
+    /// What a prompt's vector is the mean of: token-embeddings, or hidden:N for states after N layers
+    /// [default: token-embeddings]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) representation: Option<Representation>,
+    /// Give every number of these vectors mean 0 and spread 1 over the training prompts
+    #[arg(long)]
+    pub(crate) standardise: bool,
 }
 
 /// The k-means that runs.

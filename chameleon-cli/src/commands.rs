@@ -11,6 +11,7 @@ mod method;
 mod model;
 mod prepare;
 mod reproduce;
+mod states;
 mod texts;
 mod train;
 

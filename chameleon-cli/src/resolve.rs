@@ -12,11 +12,13 @@ mod training;
 use std::path::PathBuf;
 
 use chameleon_core::{DeviceSpec, RunSeed};
+use chameleon_hypernet::ConditionScaling;
+use chameleon_models::PromptEncoding;
 
 use crate::{
     args::{
         AdapterArg, Cli, ClusterArgs, Command, DataArgs, EngineKind, GenerateArgs, GlobalArgs,
-        InfoArgs, ModelArg,
+        InfoArgs, ModelArg, PromptArgs,
     },
     errors::CliError,
     output::{Format, Output},
@@ -116,6 +118,7 @@ pub(crate) struct ClusterConfig {
     pub(crate) data: DataConfig,
     pub(crate) num_clusters: usize,
     pub(crate) span: SpanConfig,
+    pub(crate) encoding: PromptEncoding,
     pub(crate) engine: EngineKind,
     pub(crate) max_iterations: usize,
     pub(crate) num_nearest: usize,
@@ -230,10 +233,22 @@ fn cluster(args: ClusterArgs) -> Result<ClusterConfig, ConfigError> {
             required(args.clusters, "clusters", "the number of groups")?,
         )?,
         span: span(args.prefix, args.seq_len)?,
+        encoding: encoding(&args.prompts),
         engine: args.engine.unwrap_or(EngineKind::Burn),
         max_iterations: at_least_one("max-iterations", args.max_iterations.unwrap_or(50))?,
         num_nearest: args.nearest.unwrap_or(3),
     })
+}
+
+fn encoding(args: &PromptArgs) -> PromptEncoding {
+    PromptEncoding {
+        representation: args.representation.unwrap_or_default(),
+        scaling: if args.standardise {
+            ConditionScaling::Standardised
+        } else {
+            ConditionScaling::Raw
+        },
+    }
 }
 
 fn generate(args: GenerateArgs) -> Result<GenerateConfig, ConfigError> {

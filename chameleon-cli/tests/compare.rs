@@ -40,6 +40,33 @@ fn report(program: &mut Command) -> Value {
     serde_json::from_slice(&run(program).stdout).unwrap()
 }
 
+#[test]
+fn lora_of_equal_size_counts_what_is_inside_the_layers() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("compare");
+    let more = [
+        "--epochs",
+        "1",
+        "--num-seeds",
+        "1",
+        "--lr",
+        "0.01",
+        "--methods",
+        "core",
+        "--targets",
+        "q_proj,down_proj",
+        "--layers",
+        "1..2",
+    ];
+    let report = report(&mut compare(folder.path(), &out, &more));
+    let trained = |name: &str| row(&report, name)["num_trainable_params"].as_u64().unwrap();
+    let (equal, core) = (trained("lora-equal"), trained("core"));
+    assert!(
+        equal.abs_diff(core) * 10 < core,
+        "{equal} is not near {core}"
+    );
+}
+
 fn row<'a>(report: &'a Value, name: &str) -> &'a Value {
     let rows = report["methods"].as_array().unwrap();
     rows.iter().find(|row| row["method"] == name).unwrap()

@@ -133,6 +133,74 @@ fn lora_inside_the_layers_trains_from_the_command_line() {
     assert_eq!(config["layers"]["targets"][0], "q_proj");
 }
 
+/// Generated cores in the upper layer, prompts by their hidden states.
+const LAYERS: [&str; 9] = [
+    "--targets",
+    "q_proj,up_proj",
+    "--layers",
+    "1..2",
+    "--layer-rank",
+    "3",
+    "--representation",
+    "hidden:1",
+    "--standardise",
+];
+
+#[test]
+fn cores_inside_the_layers_train_stop_resume_score_and_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let (straight, cut) = (folder.path().join("straight"), folder.path().join("cut"));
+    run(&mut train(folder.path(), &straight, "6", &LAYERS));
+    let mut child = train(folder.path(), &cut, "6", &LAYERS)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !has_checkpoint(&cut) {
+        assert!(Instant::now() < deadline, "no checkpoint within a minute");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let more: Vec<&str> = LAYERS.iter().copied().chain(["--resume"]).collect();
+    run(&mut train(folder.path(), &cut, "6", &more));
+    assert_eq!(losses(&cut), losses(&straight));
+    let config = std::fs::read(straight.join("adapter_config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["layers"]["kind"], "core");
+    assert_eq!(config["layers"]["layers"], "1..2");
+    assert_eq!(config["prompts"]["representation"], "hidden:1");
+
+    let adapter = straight.to_str().unwrap();
+    let evaluated = [
+        "--json",
+        "--context",
+        "24",
+        "--prefix",
+        "8",
+        "--adapter",
+        adapter,
+    ];
+    let report = run(&mut chameleon("eval", folder.path(), &evaluated));
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    let perplexity = |name: &str| report[name].as_f64().unwrap();
+    assert!(perplexity("adapted_perplexity") < perplexity("perplexity"));
+    let mut program = Command::new(env!("CARGO_BIN_EXE_chameleon"));
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-llama");
+    let written = run(program
+        .args([
+            "generate",
+            "--greedy",
+            "--max-new-tokens",
+            "8",
+            "--model",
+            model,
+        ])
+        .args(["--adapter", adapter, "The fox", "fn total_count"]));
+    assert!(!written.stdout.is_empty());
+}
+
 /// A training that must be refused with exit code 2, one sentence and a hint, and must write nothing.
 fn refused(arguments: &[&str], word: &str) {
     let folder = tempfile::tempdir().unwrap();
@@ -153,6 +221,8 @@ fn impossible_trainings_are_refused_before_anything_is_written() {
     refused(&["--clusters", "100000"], "100000");
     refused(&["--prefix", "300", "--seq-len", "400"], "long enough");
     refused(&["--targets", "nothing_proj"], "q_proj");
+    refused(&["--targets", "q_proj", "--layers", "1..3"], "layers 1..3");
+    refused(&["--representation", "hidden:3"], "3 layers");
     refused(&["--device", "abacus"], "flex");
     refused(&["--resume"], "no training");
 }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use chameleon_hypernet::Condition;
+use chameleon_models::LayerRange;
 use clap::{Args, ValueEnum};
 
-use super::{AdapterArg, DataArgs, ModelArg};
+use super::{AdapterArg, DataArgs, ModelArg, PromptArgs};
 
 /// `chameleon train`
 #[derive(Debug, Args)]
@@ -119,9 +120,17 @@ pub(crate) struct TrainingArgs {
     /// The same as `--scale` set to alpha / rank
     #[arg(long, value_name = "F", conflicts_with = "scale")]
     pub(crate) alpha: Option<f64>,
-    /// Modules of the transformer that get plain LoRA, such as `q_proj,v_proj` [default: the head only]
+    /// Modules inside the layers that are adapted besides the head, such as `q_proj,v_proj` [default: none]
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
     pub(crate) targets: Vec<String>,
+    /// Layers whose modules are adapted, such as 20..30; what lies below runs once and is kept [default: all]
+    #[arg(long, value_name = "RANGE", requires = "targets")]
+    pub(crate) layers: Option<LayerRange>,
+    /// Rank of the factors inside the layers [default: --rank]
+    #[arg(long, value_name = "N", requires = "targets")]
+    pub(crate) layer_rank: Option<usize>,
+    #[command(flatten)]
+    pub(crate) prompts: PromptArgs,
     /// Number of groups [default: 8]
     #[arg(long, value_name = "K")]
     pub(crate) clusters: Option<usize>,

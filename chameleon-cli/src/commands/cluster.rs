@@ -7,15 +7,12 @@ use chameleon_cluster::{
     Convergence, Engine, KMeans, KMeansConfig, LabelAgreement, SilhouetteSample, assign,
     cluster_sizes, label_agreement, silhouette,
 };
-use chameleon_models::{
-    data::{Corpus, Example},
-    prompts::embed_prompts,
-};
+use chameleon_models::data::{Corpus, Example};
 use serde::Serialize;
 
 use crate::{
     args::EngineKind,
-    commands::{Context, texts},
+    commands::{Context, prepare::check_encoding, states::encode_training_prompts, texts},
     errors::{CliError, ExitStatus},
     output::{Column, Page, Results, Table},
     resolve::ClusterConfig,
@@ -32,11 +29,9 @@ pub(crate) fn run(config: &ClusterConfig, context: &Context) -> Result<ExitStatu
         &loaded.tokenizer,
         context,
     )?;
-    let prompts: Vec<&[u32]> = examples
-        .iter()
-        .map(|example| example.sequence.conditioning())
-        .collect();
-    let embeddings = embed_prompts(&loaded.model, &prompts);
+    let encoding = config.encoding;
+    check_encoding(&loaded.model, encoding)?;
+    let embeddings = encode_training_prompts(&loaded.model, encoding, &examples, context).vectors;
     let engine = match config.engine {
         EngineKind::Burn => Engine::MatrixProducts,
         EngineKind::Linfa => Engine::Linfa,

@@ -18,6 +18,7 @@ use crate::{
     commands::{
         Context,
         prepare::{Part, Prepared, PreparedTest, Sources, prepare_with_test},
+        states::known_states,
     },
     errors::{CliError, ExitStatus},
     resolve::{CompareConfig, Start},
@@ -125,18 +126,16 @@ impl PreparedStates {
             let cache_dir = training.cache_dir.as_ref();
             prepared.shared_hidden_states(part, training.span, cache_dir, context)
         };
-        let Some(test_states) = cached(&test)? else {
+        let known = |part| known_states(&prepared, part, training, context, || cached(part));
+        let Some(frozen_test) = cached(&test)? else {
             return Ok(None);
         };
-        // Layers that train change the states of every step.
-        let (train, valid) = if training.adapter.targets.is_empty() {
-            let (train, valid) = (cached(&prepared.train)?, cached(&prepared.held_out)?);
-            if train.is_none() || valid.is_none() {
-                return Ok(None);
-            }
-            (train, valid)
-        } else {
-            (None, None)
+        let (Some(train), Some(valid), Some(test_states)) = (
+            known(&prepared.train)?,
+            known(&prepared.held_out)?,
+            known(&test)?,
+        ) else {
+            return Ok(None);
         };
         Ok(Some(Self {
             prepared,
@@ -145,6 +144,7 @@ impl PreparedStates {
                 train,
                 valid,
                 test: test_states,
+                frozen_test,
             },
         }))
     }

@@ -7,7 +7,7 @@ use chameleon_cluster::assign;
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
     Adapter, CausalLm as _, HiddenStates, LoadedModel, Recipe, ScoreSummary, Scorer, data::sliding,
-    eval::window_nll, grouped_examples::embed_examples,
+    eval::window_nll,
 };
 use serde::Serialize;
 
@@ -129,7 +129,11 @@ fn adapted(
         .map(|tokens| tokens.div_ceil(span.seq_len));
     let limit = limit.or(config.data.max_examples);
     let examples = texts::cut(corpus, &documents, span, limit, &loaded.tokenizer, context)?;
-    let prompt_embeddings = embed_examples(&loaded.model, &examples);
+    let prompts: Vec<&[u32]> = examples
+        .iter()
+        .map(|example| example.sequence.conditioning())
+        .collect();
+    let prompt_embeddings = adapter.embed_prompts(&loaded.model, &prompts);
     let assignments = assign(&prompt_embeddings, &adapter.centroids)?.assignments;
     let lengths: Vec<usize> = examples
         .iter()

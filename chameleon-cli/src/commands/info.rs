@@ -4,9 +4,10 @@ use std::path::Path;
 
 use burn::module::Module;
 use chameleon_core::BackendKind;
-use chameleon_hypernet::FactorGeneratorConfig;
+use chameleon_hypernet::{ConditionScaling, FactorGeneratorConfig};
 use chameleon_models::{
-    Adaptation, AdapterConfig, CausalLm, LoadedModel, ModelSizes, Recipe, adapter as adapter_folder,
+    Adaptation, AdapterConfig, CausalLm, LayerKind, LayerRange, LoadedModel, ModelSizes, Recipe,
+    adapter as adapter_folder,
 };
 use serde::Serialize;
 
@@ -192,10 +193,28 @@ impl AdapterInfo {
         if let Some(layers) = &config.layers {
             row(
                 "layers",
-                format!("rank {} on {}", layers.rank, layers.targets.join(", ")),
+                format!(
+                    "rank {} on {} of {}, {}",
+                    layers.rank,
+                    layers.targets.join(", "),
+                    match layers.layers {
+                        LayerRange::All => "all layers".to_owned(),
+                        range => format!("layers {range}"),
+                    },
+                    match layers.kind {
+                        LayerKind::Core => "with generated cores",
+                        _ => "the same for all groups",
+                    }
+                ),
             );
         }
         row("groups", config.num_clusters.to_string());
+        let standardised = match config.prompts.scaling {
+            ConditionScaling::Standardised => ", standardised",
+            _ => "",
+        };
+        let representation = config.prompts.representation;
+        row("prompts", format!("{representation}{standardised}"));
         row("condition", config.condition.to_string());
         let Recipe::Causal { prefix, seq_len } = config.recipe;
         row(

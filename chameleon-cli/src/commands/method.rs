@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
+use burn::module::Module as _;
+
 use chameleon_core::{FactorShape, RunSeed};
 use chameleon_hypernet::{
     ConditionControl, ConditionNorm, FactorGeneratorConfig, GeneratorKind, HyperLoraHeadConfig,
     LoraHeadConfig,
 };
 use chameleon_models::{
-    Adaptation, AdapterConfig, CausalLm as _, ExampleScore, HeadAdapter, HiddenCache, HiddenStates,
-    LayerAdaptation, LayerKind, LayerRange, PromptEncoding, Recipe, Scorer, StepReport,
+    Adaptation, AdapterConfig, AdapterError, CausalLm as _, ExampleScore, HeadAdapter,
+    HiddenStates, LanguageModel, LayerAdaptation, LayerKind, Recipe, Scorer, StepReport,
     TokenScores, TrainOptions, TrainSetup, Trainee, Trainer,
     adaptation::head_shape,
     adapter::{self, FORMAT_VERSION},
@@ -42,7 +44,7 @@ pub(crate) fn adapter_config(
     seed: RunSeed,
 ) -> Result<AdapterConfig, CliError> {
     let flags = &training.adapter;
-    let shape = head_shape(prepared.model(), flags.rank);
+    let parts = parts(method, flags, prepared.model(), training.num_clusters)?;
     let config = AdapterConfig {
         format_version: FORMAT_VERSION,
         base: prepared.loaded.identity.clone(),
@@ -50,15 +52,9 @@ pub(crate) fn adapter_config(
             prefix: training.span.prefix,
             seq_len: training.span.seq_len,
         },
-        head: head(method, flags, shape, training.num_clusters),
-        layers: (!flags.targets.is_empty()).then(|| LayerAdaptation {
-            targets: flags.targets.clone(),
-            layers: LayerRange::All,
-            kind: LayerKind::Lora,
-            rank: flags.rank,
-            scale: flags.scale,
-        }),
-        prompts: PromptEncoding::default(),
+        head: parts.head,
+        layers: parts.layers,
+        prompts: flags.encoding,
         condition: flags.condition,
         num_clusters: training.num_clusters,
         training: TrainOptions {
@@ -75,6 +71,92 @@ pub(crate) fn adapter_config(
     Ok(config)
 }
 
+/// What is adapted: the head, and layers if any are named.
+struct Parts {
+    head: Adaptation,
+    layers: Option<LayerAdaptation>,
+}
+
+fn parts(
+    method: HeadMethod,
+    flags: &AdapterFlags,
+    model: &LanguageModel,
+    num_clusters: usize,
+) -> Result<Parts, CliError> {
+    let shape = head_shape(model, flags.rank);
+    let layers = |kind| {
+        (!flags.targets.is_empty()).then(|| LayerAdaptation {
+            targets: flags.targets.clone(),
+            layers: flags.layers,
+            kind,
+            rank: flags.layer_rank,
+            scale: flags.scale,
+        })
+    };
+    Ok(match method {
+        HeadMethod::LoraEqual(GeneratorKind::Core) => {
+            let core = parts(HeadMethod::Core, flags, model, num_clusters)?;
+            equal_lora(core.num_trainable_params(model)?, flags, model)?
+        }
+        HeadMethod::LoraEqual(_) => {
+            let dense = parts(HeadMethod::Dense, flags, model, num_clusters)?;
+            equal_lora(dense.num_trainable_params(model)?, flags, model)?
+        }
+        HeadMethod::Core => Parts {
+            head: head(method, flags, shape, num_clusters),
+            layers: layers(LayerKind::Core),
+        },
+        HeadMethod::Lora | HeadMethod::Experts | HeadMethod::Dense => Parts {
+            head: head(method, flags, shape, num_clusters),
+            layers: layers(LayerKind::Lora),
+        },
+    })
+}
+
+impl Parts {
+    fn num_trainable_params(&self, model: &LanguageModel) -> Result<usize, CliError> {
+        let layers = match &self.layers {
+            None => 0,
+            Some(layers) => layers
+                .config(model, self.head.num_features())
+                .map_err(AdapterError::Target)?
+                .num_trainable_params(),
+        };
+        Ok(self.head.num_trainable_params() + layers)
+    }
+}
+
+/// Plain LoRA at the same places with about as many trained numbers. Inside layers the rank grows there, and the head
+/// makes up for what is left.
+fn equal_lora(
+    num_params: usize,
+    flags: &AdapterFlags,
+    model: &LanguageModel,
+) -> Result<Parts, CliError> {
+    let mut lora = parts(HeadMethod::Lora, flags, model, 1)?;
+    let shape = head_shape(model, flags.rank);
+    // A rank above the width adds numbers and no change that a lower one could not make.
+    let widest = shape.in_size;
+    let mut rest = num_params;
+    if let Some(layers) = &mut lora.layers {
+        layers.rank = 1;
+        let per_rank = layers
+            .config(model, None)
+            .map_err(AdapterError::Target)?
+            .num_trainable_params()
+            .max(1);
+        let room = num_params.saturating_sub(shape.num_params());
+        layers.rank = ((room + per_rank / 2) / per_rank).clamp(1, widest);
+        rest = num_params.saturating_sub(layers.rank * per_rank);
+    }
+    let mut config = LoraHeadConfig::new(shape)
+        .with_scale(flags.scale)
+        .sized_to(rest);
+    config.shape.rank = config.shape.rank.min(widest);
+    lora.head = Adaptation::Lora { config };
+    Ok(lora)
+}
+
 fn head(
     method: HeadMethod,
     flags: &AdapterFlags,
@@ -83,13 +165,7 @@ fn head(
 ) -> Adaptation {
     let lora = LoraHeadConfig::new(shape).with_scale(flags.scale);
     match method {
-        HeadMethod::Lora => Adaptation::Lora { config: lora },
-        HeadMethod::LoraEqual(kind) => {
-            let mut config = lora.sized_to(hyper(kind, flags, shape).num_trainable_params());
-            // A rank above the width adds numbers and no change that a lower one could not make.
-            config.shape.rank = config.shape.rank.min(shape.in_size);
-            Adaptation::Lora { config }
-        }
+        HeadMethod::Lora | HeadMethod::LoraEqual(_) => Adaptation::Lora { config: lora },
         HeadMethod::Experts => Adaptation::Experts {
             config: lora,
             num_clusters,
@@ -132,19 +208,8 @@ pub(crate) fn untrained(
         let norm = ConditionNorm::fit(prepared.train.data.prompt_embeddings.clone());
         trainee.head = HeadAdapter::Hyper(head.with_condition_norm(norm));
     }
-    Ok(trainee)
-}
-
-/// Where the states of one side come from: the cache, or the model when its layers are adapted.
-pub(crate) fn states<'a>(
-    config: &AdapterConfig,
-    prepared: &'a Prepared,
-    cache: Option<&'a HiddenCache>,
-) -> HiddenStates<'a> {
-    match (&config.layers, cache) {
-        (None, Some(cache)) => HiddenStates::Cached(cache),
-        _ => HiddenStates::Layers(prepared.model()),
-    }
+    let prompt_norm = prepared.prompt_norm.clone();
+    Ok(trainee.with_prompt_norm(prompt_norm.map(|norm| norm.to_device(&device))))
 }
 
 /// Everything fixed about one training.

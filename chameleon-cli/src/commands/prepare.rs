@@ -6,19 +6,25 @@ use burn::module::Module as _;
 use burn::tensor::Tensor;
 use chameleon_cluster::{BatchLimits, KMeansConfig, LabelAgreement, assign, label_agreement, plan};
 use chameleon_core::SplitSequence;
+use chameleon_hypernet::ConditionNorm;
 use chameleon_models::{
-    AdapterConfig, AdapterError, Corpus, Example, GroupedExamples, HiddenCache, LanguageModel,
-    LoadedModel, Proceed,
+    AdapterConfig, AdapterError, CausalLm as _, Corpus, Example, GroupedExamples, HiddenCache,
+    LanguageModel, LayerRange, LoadedModel, Proceed, PromptEncoding, Representation,
+    adapter::ImpossibleAdapter,
     data::{self, SplitFractions},
-    grouped_examples::{cache_hidden_states, embed_examples, states_fingerprint},
+    grouped_examples::{cache_hidden_states, states_fingerprint},
     hidden_cache::Fingerprint,
     layer_adaptation::check_targets,
 };
 
 use crate::{
-    commands::{Context, texts},
+    commands::{
+        Context,
+        states::{encode_prompts, encode_training_prompts},
+        texts,
+    },
     errors::CliError,
-    resolve::{DataConfig, HeldOut, SpanConfig, TrainingConfig},
+    resolve::{AdapterConfig as AdapterFlags, DataConfig, HeldOut, SpanConfig, TrainingConfig},
 };
 
 /// A model and data, ready to train on.
@@ -28,6 +34,8 @@ pub(crate) struct Prepared {
     pub(crate) held_out: Part,
     /// `[clusters, hidden]`, of the training prompts.
     pub(crate) centroids: Tensor<2>,
+    /// What standardises prompts, if anything does.
+    pub(crate) prompt_norm: Option<ConditionNorm>,
     /// What the model's hidden states depend on.
     states_fingerprint: String,
     /// How the training groups agree with the labels, if there are any.
@@ -84,8 +92,7 @@ fn train_and_aside(
     let mut loaded = context.load_model(sources.model)?;
     loaded.model = loaded.model.no_grad();
     // Before the long work starts.
-    check_targets(&loaded.model, &sources.training.adapter.targets)
-        .map_err(AdapterError::Target)?;
+    check_adapter(&loaded.model, &sources.training.adapter)?;
     let states_fingerprint = loaded.states_fingerprint();
     let limit = sources.data.max_examples;
     let cut = |corpus: &Corpus, documents: &[usize], limit| {
@@ -100,14 +107,16 @@ fn train_and_aside(
         .map(|aside| cut(texts.corpus_of(aside), &aside.documents, held_out_limit))
         .collect::<Result<Vec<_>, _>>()?;
 
-    let prompts = embed_examples(&loaded.model, &train);
+    let encoding = sources.training.adapter.encoding;
+    let prompts = encode_training_prompts(&loaded.model, encoding, &train, context);
+    let norm = prompts.norm;
     let kmeans = KMeansConfig::new(sources.training.num_clusters)
-        .fit(&prompts, context.settings.seed.derive("clusters"))?;
+        .fit(&prompts.vectors, context.settings.seed.derive("clusters"))?;
     let batch_size = sources.training.optimizer.batch_size;
-    let train = grouped(train, prompts, kmeans.assignments, batch_size)?;
+    let train = grouped(train, prompts.vectors, kmeans.assignments, batch_size)?;
     let mut parts = Vec::new();
     for (aside, examples) in texts.asides.iter().zip(asides) {
-        let prompts = embed_examples(&loaded.model, &examples);
+        let prompts = encode_prompts(&loaded.model, encoding, norm.as_ref(), &examples, context);
         let assignments = assign(&prompts, &kmeans.centroids)?.assignments;
         parts.push(Part {
             data: grouped(examples, prompts, assignments, batch_size)?,
@@ -123,9 +132,37 @@ fn train_and_aside(
         },
         held_out: parts.remove(0),
         centroids: kmeans.centroids,
+        prompt_norm: norm,
         states_fingerprint,
     };
     Ok((prepared, parts))
+}
+
+/// Refuses modules and layers that the model does not have.
+fn check_adapter(model: &LanguageModel, flags: &AdapterFlags) -> Result<(), CliError> {
+    check_targets(model, &flags.targets).map_err(AdapterError::Target)?;
+    let num_layers = model.sizes().num_layers;
+    if let LayerRange::Between { end, .. } = flags.layers
+        && end > num_layers
+    {
+        let range = flags.layers;
+        return Err(ImpossibleAdapter::Layers { range, num_layers }.into());
+    }
+    check_encoding(model, flags.encoding)
+}
+
+/// Refuses a representation by a layer that the model does not have.
+pub(crate) fn check_encoding(
+    model: &LanguageModel,
+    encoding: PromptEncoding,
+) -> Result<(), CliError> {
+    let num_layers = model.sizes().num_layers;
+    match encoding.representation {
+        Representation::Hidden { num_layers: found } if found > num_layers => {
+            Err(ImpossibleAdapter::Representation { found, num_layers }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Documents by what they are for.
@@ -227,6 +264,11 @@ impl Prepared {
     /// The frozen model.
     pub(crate) fn model(&self) -> &LanguageModel {
         &self.loaded.model
+    }
+
+    /// What the model's hidden states depend on.
+    pub(crate) fn states_fingerprint(&self) -> &str {
+        &self.states_fingerprint
     }
 
     /// What a resumed training must share with the one that was stopped: settings, model, texts and batches.

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
-    AdapterConfig, HiddenCache, ScoreSummary, Trainee, Trainer, TrainingCheckpoint, TrainingState,
-    adapter, atomic_file,
+    AdapterConfig, ScoreSummary, Trainee, Trainer, TrainingCheckpoint, TrainingState, adapter,
+    atomic_file,
     training_state::{self, TrainingParts},
 };
 use serde::Serialize;
@@ -19,6 +19,7 @@ use crate::{
         Context,
         method::{self, HeadMethod, StepBar},
         prepare::{Prepared, Sources, prepare},
+        states::{KnownStates, known_states},
     },
     errors::{CliError, ExitStatus},
     output::{Column, Page, Results, Table},
@@ -53,19 +54,18 @@ pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus,
             context,
         )?),
     };
-    let cache_dir = config.training.cache_dir.as_ref();
-    let (train_states, valid_states) = if adapter_config.layers.is_some() {
-        (None, None)
-    } else {
-        let train = prepared.hidden_states(&prepared.train, "hidden states", cache_dir, context)?;
-        let valid =
-            prepared.hidden_states(&prepared.held_out, "hidden states", cache_dir, context)?;
-        if train.is_none() || valid.is_none() {
-            return Ok(ExitStatus::Interrupted);
-        }
-        (train, valid)
+    let known = |part| {
+        let cache_dir = config.training.cache_dir.as_ref();
+        known_states(&prepared, part, &config.training, context, || {
+            prepared.hidden_states(part, "hidden states", cache_dir, context)
+        })
     };
-    let states = method::states(&adapter_config, &prepared, train_states.as_ref());
+    let (Some(train_states), Some(valid_states)) =
+        (known(&prepared.train)?, known(&prepared.held_out)?)
+    else {
+        return Ok(ExitStatus::Interrupted);
+    };
+    let states = train_states.hidden_states(prepared.model());
     let setup = method::setup(&adapter_config, &prepared, states, ConditionControl::None)?;
     let (trainer, best) = match found {
         None => {
@@ -84,7 +84,7 @@ pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus,
         config,
         adapter_config: &adapter_config,
         prepared: &prepared,
-        valid_states: valid_states.as_ref(),
+        valid_states: &valid_states,
         best,
         saved_step: (config.start == Start::Resume).then(|| trainer.cursor().step),
         run_fingerprint: prepared.run_fingerprint(&adapter_config),
@@ -141,7 +141,7 @@ struct Session<'a> {
     config: &'a TrainConfig,
     adapter_config: &'a AdapterConfig,
     prepared: &'a Prepared,
-    valid_states: Option<&'a HiddenCache>,
+    valid_states: &'a KnownStates,
     trainer: Trainer<'a>,
     metrics: Metrics,
     /// Nats per token of the best epoch so far.
@@ -236,7 +236,7 @@ impl Session<'_> {
             self.adapter_config,
             self.prepared,
             &self.prepared.held_out,
-            method::states(self.adapter_config, self.prepared, self.valid_states),
+            self.valid_states.hidden_states(self.prepared.model()),
             ConditionControl::None,
             self.context,
         )?;
@@ -246,8 +246,8 @@ impl Session<'_> {
     fn report(&mut self, start: Instant) -> Result<TrainReport, CliError> {
         self.metrics.flush()?;
         let base = match self.valid_states {
-            Some(_) => Some(self.score(None)?.perplexity()),
-            None => None,
+            KnownStates::Final(_) => Some(self.score(None)?.perplexity()),
+            KnownStates::Entering { .. } | KnownStates::Nothing => None,
         };
         Ok(TrainReport {
             out: self.config.out.clone(),

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use chameleon_hypernet::Condition;
+use chameleon_models::{LayerRange, PromptEncoding};
 
 use crate::args::{EvalArgs, TrainArgs, TrainMethod, TrainingArgs};
 
 use super::{
     DataConfig, SpanConfig, adapter,
     checks::{ConfigError, Expected, at_least_one, required, within},
-    data, model, span,
+    data, encoding, model, span,
 };
 
 /// `chameleon train`
@@ -78,8 +79,13 @@ pub(crate) struct AdapterConfig {
     pub(crate) rank: usize,
     /// Multiplies the factors; alpha / rank.
     pub(crate) scale: f64,
-    /// Modules of the transformer with plain LoRA; the head only if empty.
+    /// Modules inside the layers; the head only if empty.
     pub(crate) targets: Vec<String>,
+    /// The layers they are in.
+    pub(crate) layers: LayerRange,
+    /// Rank of the factors inside the layers.
+    pub(crate) layer_rank: usize,
+    pub(crate) encoding: PromptEncoding,
     pub(crate) condition: Condition,
     pub(crate) hidden_sizes: Vec<usize>,
     pub(crate) dropout: f64,
@@ -163,6 +169,9 @@ pub(super) fn training(
             rank,
             scale,
             targets: each_once("targets", args.targets, Clone::clone)?,
+            layers: args.layers.unwrap_or_default(),
+            layer_rank: at_least_one("layer-rank", args.layer_rank.unwrap_or(rank))?,
+            encoding: encoding(&args.prompts),
             condition: args.condition.unwrap_or(Condition::Centroid),
             hidden_sizes: or_default(args.hidden_sizes, || vec![64, 32]),
             dropout: within(

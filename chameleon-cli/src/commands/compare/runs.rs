@@ -14,6 +14,7 @@ use crate::{
         Context,
         method::{self, HeadMethod, StepBar},
         prepare::{Part, Prepared},
+        states::KnownStates,
     },
     errors::CliError,
     memory,
@@ -35,11 +36,13 @@ pub(super) struct Comparison<'a> {
     pub(super) context: &'a Context,
 }
 
-/// Hidden states of the frozen model; those that layers in training would change are left out.
+/// Hidden states of the frozen model, as far as no layer in training would change them.
 pub(super) struct States {
-    pub(super) train: Option<HiddenCache>,
-    pub(super) valid: Option<HiddenCache>,
-    pub(super) test: HiddenCache,
+    pub(super) train: KnownStates,
+    pub(super) valid: KnownStates,
+    pub(super) test: KnownStates,
+    /// Those before the head, which the frozen model is scored by.
+    pub(super) frozen_test: HiddenCache,
 }
 
 /// All runs of one method.
@@ -160,7 +163,7 @@ impl Comparison<'_> {
         let start = Instant::now();
         let trainee = method::untrained(&config, self.prepared, self.context)?;
         let mut run = TrainedRun::new(key, name, trainee.num_trainable_params());
-        let states = method::states(&config, self.prepared, self.states.train.as_ref());
+        let states = self.states.train.hidden_states(self.prepared.model());
         let setup = method::setup(&config, self.prepared, states, trained.control)?;
         let course = Course {
             comparison: self,
@@ -226,8 +229,8 @@ impl Comparison<'_> {
     ) -> Result<ScoredRun, CliError> {
         let start = Instant::now();
         let states = match trainee {
-            Some(_) => method::states(config, self.prepared, Some(&self.states.test)),
-            None => HiddenStates::Cached(&self.states.test),
+            Some(_) => self.states.test.hidden_states(self.prepared.model()),
+            None => HiddenStates::Cached(&self.states.frozen_test),
         };
         let scores = method::score_tokens(
             trainee,
@@ -374,11 +377,10 @@ impl Course<'_> {
             self.config,
             comparison.prepared,
             &comparison.prepared.held_out,
-            method::states(
-                self.config,
-                comparison.prepared,
-                comparison.states.valid.as_ref(),
-            ),
+            comparison
+                .states
+                .valid
+                .hidden_states(comparison.prepared.model()),
             self.control,
             comparison.context,
         )?;
