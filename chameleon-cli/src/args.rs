@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_verbosity_flag::{Verbosity, WarnLevel};
 
 pub(crate) use data::DataArgs;
-pub(crate) use generate::GenerateArgs;
+pub(crate) use generate::{BatchArgs, DecodingArgs, GenerateArgs};
 pub(crate) use model::{AdapterArg, ModelArg};
 pub(crate) use reproduce::{Experiment, LossName, RecipeName, ReproduceArgs};
 pub(crate) use training::{
@@ -84,6 +84,8 @@ pub(crate) enum Command {
     Reproduce(ReproduceArgs),
     /// Continue prompts with a model, adapted to the groups they fall in
     Generate(GenerateArgs),
+    /// Answer all prompts of a file, grouped over the whole file; goes on where it was stopped
+    Batch(BatchArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

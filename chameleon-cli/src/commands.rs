@@ -1,9 +1,11 @@
 //! One file for each command, and what they share: the device, the interrupt and the output.
 
 mod adapter;
+mod batch;
 mod cluster;
 mod compare;
 mod completions;
+mod decoding;
 mod eval;
 mod generate;
 mod info;
@@ -65,6 +67,7 @@ pub(crate) fn run(run: Run) -> Result<ExitStatus, CliError> {
         RunConfig::Compare(config) => compare::run(&config, &context),
         RunConfig::Reproduce(config) => reproduce::run(&config, &context),
         RunConfig::Generate(config) => generate::run(&config, &context),
+        RunConfig::Batch(config) => batch::run(&config, &context),
         RunConfig::Completions(shell) => completions::run(shell, &context),
     }
 }

@@ -27,10 +27,6 @@ pub(crate) enum ExitStatus {
     /// Everything was done.
     Done,
     /// The command ran, and what it checks does not hold.
-    #[expect(
-        dead_code,
-        reason = "the code is promised to scripts; no command has a check of its own yet"
-    )]
     CheckFailed,
     /// The user asked to stop, and everything so far is safe.
     Interrupted,
@@ -123,6 +119,12 @@ pub(crate) enum CliError {
     },
     #[error(transparent)]
     Engine(#[from] Refusal),
+    #[error("{} is there already", path.display())]
+    OutTaken { path: PathBuf },
+    #[error("{} belongs to a run with other prompts or flags", path.display())]
+    OtherJournal { path: PathBuf },
+    #[error("cannot use the journal {}", path.display())]
+    Journal { path: PathBuf, source: io::Error },
     #[error("there is no prompt")]
     NoPrompts,
     #[error("the model has no chat template")]
@@ -158,6 +160,12 @@ impl Diagnostic for CliError {
             | Self::Prompt {
                 source: refusal, ..
             } => refusal_help(refusal)?,
+            Self::OutTaken { .. } => {
+                "name another file with `--out`, or remove this one".to_owned()
+            }
+            Self::OtherJournal { .. } => {
+                "repeat the flags it was begun with to go on, or remove it to begin anew".to_owned()
+            }
             Self::Answer { .. } => "leave this prompt out, or try another model".to_owned(),
             Self::NoPrompts => {
                 "write prompts after the flags, name a file with `--file`, or pipe them in"
@@ -176,7 +184,7 @@ impl Diagnostic for CliError {
             }
             Self::NoPaperData => "name a folder with a train, a valid and a test file".to_owned(),
             Self::NoCacheFolder => "name one with `--cache-dir`".to_owned(),
-            Self::Metrics { .. } | Self::Folder { .. } => {
+            Self::Metrics { .. } | Self::Folder { .. } | Self::Journal { .. } => {
                 "check the rights of the folder and the space on the disk".to_owned()
             }
             Self::Train(TrainError::HiddenCache(error)) | Self::HiddenCache(error) => {

@@ -17,8 +17,8 @@ use chameleon_models::PromptEncoding;
 
 use crate::{
     args::{
-        AdapterArg, Cli, ClusterArgs, Command, DataArgs, EngineKind, GenerateArgs, GlobalArgs,
-        InfoArgs, ModelArg, PromptArgs,
+        AdapterArg, BatchArgs, Cli, ClusterArgs, Command, DataArgs, DecodingArgs, EngineKind,
+        GenerateArgs, GlobalArgs, InfoArgs, ModelArg, PromptArgs,
     },
     errors::CliError,
     output::{Format, Output},
@@ -67,6 +67,7 @@ pub(crate) enum RunConfig {
     Compare(CompareConfig),
     Reproduce(ReproduceConfig),
     Generate(GenerateConfig),
+    Batch(BatchConfig),
     Completions(clap_complete::Shell),
 }
 
@@ -130,6 +131,22 @@ pub(crate) struct GenerateConfig {
     pub(crate) model: String,
     pub(crate) adapter: Option<PathBuf>,
     pub(crate) prompts: PromptSource,
+    pub(crate) decoding: DecodingConfig,
+}
+
+/// `chameleon batch`
+#[derive(Debug)]
+pub(crate) struct BatchConfig {
+    pub(crate) model: String,
+    pub(crate) adapter: Option<PathBuf>,
+    pub(crate) data: DataConfig,
+    pub(crate) out: PathBuf,
+    pub(crate) decoding: DecodingConfig,
+}
+
+/// How answers are written.
+#[derive(Debug)]
+pub(crate) struct DecodingConfig {
     pub(crate) template: Template,
     pub(crate) sampling: Sampling,
     pub(crate) max_new_tokens: usize,
@@ -177,6 +194,7 @@ pub(crate) fn resolve(cli: Cli) -> Result<Run, CliError> {
             RunConfig::Reproduce(reproduce::reproduce(args, settings.seed)?)
         }
         Command::Generate(args) => RunConfig::Generate(generate(args)?),
+        Command::Batch(args) => RunConfig::Batch(batch(args)?),
         Command::Completions(args) => RunConfig::Completions(args.shell),
     };
     Ok(Run {
@@ -252,6 +270,30 @@ fn encoding(args: &PromptArgs) -> PromptEncoding {
 }
 
 fn generate(args: GenerateArgs) -> Result<GenerateConfig, ConfigError> {
+    let prompts = match (args.file, args.prompts) {
+        (Some(file), _) => PromptSource::File(file),
+        (None, prompts) if prompts.is_empty() => PromptSource::StandardInput,
+        (None, prompts) => PromptSource::Arguments(prompts),
+    };
+    Ok(GenerateConfig {
+        model: model(args.model)?,
+        adapter: adapter(args.adapter),
+        prompts,
+        decoding: decoding(args.decoding, args.batch_size.unwrap_or(8))?,
+    })
+}
+
+fn batch(args: BatchArgs) -> Result<BatchConfig, ConfigError> {
+    Ok(BatchConfig {
+        model: model(args.model)?,
+        adapter: adapter(args.adapter),
+        data: data(args.data)?,
+        out: required(args.out, "out", "a file for the answers")?,
+        decoding: decoding(args.decoding, args.batch_size.unwrap_or(32))?,
+    })
+}
+
+fn decoding(args: DecodingArgs, batch_size: usize) -> Result<DecodingConfig, ConfigError> {
     let sampling = if args.greedy {
         Sampling::Greedy
     } else {
@@ -271,18 +313,10 @@ fn generate(args: GenerateArgs) -> Result<GenerateConfig, ConfigError> {
                 .transpose()?,
         }
     };
-    let prompts = match (args.file, args.prompts) {
-        (Some(file), _) => PromptSource::File(file),
-        (None, prompts) if prompts.is_empty() => PromptSource::StandardInput,
-        (None, prompts) => PromptSource::Arguments(prompts),
-    };
     if args.stop.iter().any(String::is_empty) {
         return Err(ConfigError::EmptyStop);
     }
-    Ok(GenerateConfig {
-        model: model(args.model)?,
-        adapter: adapter(args.adapter),
-        prompts,
+    Ok(DecodingConfig {
         template: if args.chat {
             Template::Chat
         } else {
@@ -291,7 +325,7 @@ fn generate(args: GenerateArgs) -> Result<GenerateConfig, ConfigError> {
         sampling,
         max_new_tokens: at_least_one("max-new-tokens", args.max_new_tokens.unwrap_or(64))?,
         stop: args.stop,
-        batch_size: at_least_one("batch-size", args.batch_size.unwrap_or(8))?,
+        batch_size: at_least_one("batch-size", batch_size)?,
     })
 }
 

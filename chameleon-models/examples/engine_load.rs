@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (num_streams, num_tokens, num_checked) = (number(32)?, number(64)?, number(200)?);
 
     let engine = start(&source, num_streams)?;
-    let requests = requests(&engine, num_streams.max(num_checked))?;
+    let requests = requests(&engine, num_streams.max(num_checked), num_tokens)?;
     show_speed(&engine, &requests[..num_streams], num_tokens)?;
 
     let clock = Instant::now();
@@ -124,7 +124,11 @@ fn adapter(engine: &Engine, kind: GeneratorKind) -> Result<Adapter, Box<dyn Erro
 }
 
 /// Requests of all kinds: with and without an adapter, greedy and random, of many lengths.
-fn requests(engine: &Engine, num: usize) -> Result<Vec<Request>, Box<dyn Error>> {
+fn requests(
+    engine: &Engine,
+    num: usize,
+    num_tokens: usize,
+) -> Result<Vec<Request>, Box<dyn Error>> {
     (0..num)
         .map(|idx| {
             let words: Vec<&str> = TEXTS[idx % TEXTS.len()]
@@ -134,7 +138,7 @@ fn requests(engine: &Engine, num: usize) -> Result<Vec<Request>, Box<dyn Error>>
                 .collect();
             let words = &words[idx % 5..6 + idx * 7 % 34];
             let prompt = engine.model().tokenizer.encode(&words.join(" "))?;
-            let mut request = Request::new(prompt, 16 + idx % 17);
+            let mut request = Request::new(prompt, 1 + idx % num_tokens);
             request.adapter = match idx % 3 {
                 0 => None,
                 1 => Some("core".to_owned()),
@@ -192,12 +196,15 @@ fn show_speed(
             .collect::<Result<_, _>>()?;
         let seconds = clock.elapsed().as_secs_f64();
         let after = engine.stats();
-        let steps = (after.step_time - before.step_time).as_secs_f64();
+        let steps = after
+            .step_time
+            .saturating_sub(before.step_time)
+            .as_secs_f64();
         let step = steps * 1e3 / (after.num_steps - before.num_steps).max(1) as f64;
         let mut first: Vec<Duration> = arrivals.iter().map(|times| times[0]).collect();
         let mut between: Vec<Duration> = arrivals
             .iter()
-            .flat_map(|times| times.windows(2).map(|pair| pair[1] - pair[0]))
+            .flat_map(|times| times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])))
             .collect();
         println!(
             "{num:3} streams, {:18} {:8.1} {step:9.1}   {:12.0} {:6.0}      {:12.0} {:6.0}",

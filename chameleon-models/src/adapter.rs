@@ -25,6 +25,7 @@ pub(crate) use self::tensors::{load_tensors, tensor_bytes};
 use crate::adaptation::Trainee;
 use crate::atomic_file;
 use crate::causal_lm::CausalLm;
+use crate::hidden_cache::Fingerprint;
 use crate::identity::ModelIdentity;
 use crate::language_model::LanguageModel;
 use crate::prompts::represent_prompts;
@@ -72,6 +73,19 @@ impl Adapter {
     ) -> Result<Self, AdapterError> {
         let config = read_config_for(folder, identity)?;
         load_tensors(&folder.join(TENSOR_FILE), config, model, device)
+    }
+
+    /// SHA-256 of the configuration and of every trained number.
+    ///
+    /// # Panics
+    ///
+    /// When a trained tensor cannot be read back from its device.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let config = serde_json::to_vec(&self.config).expect("a configuration is plain data");
+        Fingerprint::builder()
+            .part("config", &config)
+            .part("tensors", &tensor_bytes(&self.trainee, &self.centroids))
+            .finish()
     }
 }
 

@@ -1,10 +1,10 @@
-//! Flags of `chameleon generate`.
+//! Flags of `chameleon generate` and `chameleon batch`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{AdapterArg, ModelArg};
+use super::{AdapterArg, DataArgs, ModelArg};
 
 /// `chameleon generate`
 #[derive(Debug, Args)]
@@ -19,6 +19,35 @@ pub(crate) struct GenerateArgs {
     /// File of prompts, one a line
     #[arg(long, value_name = "FILE", conflicts_with = "prompts")]
     pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) decoding: DecodingArgs,
+    /// Prompts decoded together [default: 8]
+    #[arg(long, value_name = "N")]
+    pub(crate) batch_size: Option<usize>,
+}
+
+/// `chameleon batch`
+#[derive(Debug, Args)]
+pub(crate) struct BatchArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArg,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// File for the answers, one JSON object a line, in the order of the prompts
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) decoding: DecodingArgs,
+    /// Prompts decoded together [default: 32]
+    #[arg(long, value_name = "N")]
+    pub(crate) batch_size: Option<usize>,
+}
+
+/// How answers are written.
+#[derive(Debug, Args)]
+pub(crate) struct DecodingArgs {
     /// Tokens written for each prompt at most [default: 64]
     #[arg(long, value_name = "N")]
     pub(crate) max_new_tokens: Option<usize>,
@@ -40,7 +69,4 @@ pub(crate) struct GenerateArgs {
     /// Wrap each prompt in the model's chat template
     #[arg(long)]
     pub(crate) chat: bool,
-    /// Prompts decoded together [default: 8]
-    #[arg(long, value_name = "N")]
-    pub(crate) batch_size: Option<usize>,
 }

@@ -5,60 +5,33 @@ use std::{
     io::{self, IsTerminal, Read},
     path::Path,
     sync::mpsc::RecvTimeoutError,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use chameleon_models::{
-    LoadedModel,
-    chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate},
     data::{self, ReadOptions},
-    engine::{
-        ConditionChoice, EndReason, Engine, EngineOptions, Event, Refusal, Request, RequestFailure,
-        StartedGroup, Ticket,
-    },
-    sampling::{RandomSampling, Sampling as ModelSampling},
+    engine::{Engine, Event, RequestFailure, StartedGroup, Ticket},
 };
 use serde::Serialize;
 
 use crate::{
-    commands::{Context, adapter, texts},
+    commands::{Context, adapter, decoding, texts},
     errors::{CliError, ExitStatus},
     output::Format,
-    resolve::{GenerateConfig, PromptSource, Sampling, Template},
+    resolve::{GenerateConfig, PromptSource},
 };
-
-/// The name under which an engine of one adapter has it.
-const ADAPTER: &str = "adapter";
-
-/// Prompt tokens read at a time: nobody else waits.
-const PREFILL_CHUNK: usize = 512;
 
 pub(crate) fn run(config: &GenerateConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let prompts = read_prompts(&config.prompts, context)?;
     let loaded = context.load_model(&config.model)?;
-    let token_ids = tokenize(&prompts, config.template, &loaded)?;
     let adapter = config
         .adapter
         .as_deref()
         .map(|folder| adapter::load(folder, &loaded))
         .transpose()?;
-    let engine = Engine::start(
-        loaded,
-        EngineOptions {
-            max_batch_rows: config.batch_size,
-            max_cached_tokens: usize::MAX,
-            prefill_chunk: PREFILL_CHUNK,
-            max_queued_requests: prompts.len(),
-            max_queued_tokens: usize::MAX,
-            ..EngineOptions::default()
-        },
-    )?;
-    let mut requests = requests(&prompts, token_ids, config, context)?;
-    if let Some(adapter) = adapter {
-        let grouping = adapter::grouping(&adapter)?;
-        engine.load_adapter(ADAPTER, adapter, grouping)?;
-        adapt(&engine, &prompts, &mut requests)?;
-    }
+    let engine = decoding::start(loaded, adapter, &config.decoding)?;
+    let texts: Vec<&str> = prompts.iter().map(String::as_str).collect();
+    let requests = decoding::requests(&engine, &texts, &config.decoding, "generate", context)?;
     // All are taken on before the first is answered: a bad one ends the run while nothing is written.
     let tickets = requests
         .into_iter()
@@ -66,7 +39,7 @@ pub(crate) fn run(config: &GenerateConfig, context: &Context) -> Result<ExitStat
         .map(|(request, number)| {
             engine
                 .submit(request)
-                .map_err(|refusal| prompt_refused(number, refusal))
+                .map_err(|refusal| decoding::refused(number, refusal))
         })
         .collect::<Result<Vec<_>, _>>()?;
     let show = if prompts.len() == 1 && context.output.format() == Format::Text {
@@ -83,55 +56,6 @@ pub(crate) fn run(config: &GenerateConfig, context: &Context) -> Result<ExitStat
     }
     tell_timings(&engine, context);
     Ok(ExitStatus::Done)
-}
-
-fn requests(
-    prompts: &[String],
-    token_ids: Vec<Vec<u32>>,
-    config: &GenerateConfig,
-    context: &Context,
-) -> Result<Vec<Request>, CliError> {
-    let sampling = sampling(config.sampling)?;
-    let seed = context.settings.seed;
-    Ok(token_ids
-        .into_iter()
-        .enumerate()
-        .take(prompts.len())
-        .map(|(prompt_idx, token_ids)| Request {
-            sampling,
-            seed: seed.derive(&format!("generate/{prompt_idx}")),
-            stop: config.stop.clone(),
-            ..Request::new(token_ids, config.max_new_tokens)
-        })
-        .collect())
-}
-
-/// Groups the prompts as written: neither the template nor a token that begins a text is part of what was trained on.
-fn adapt(engine: &Engine, prompts: &[String], requests: &mut [Request]) -> Result<(), CliError> {
-    let tokenizer = &engine.model().tokenizer;
-    let token_ids = prompts
-        .iter()
-        .zip(1..)
-        .map(|(prompt, number)| match tokenizer.encode(prompt)? {
-            token_ids if token_ids.is_empty() => Err(CliError::EmptyPrompt { number }),
-            token_ids => Ok(token_ids),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let rows: Vec<&[u32]> = token_ids.iter().map(Vec::as_slice).collect();
-    let conditions: Vec<ConditionChoice> = engine.conditions_of_all(ADAPTER, &rows)?;
-    for ((request, condition), token_ids) in requests.iter_mut().zip(conditions).zip(token_ids) {
-        request.adapter = Some(ADAPTER.to_owned());
-        request.condition = condition;
-        request.grouping_token_ids = token_ids;
-    }
-    Ok(())
-}
-
-fn prompt_refused(number: usize, refusal: Refusal) -> CliError {
-    match refusal {
-        Refusal::EmptyPrompt => CliError::EmptyPrompt { number },
-        source => CliError::Prompt { number, source },
-    }
 }
 
 /// When an answer is printed.
@@ -222,13 +146,7 @@ fn follow(
                 token.text
             }
             Event::Finished { reason, text, .. } => {
-                answer.finish = match reason {
-                    EndReason::StopText => "stop",
-                    EndReason::StopToken => "end",
-                    EndReason::MaxNewTokens => "length",
-                    EndReason::ContextFull => "context",
-                    _ => "other",
-                };
+                answer.finish = decoding::word(reason);
                 text
             }
             Event::Failed(source) => {
@@ -268,66 +186,6 @@ fn tell_timings(engine: &Engine, context: &Context) {
         stats.num_step_rows,
         stats.step_time.as_secs_f64()
     ));
-}
-
-fn sampling(sampling: Sampling) -> Result<ModelSampling, CliError> {
-    let Sampling::Sample {
-        temperature,
-        top_k,
-        top_p,
-    } = sampling
-    else {
-        return Ok(ModelSampling::Greedy);
-    };
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "nobody needs a temperature of more than seven digits"
-    )]
-    let narrow = |value: f64| value as f32;
-    let mut random = RandomSampling::new(narrow(temperature))?;
-    if let Some(top_k) = top_k {
-        random = random.with_top_k(top_k)?;
-    }
-    if let Some(top_p) = top_p {
-        random = random.with_top_p(narrow(top_p))?;
-    }
-    Ok(ModelSampling::Random(random))
-}
-
-fn tokenize(
-    prompts: &[String],
-    template: Template,
-    loaded: &LoadedModel,
-) -> Result<Vec<Vec<u32>>, CliError> {
-    let tokenizer = &loaded.tokenizer;
-    if template == Template::Plain {
-        return prompts
-            .iter()
-            .map(|prompt| Ok(tokenizer.encode_with_special_tokens(prompt)?))
-            .collect();
-    }
-    let source = loaded
-        .chat_template
-        .as_deref()
-        .ok_or(CliError::NoChatTemplate)?;
-    let template = ChatTemplate::new(source)?;
-    let special = tokenizer.special_token_ids();
-    let spelled = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
-    let (bos_token, eos_token) = (spelled(special.bos), spelled(special.eos.first().copied()));
-    prompts
-        .iter()
-        .map(|prompt| {
-            let text = template.render(&ChatInput {
-                messages: &[ChatMessage::user(prompt.as_str())],
-                ending: ChatEnding::AwaitReply,
-                bos_token: &bos_token,
-                eos_token: &eos_token,
-                now: SystemTime::now(),
-            })?;
-            // The template has written the special tokens itself.
-            Ok(tokenizer.encode(&text)?)
-        })
-        .collect()
 }
 
 fn read_prompts(source: &PromptSource, context: &Context) -> Result<Vec<String>, CliError> {

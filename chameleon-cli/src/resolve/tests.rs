@@ -308,8 +308,8 @@ fn prompts_after_two_dashes_stay_prompts() {
     .unwrap()
     {
         RunConfig::Generate(config) => {
-            assert_eq!(config.sampling, Sampling::Greedy);
-            assert_eq!(config.stop, ["a", "b"]);
+            assert_eq!(config.decoding.sampling, Sampling::Greedy);
+            assert_eq!(config.decoding.stop, ["a", "b"]);
         }
         other => panic!("{other:?}"),
     }

@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) loaded: LoadedModel,
     pub(super) options: EngineOptions,
     pub(super) queue: Mutex<Queue>,
+    /// Whether a request that may still wait was cancelled.
+    pub(super) has_cancelled: AtomicBool,
     /// Told when the queue changes, and when the engine has nothing left to do.
     pub(super) changed: Condvar,
     pub(super) stats: Mutex<EngineStats>,
@@ -106,6 +108,7 @@ impl Engine {
             loaded: model,
             options,
             queue: Mutex::default(),
+            has_cancelled: AtomicBool::new(false),
             changed: Condvar::new(),
             stats: Mutex::default(),
             adapters: Mutex::default(),
@@ -298,8 +301,8 @@ impl Engine {
             .map_err(|source| Refusal::Grouping { source })
     }
 
-    /// The conditions of prompts that are all known beforehand, for runs over whole files: where the adapter's
-    /// condition sums up the prompts of a group, it is summed up over all of them, however they are answered.
+    /// Groups and conditions of prompts that are all known beforehand, for runs over whole files. Where the adapter's
+    /// condition sums up the prompts of a group, it sums up all of them, in whichever portions they are answered.
     ///
     /// # Errors
     ///
@@ -308,7 +311,7 @@ impl Engine {
         &self,
         adapter: &str,
         prompts: &[&[u32]],
-    ) -> Result<Vec<ConditionChoice>, Refusal> {
+    ) -> Result<Vec<Arc<GivenCondition>>, Refusal> {
         for prompt in prompts {
             self.check_tokens(prompt)?;
         }

@@ -77,8 +77,8 @@ pub struct GivenCondition {
     pub distance: f32,
     /// How the group was summed up, for the record.
     pub condition: Condition,
-    /// `[hidden]`
-    pub values: Vec<f32>,
+    /// `[hidden]`, shared by the prompts of a group.
+    pub values: Arc<[f32]>,
     /// How many prompts it sums up.
     pub group_size: usize,
 }

@@ -48,7 +48,7 @@ enum ConditionSource {
     /// The embedding of the prompt, `[hidden]`, and those of the prompts that start with it.
     Embedding(Vec<f32>),
     /// A condition that was given, and how many prompts it sums up.
-    Given(Vec<f32>, usize),
+    Given(Arc<[f32]>, usize),
 }
 
 /// Starts requests; those with prompts to read come with them. Every one hears that it started.
@@ -67,7 +67,7 @@ pub(super) fn start_together(
             Err(error) => over.push(Err(refuse(&mut pending, error.as_ref()))),
         }
     }
-    let conditions: Vec<Option<(Vec<f32>, usize)>> = grouped
+    let conditions: Vec<Option<(Arc<[f32]>, usize)>> = grouped
         .iter()
         .map(|one| one.group.as_ref().map(|group| condition(group, &grouped)))
         .collect();
@@ -96,7 +96,7 @@ fn find_group(
                 condition: given.condition,
                 cluster_idx: given.cluster_idx,
                 distance: given.distance,
-                source: ConditionSource::Given(given.values.clone(), given.group_size),
+                source: ConditionSource::Given(Arc::clone(&given.values), given.group_size),
             }));
         }
     };
@@ -139,9 +139,9 @@ pub(super) fn group(
 }
 
 /// The condition of a group, `[hidden]`, and how many prompts it sums up.
-fn condition(group: &Group, started: &[Grouped]) -> (Vec<f32>, usize) {
+fn condition(group: &Group, started: &[Grouped]) -> (Arc<[f32]>, usize) {
     let own = match &group.source {
-        ConditionSource::Given(values, group_size) => return (values.clone(), *group_size),
+        ConditionSource::Given(values, group_size) => return (Arc::clone(values), *group_size),
         ConditionSource::Embedding(own) => own,
     };
     let members: Vec<&[f32]> = if sums_up_prompts(group.condition) {
@@ -161,7 +161,7 @@ fn condition(group: &Group, started: &[Grouped]) -> (Vec<f32>, usize) {
         vec![own]
     };
     let condition = sum_up(&group.adapter, group.condition, group.cluster_idx, &members);
-    (condition, members.len())
+    (condition.into(), members.len())
 }
 
 /// Whether a condition depends on which prompts are together.
@@ -191,49 +191,50 @@ pub(super) fn group_all(
     shared: &Shared,
     adapter: &LoadedAdapter,
     prompts: &[&[u32]],
-) -> Result<Vec<ConditionChoice>, Box<dyn Error + Send + Sync>> {
+) -> Result<Vec<Arc<GivenCondition>>, Box<dyn Error + Send + Sync>> {
     let condition = adapter.adapter.config.condition;
-    if !sums_up_prompts(condition) {
-        return Ok(vec![ConditionChoice::AsTrained; prompts.len()]);
-    }
-    let mut nearest = Vec::with_capacity(prompts.len());
-    let mut members: BTreeMap<usize, Vec<Vec<f32>>> = BTreeMap::new();
-    for prompt in prompts {
-        let found = group(shared, Some(adapter), prompt)?;
-        let centroid = found.nearest.ok_or("no group was found")?;
-        nearest.push(centroid);
+    let mut found = Vec::with_capacity(prompts.len());
+    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (prompt_idx, prompt) in prompts.iter().enumerate() {
+        let PromptGrouping { embedding, nearest } = group(shared, Some(adapter), prompt)?;
+        let nearest = nearest.ok_or("no group was found")?;
         members
-            .entry(centroid.cluster_idx)
+            .entry(nearest.cluster_idx)
             .or_default()
-            .push(found.embedding);
+            .push(prompt_idx);
+        found.push((embedding, nearest));
     }
-    let conditions: BTreeMap<usize, (Vec<f32>, usize)> = members
-        .into_iter()
-        .map(|(cluster_idx, members)| {
-            let embeddings: Vec<&[f32]> = members.iter().map(Vec::as_slice).collect();
-            let values = sum_up(adapter, condition, cluster_idx, &embeddings);
-            (cluster_idx, (values, members.len()))
-        })
-        .collect();
-    Ok(nearest
-        .into_iter()
-        .map(|centroid| {
-            let (values, group_size) = &conditions[&centroid.cluster_idx];
-            ConditionChoice::Given(Arc::new(GivenCondition {
-                cluster_idx: centroid.cluster_idx,
-                distance: centroid.distance,
-                condition,
-                values: values.clone(),
-                group_size: *group_size,
-            }))
-        })
-        .collect())
+    let mut given: Vec<Option<Arc<GivenCondition>>> = vec![None; prompts.len()];
+    for (cluster_idx, members) in members {
+        let group_size = if sums_up_prompts(condition) {
+            members.len()
+        } else {
+            1
+        };
+        for together in members.chunks(group_size) {
+            let embeddings: Vec<&[f32]> = together
+                .iter()
+                .map(|&idx| found[idx].0.as_slice())
+                .collect();
+            let values: Arc<[f32]> = sum_up(adapter, condition, cluster_idx, &embeddings).into();
+            for &prompt_idx in together {
+                given[prompt_idx] = Some(Arc::new(GivenCondition {
+                    cluster_idx,
+                    distance: found[prompt_idx].1.distance,
+                    condition,
+                    values: Arc::clone(&values),
+                    group_size,
+                }));
+            }
+        }
+    }
+    Ok(given.into_iter().flatten().collect())
 }
 
 fn start(
     shared: &Shared,
     grouped: Grouped,
-    condition: Option<(Vec<f32>, usize)>,
+    condition: Option<(Arc<[f32]>, usize)>,
     factors: &mut FactorCache,
 ) -> Result<(Running, Vec<u32>), Over> {
     let Grouped { mut pending, group } = grouped;

@@ -192,6 +192,7 @@ impl Drop for Cancellation {
     fn drop(&mut self) {
         self.is_cancelled.store(true, Ordering::Relaxed);
         if let Some(shared) = self.shared.upgrade() {
+            shared.has_cancelled.store(true, Ordering::Relaxed);
             shared.changed.notify_all();
         }
     }

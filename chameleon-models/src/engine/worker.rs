@@ -1,7 +1,7 @@
 //! The thread that decodes: takes requests from the queue, lets them run together, and hands out what they say.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -62,21 +62,23 @@ impl Worker<'_> {
             if queue.phase == Phase::Closed {
                 return None;
             }
-            for pending in std::mem::take(&mut queue.waiting) {
+            if self.shared.has_cancelled.swap(false, Ordering::Relaxed) {
+                let waiting = std::mem::take(&mut queue.waiting);
+                let (gone, waiting) = waiting
+                    .into_iter()
+                    .partition(|pending| pending.is_cancelled.load(Ordering::Relaxed));
+                cancelled.extend::<Vec<Pending>>(gone);
+                queue.waiting = VecDeque::from(waiting);
+            }
+            // In order: a large request is not overtaken for ever by small ones.
+            while let Some(next) = queue.waiting.front() {
                 let num_rows = self.running.len() + admitted.len();
-                let num_reserved = self.num_reserved + pending.num_tokens;
-                // In order: a large request is not overtaken for ever by small ones.
-                let is_next = queue.waiting.is_empty();
-                let fits =
-                    num_rows < options.max_batch_rows && num_reserved <= options.max_cached_tokens;
-                if pending.is_cancelled.load(Ordering::Relaxed) {
-                    cancelled.push(pending);
-                } else if is_next && fits {
-                    self.num_reserved = num_reserved;
-                    admitted.push(pending);
-                } else {
-                    queue.waiting.push_back(pending);
+                let num_reserved = self.num_reserved + next.num_tokens;
+                if num_rows == options.max_batch_rows || num_reserved > options.max_cached_tokens {
+                    break;
                 }
+                self.num_reserved = num_reserved;
+                admitted.extend(queue.waiting.pop_front());
             }
             let num_taken: usize = cancelled
                 .iter()

@@ -544,14 +544,17 @@ fn the_batch_condition_sums_up_the_requests_that_start_together() {
     // Known beforehand, prompts are summed up however they are answered.
     let prompts: [&[u32]; 3] = [&[1, 2, 3], &[1, 2, 4], &[1, 2, 3, 9, 9, 9, 20, 21]];
     let conditions = engine.conditions_of_all("core", &prompts).unwrap();
-    for (condition, prompt) in conditions.into_iter().zip(prompts) {
-        let ConditionChoice::Given(given) = &condition else {
-            panic!("the condition is given");
-        };
+    let sizes: usize = conditions
+        .iter()
+        .map(|given| given.group_size)
+        .max()
+        .unwrap();
+    assert!(sizes > 1, "the first two fall in one group");
+    for (given, prompt) in conditions.into_iter().zip(prompts) {
         let (cluster_idx, group_size) = (given.cluster_idx, given.group_size);
         let mut request = Request::new(prompt.to_vec(), 2);
         request.adapter = Some("core".to_owned());
-        request.condition = condition;
+        request.condition = ConditionChoice::Given(given);
         let Some(Event::Started(started)) = engine.submit(request).unwrap().recv() else {
             panic!("a request starts first");
         };

@@ -1,0 +1,324 @@
+//! `chameleon batch`: all prompts of a file answered, each once, however often the run is stopped.
+
+mod journal;
+
+use std::{
+    collections::BTreeMap,
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    time::{Duration, Instant},
+};
+
+use chameleon_models::{
+    Adapter, LoadedModel,
+    data::{Document, Place},
+    engine::{Cancellation, ConditionChoice, Engine, Event, Request, RequestFailure},
+    hidden_cache::Fingerprint,
+};
+use serde::Serialize;
+
+use self::journal::Journal;
+use crate::{
+    commands::{Context, adapter, decoding, texts},
+    errors::{CliError, ExitStatus},
+    output::{Page, Results},
+    resolve::BatchConfig,
+};
+
+pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus, CliError> {
+    let corpus = texts::read(&config.data, context)?;
+    let num_rows = config.data.max_examples.unwrap_or(usize::MAX);
+    let documents = corpus.documents();
+    let documents = &documents[..num_rows.min(documents.len())];
+    let loaded = context.load_model(&config.model)?;
+    let adapter = config
+        .adapter
+        .as_deref()
+        .map(|folder| adapter::load(folder, &loaded))
+        .transpose()?;
+    let fingerprint = fingerprint(documents, &loaded, adapter.as_ref(), config, context);
+    let journal = Journal::open(&config.out, &fingerprint.to_string(), documents.len())?;
+    if journal.num_done() > 0 {
+        context.output.note(format_args!(
+            "going on: {} of {} prompts are answered already",
+            journal.num_done(),
+            documents.len()
+        ));
+    }
+    let engine = decoding::start(loaded, adapter, &config.decoding)?;
+    let prompts: Vec<&str> = documents
+        .iter()
+        .map(|document| document.text.as_str())
+        .collect();
+    let requests = decoding::requests(&engine, &prompts, &config.decoding, "batch", context)?;
+    let mut summary = Summary {
+        prompts: documents.len(),
+        answered_before: journal.num_done(),
+        failed: 0,
+        tokens: 0,
+        out: config.out.display().to_string(),
+    };
+    let run = BatchRun {
+        documents,
+        engine: &engine,
+        max_running: 2 * config.decoding.batch_size,
+        context,
+    };
+    let Some(journal) = run.answer(requests, journal, &mut summary)? else {
+        context
+            .output
+            .note("stopped; the same command goes on from here");
+        return Ok(ExitStatus::Interrupted);
+    };
+    summary.failed = journal.finish()?;
+    context.output.results(&summary)?;
+    if summary.failed > 0 {
+        context.output.warn(format_args!(
+            "{} prompts could not be answered; their rows say why in `error`",
+            summary.failed
+        ));
+        return Ok(ExitStatus::CheckFailed);
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// What the answers depend on: a journal of anything else is not gone on with.
+fn fingerprint(
+    documents: &[Document],
+    loaded: &LoadedModel,
+    adapter: Option<&Adapter>,
+    config: &BatchConfig,
+    context: &Context,
+) -> Fingerprint {
+    let decoding = &config.decoding;
+    let flags = format!(
+        "{:?} {:?} {} {:?} {:?}",
+        decoding.template,
+        decoding.sampling,
+        decoding.max_new_tokens,
+        decoding.stop,
+        context.settings.seed
+    );
+    let adapter = adapter.map(|adapter| adapter.fingerprint().to_string());
+    let mut builder = Fingerprint::builder()
+        .part("version", env!("CARGO_PKG_VERSION").as_bytes())
+        .part("model", loaded.states_fingerprint().as_bytes())
+        .part("adapter", adapter.unwrap_or_default().as_bytes())
+        .part("flags", flags.as_bytes());
+    for document in documents {
+        builder = builder.part("prompt", document.text.as_bytes());
+    }
+    builder.finish()
+}
+
+/// One row of the answers.
+#[derive(Debug, Serialize)]
+struct AnswerRow<'a> {
+    #[serde(flatten)]
+    place: PlaceInFile,
+    prompt: &'a str,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+/// Where a prompt stands in its file, counted from 1.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum PlaceInFile {
+    Line(usize),
+    Row(usize),
+}
+
+impl From<Place> for PlaceInFile {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Line(line) => Self::Line(line),
+            Place::Row(row) => Self::Row(row),
+        }
+    }
+}
+
+/// What came of a prompt.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Outcome {
+    Answer {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        group: Option<usize>,
+        text: String,
+        num_tokens: usize,
+        finish: &'static str,
+    },
+    Failure {
+        error: String,
+    },
+}
+
+/// What a run has done.
+#[derive(Debug, Serialize)]
+struct Summary {
+    prompts: usize,
+    answered_before: usize,
+    failed: usize,
+    tokens: usize,
+    out: String,
+}
+
+impl Results for Summary {
+    fn write_text(&self, page: &mut Page) {
+        page.line(format_args!(
+            "{} prompts, {} tokens written: {}",
+            self.prompts, self.tokens, self.out
+        ));
+    }
+}
+
+/// An answer that is being written.
+#[derive(Debug, Default)]
+struct Unfinished {
+    /// Dropped with the answer, which cancels the request if it still runs.
+    cancellation: Option<Cancellation>,
+    group: Option<usize>,
+    text: String,
+}
+
+/// Everything fixed about a run.
+struct BatchRun<'a> {
+    documents: &'a [Document],
+    engine: &'a Engine,
+    max_running: usize,
+    context: &'a Context,
+}
+
+impl BatchRun<'_> {
+    /// Answers whatever the journal lacks; gives it back complete, or nothing when the user asked to stop.
+    fn answer(
+        &self,
+        requests: Vec<Request>,
+        mut journal: Journal,
+        summary: &mut Summary,
+    ) -> Result<Option<Journal>, CliError> {
+        let bar = self
+            .context
+            .output
+            .progress("answering", self.documents.len());
+        bar.set_position(journal.num_done() as u64);
+        bar.reset_eta();
+        let start = Instant::now();
+        let mut waiting = in_groups(requests, &journal).into_iter();
+        let mut running: BTreeMap<usize, Unfinished> = BTreeMap::new();
+        let (sender, events) = mpsc::channel();
+        while !self.context.interrupt.is_asked() {
+            while running.len() < self.max_running
+                && let Some((row, request)) = waiting.next()
+            {
+                match self.submit(row, request, &sender) {
+                    Ok(cancellation) => {
+                        running.entry(row).or_default().cancellation = Some(cancellation);
+                    }
+                    Err(error) => self.write(&mut journal, row, Outcome::Failure { error })?,
+                }
+            }
+            if running.is_empty() {
+                bar.finish_and_clear();
+                return Ok(Some(journal));
+            }
+            let (row, event) = match events.recv_timeout(Duration::from_millis(100)) {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => {
+                    unreachable!("this function holds a sender")
+                }
+            };
+            let Some(unfinished) = running.get_mut(&row) else {
+                continue;
+            };
+            if let Some(outcome) = unfinished.take(event, summary) {
+                running.remove(&row);
+                self.write(&mut journal, row, outcome)?;
+                let rate = summary.tokens as f64 / start.elapsed().as_secs_f64();
+                bar.set_message(format!("{rate:.0} tokens/s,"));
+                bar.set_position(journal.num_done() as u64);
+            }
+        }
+        bar.finish_and_clear();
+        journal.sync()?;
+        Ok(None)
+    }
+
+    fn submit(
+        &self,
+        row: usize,
+        request: Request,
+        sender: &Sender<(usize, Event)>,
+    ) -> Result<Cancellation, String> {
+        let sender = sender.clone();
+        self.engine
+            .submit_with(request, move |event| {
+                // Nobody listens any more when the run was stopped.
+                let _ = sender.send((row, event));
+            })
+            .map_err(|refusal| refusal.to_string())
+    }
+
+    fn write(&self, journal: &mut Journal, row: usize, outcome: Outcome) -> Result<(), CliError> {
+        let document = &self.documents[row];
+        let answer = AnswerRow {
+            place: document.origin.place.into(),
+            prompt: &document.text,
+            outcome,
+        };
+        journal.write(row, &answer)
+    }
+}
+
+impl Unfinished {
+    /// Takes what happened; answers with the outcome when there is one.
+    fn take(&mut self, event: Event, summary: &mut Summary) -> Option<Outcome> {
+        match event {
+            Event::Started(started) => {
+                self.group = started.group.map(|group| group.cluster_idx);
+                None
+            }
+            Event::Token(token) => {
+                self.text.push_str(&token.text);
+                None
+            }
+            Event::Finished {
+                reason,
+                text,
+                usage,
+            } => {
+                summary.tokens += usage.num_new_tokens;
+                self.text.push_str(&text);
+                Some(Outcome::Answer {
+                    group: self.group,
+                    text: std::mem::take(&mut self.text),
+                    num_tokens: usage.num_new_tokens,
+                    finish: decoding::word(reason),
+                })
+            }
+            Event::Failed(failure) => Some(failed(&failure)),
+            _ => None,
+        }
+    }
+}
+
+fn failed(failure: &RequestFailure) -> Outcome {
+    Outcome::Failure {
+        error: failure.to_string(),
+    }
+}
+
+/// What is left to do, the prompts of a group one after the other, so that few groups are decoded at a time.
+fn in_groups(requests: Vec<Request>, journal: &Journal) -> Vec<(usize, Request)> {
+    let mut left: Vec<(usize, Request)> = requests
+        .into_iter()
+        .enumerate()
+        .filter(|(row, _)| !journal.has(*row))
+        .collect();
+    left.sort_by_key(|(_, request)| match &request.condition {
+        ConditionChoice::Given(given) => given.cluster_idx,
+        _ => 0,
+    });
+    left
+}
