@@ -46,11 +46,12 @@ impl ModuleChange {
         let [_, rank] = self.a.dims();
         let [_, out_size] = self.b.dims();
         let num_rows = batch * seq_len;
-        let narrow = x.reshape([num_rows, in_size]).matmul(self.a.clone()); // [batch * seq, rank]
+        let x = x.reshape([num_rows, in_size]);
         let mixed = match &self.mix {
-            Mix::Scale(scale) => narrow * *scale,
-            Mix::Shared(mix) => narrow.matmul(mix.clone()),
+            Mix::Scale(scale) => x.matmul(self.a.clone()) * *scale,
+            Mix::Shared(mix) => x.matmul(self.a.clone()).matmul(mix.clone()),
             Mix::PerRow(mix) => {
+                let narrow = narrow_product(x, self.a.clone()); // [batch * seq, rank]
                 let [num_mixes, _, _] = mix.dims();
                 assert_shape!(mix, [num_mixes, rank, rank]);
                 narrow
@@ -63,6 +64,33 @@ impl ModuleChange {
             .matmul(self.b.clone())
             .reshape([batch, seq_len, out_size])
     }
+}
+
+/// Matrix kernels choose how to add up by whether a product is small in both directions. In blocks of at most so many
+/// rows, a narrow one always is, and no row's last bits depend on how many others there are.
+const ROW_BLOCK: usize = 64;
+
+/// `x·a`, the same for each row whatever the number of rows, as long as that is not one.
+///
+/// # Shapes
+///
+/// - `x`: `[rows, in]`, `a`: `[in, rank]`
+/// - output: `[rows, rank]`
+fn narrow_product(x: Tensor<2>, a: Tensor<2>) -> Tensor<2> {
+    let [num_rows, _] = x.dims();
+    if num_rows <= ROW_BLOCK || x.is_tracked() || a.is_tracked() {
+        return x.matmul(a);
+    }
+    // Blocks differ in size by one row at most, so none has a single row.
+    let num_blocks = num_rows.div_ceil(ROW_BLOCK);
+    let blocks = (0..num_blocks)
+        .map(|block_idx| {
+            let first = block_idx * num_rows / num_blocks;
+            let end = (block_idx + 1) * num_rows / num_blocks;
+            x.clone().narrow(0, first, end - first).matmul(a.clone())
+        })
+        .collect();
+    Tensor::cat(blocks, 0)
 }
 
 /// The changes of all adapted modules, for the rows of one batch.
@@ -107,7 +135,7 @@ impl LayerFactors {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, normal};
+    use crate::testing::{assert_close, normal, values};
 
     fn change(mix: Mix) -> ModuleChange {
         ModuleChange {
@@ -125,6 +153,24 @@ mod tests {
             let mix = mixes.clone().slice([row..=row]).squeeze_dim(0);
             let alone = change(Mix::Shared(mix)).apply(x.clone().slice([row..=row]));
             assert_close(&together.clone().slice([row..=row]), &alone);
+        }
+    }
+
+    #[test]
+    fn the_last_bits_of_a_row_do_not_depend_on_the_number_of_rows() {
+        // Wide enough for kernels to add up in parts.
+        let in_size = 1100;
+        let change = |num_rows| ModuleChange {
+            a: normal([in_size, 3], 1),
+            mix: Mix::PerRow(normal([3, 3], 5).unsqueeze::<3>().repeat_dim(0, num_rows)),
+            b: normal([3, 200], 2),
+        };
+        let x = normal([200, in_size], 3);
+        let all = values(change(200).apply(x.clone().unsqueeze()).squeeze_dim(0));
+        for num_rows in [2, 3, 64, 65, 129] {
+            let some = x.clone().slice([0..num_rows]).unsqueeze();
+            let some = values(change(num_rows).apply(some).squeeze_dim(0));
+            assert!(some == all[..some.len()], "{num_rows} rows");
         }
     }
 
