@@ -21,8 +21,8 @@ use chameleon_models::engine::{
     EndOfText, Engine, EngineOptions, Event, Logprobs, NearestCentroid, Request, Ticket,
 };
 use chameleon_models::{
-    Adaptation, Adapter, AdapterConfig, HubOptions, ModelSource, RandomSampling, Recipe, Sampling,
-    TrainOptions, embed_prompts, load,
+    Adaptation, Adapter, AdapterConfig, HubOptions, ModelSource, PromptEncoding, RandomSampling,
+    Recipe, Sampling, TrainOptions, embed_prompts, load,
 };
 
 /// Texts of many kinds. Each is the centre of a group, and requests begin at different places of them.
@@ -103,6 +103,7 @@ fn adapter(engine: &Engine, kind: GeneratorKind) -> Result<Adapter, Box<dyn Erro
             config: HyperLoraHeadConfig::preset(kind, shape.in_size, shape),
         },
         layers: None,
+        prompts: PromptEncoding::default(),
         condition: Condition::Centroid,
         num_clusters: TEXTS.len(),
         training: TrainOptions {
