@@ -7,6 +7,8 @@ mod data;
 mod generate;
 mod model;
 mod reproduce;
+#[cfg(feature = "serve")]
+mod serve;
 mod training;
 
 use std::path::PathBuf;
@@ -19,6 +21,8 @@ pub(crate) use data::DataArgs;
 pub(crate) use generate::{BatchArgs, DecodingArgs, GenerateArgs};
 pub(crate) use model::{AdapterArg, ModelArg};
 pub(crate) use reproduce::{Experiment, LossName, RecipeName, ReproduceArgs};
+#[cfg(feature = "serve")]
+pub(crate) use serve::{LimitArgs, ServeArgs};
 pub(crate) use training::{
     CompareArgs, CompareMethod, EvalArgs, Sweep, SweptSetting, TrainArgs, TrainMethod, TrainingArgs,
 };
@@ -86,6 +90,9 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Answer all prompts of a file, grouped over the whole file; goes on where it was stopped
     Batch(BatchArgs),
+    /// Answer many clients at once over HTTP, each adapted to the group it falls in
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

@@ -1,6 +1,6 @@
 //! One file for each command, and what they share: the device, the interrupt and the output.
 
-mod adapter;
+pub(crate) mod adapter;
 mod batch;
 mod cluster;
 mod compare;
@@ -13,6 +13,8 @@ mod method;
 mod model;
 mod prepare;
 mod reproduce;
+#[cfg(feature = "serve")]
+mod serve;
 mod states;
 mod texts;
 mod train;
@@ -68,6 +70,8 @@ pub(crate) fn run(run: Run) -> Result<ExitStatus, CliError> {
         RunConfig::Reproduce(config) => reproduce::run(&config, &context),
         RunConfig::Generate(config) => generate::run(&config, &context),
         RunConfig::Batch(config) => batch::run(&config, &context),
+        #[cfg(feature = "serve")]
+        RunConfig::Serve(config) => serve::run(&config, &context),
         RunConfig::Completions(shell) => completions::run(shell, &context),
     }
 }

@@ -133,6 +133,21 @@ pub(crate) enum CliError {
     Output(#[source] io::Error),
     #[error("cannot listen for Ctrl-C")]
     Interrupt(#[source] ctrlc::Error),
+    #[cfg(feature = "serve")]
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: std::net::SocketAddr,
+        source: io::Error,
+    },
+    #[cfg(feature = "serve")]
+    #[error("cannot use {} as the folder of adapters", path.display())]
+    AdapterDir { path: PathBuf, source: io::Error },
+    #[cfg(feature = "serve")]
+    #[error("the adapter `{name}` cannot be served: {reason}")]
+    AdapterRefused { name: String, reason: String },
+    #[cfg(feature = "serve")]
+    #[error("cannot start the threads that talk to clients")]
+    Runtime(#[source] io::Error),
     #[error("cannot start {threads} threads")]
     Threads {
         threads: usize,
@@ -212,6 +227,18 @@ impl Diagnostic for CliError {
             }
             Self::AllDiverged { .. } => "give `--lr` smaller values".to_owned(),
             Self::Hypernet(_) => "choose other sizes for the adapter".to_owned(),
+            #[cfg(feature = "serve")]
+            Self::Listen { .. } => "name another address with `--listen`".to_owned(),
+            #[cfg(feature = "serve")]
+            Self::AdapterDir { .. } => "check the path after `--adapter-dir`".to_owned(),
+            #[cfg(feature = "serve")]
+            Self::AdapterRefused { .. } => {
+                "name each adapter once, as in `--adapter NAME=DIR`".to_owned()
+            }
+            #[cfg(feature = "serve")]
+            Self::Runtime(_) => {
+                "check the memory and the number of processes of this machine".to_owned()
+            }
             Self::Threads { .. } => "give `--threads` a smaller number".to_owned(),
             Self::Flags(_) | Self::Output(_) | Self::Interrupt(_) => return None,
         };

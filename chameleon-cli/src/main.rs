@@ -8,6 +8,8 @@ mod memory;
 mod output;
 mod report;
 mod resolve;
+#[cfg(feature = "serve")]
+mod serve;
 
 use std::process::ExitCode;
 

@@ -7,6 +7,8 @@ mod checks;
 mod compare;
 mod config_file;
 mod reproduce;
+#[cfg(feature = "serve")]
+mod serve;
 mod training;
 
 use std::path::PathBuf;
@@ -30,6 +32,8 @@ pub(crate) use checks::ConfigError;
 pub(crate) use compare::CompareConfig;
 pub(crate) use config_file::{ConfigFileError, read_flags};
 pub(crate) use reproduce::ReproduceConfig;
+#[cfg(feature = "serve")]
+pub(crate) use serve::{PromptLog, ServeConfig, ServeLimits};
 pub(crate) use training::{AdapterConfig, EvalConfig, HeldOut, Start, TrainConfig, TrainingConfig};
 
 /// A command with everything it needs, checked.
@@ -68,6 +72,8 @@ pub(crate) enum RunConfig {
     Reproduce(ReproduceConfig),
     Generate(GenerateConfig),
     Batch(BatchConfig),
+    #[cfg(feature = "serve")]
+    Serve(ServeConfig),
     Completions(clap_complete::Shell),
 }
 
@@ -195,6 +201,8 @@ pub(crate) fn resolve(cli: Cli) -> Result<Run, CliError> {
         }
         Command::Generate(args) => RunConfig::Generate(generate(args)?),
         Command::Batch(args) => RunConfig::Batch(batch(args)?),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => RunConfig::Serve(serve::serve(args)?),
         Command::Completions(args) => RunConfig::Completions(args.shell),
     };
     Ok(Run {

@@ -1,5 +1,8 @@
 //! Checks of single values, and why a command line was refused.
 
+#[cfg(feature = "serve")]
+use std::net::SocketAddr;
+
 /// What a number has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
@@ -121,6 +124,12 @@ pub(crate) enum ConfigError {
     GroupSizeWithoutEffect { condition: String },
     #[error("a sweep shows the gain of a hypernetwork, and `--methods` names none")]
     NothingToSweep,
+    #[cfg(feature = "serve")]
+    #[error("`{name}` is no name that a model can be served by")]
+    ServedName { name: String },
+    #[cfg(feature = "serve")]
+    #[error("`--listen` is {listen}, which others can reach, and there is no key")]
+    OpenToOthers { listen: SocketAddr },
 }
 
 impl ConfigError {
@@ -161,6 +170,15 @@ impl ConfigError {
             }
             Self::NothingToSweep => "add `core` or `dense` to `--methods`".to_owned(),
             Self::EmptyStop => "leave `--stop` out, or give it the text to stop at".to_owned(),
+            #[cfg(feature = "serve")]
+            Self::ServedName { .. } => {
+                "give `--name` 1 to 64 letters, digits, `-`, `_` and `.`".to_owned()
+            }
+            #[cfg(feature = "serve")]
+            Self::OpenToOthers { .. } => {
+                "set a key with `--api-key` or `CHAMELEON_API_KEY`, or add `--insecure-listen`"
+                    .to_owned()
+            }
         }
     }
 }

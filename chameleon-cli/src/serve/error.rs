@@ -1,0 +1,225 @@
+//! What clients are told when something is not done: OpenAI's shape, a status, and the parameter that is wrong.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use chameleon_models::engine::{Refusal, RequestFailure};
+use serde::Serialize;
+
+/// Why a request is not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    /// A word that programs can compare.
+    pub(crate) code: &'static str,
+    /// The parameter that is wrong, if one is.
+    pub(crate) param: Option<String>,
+    pub(crate) message: String,
+    retry_after: Option<Duration>,
+}
+
+/// The JSON of an error.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorBody<'a> {
+    error: ErrorObject<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorObject<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<&'a str>,
+    code: &'static str,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            param: None,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    /// A value that cannot be used.
+    pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_value", message).about(param)
+    }
+
+    /// A parameter that exists elsewhere and not here.
+    pub(crate) fn unsupported(param: impl Into<String>) -> Self {
+        let param = param.into();
+        let message = format!("`{param}` is not supported by this server");
+        Self::new(StatusCode::BAD_REQUEST, "unsupported_value", message).about(param)
+    }
+
+    /// A mistake of ours; the details are in the log.
+    pub(crate) fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal_error",
+            "the server made a mistake; its log says more",
+        )
+    }
+
+    /// The request took longer than it may.
+    pub(crate) fn timeout(limit: Duration) -> Self {
+        let message = format!("the answer took more than {} s", limit.as_secs_f64());
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
+    }
+
+    /// The server is going down.
+    pub(crate) fn draining() -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(5)),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "shutting_down",
+                "the server is shutting down",
+            )
+        }
+    }
+
+    pub(crate) fn about(self, param: impl Into<String>) -> Self {
+        Self {
+            param: Some(param.into()),
+            ..self
+        }
+    }
+
+    pub(crate) fn body(&self) -> ErrorBody<'_> {
+        ErrorBody {
+            error: ErrorObject {
+                message: &self.message,
+                kind: self.kind(),
+                param: self.param.as_deref(),
+                code: self.code,
+            },
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        let bad = |code, param: &str| {
+            Self::new(StatusCode::BAD_REQUEST, code, message.clone()).about(param)
+        };
+        let with_status = |status, code| Self::new(status, code, message.clone());
+        match refusal {
+            Refusal::QueueFull { retry_after, .. } => Self {
+                retry_after: Some(retry_after),
+                ..with_status(StatusCode::TOO_MANY_REQUESTS, "queue_full")
+            },
+            Refusal::PromptTooLong { .. } => bad("context_length_exceeded", "prompt"),
+            Refusal::TooManyTokens { .. } => bad("context_length_exceeded", "max_tokens"),
+            Refusal::EmptyPrompt | Refusal::UnknownToken { .. } => bad("invalid_value", "prompt"),
+            Refusal::Value { name, .. } => bad("invalid_value", name),
+            Refusal::EmptyStop => bad("invalid_value", "stop"),
+            Refusal::GivenCondition { .. } => bad("invalid_value", "chameleon.condition"),
+            Refusal::UnknownAdapter { .. } => {
+                with_status(StatusCode::NOT_FOUND, "model_not_found").about("model")
+            }
+            Refusal::AdapterName { .. } => bad("invalid_value", "name"),
+            Refusal::NameTaken { .. } => {
+                with_status(StatusCode::CONFLICT, "name_taken").about("name")
+            }
+            Refusal::WrongBase { .. } => {
+                with_status(StatusCode::CONFLICT, "wrong_base").about("path")
+            }
+            Refusal::Draining => Self::draining(),
+            refusal => {
+                tracing::error!("the engine refused: {refusal}");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<RequestFailure> for ApiError {
+    fn from(failure: RequestFailure) -> Self {
+        match failure {
+            RequestFailure::Stopped => Self::draining(),
+            failure => {
+                tracing::error!("a request failed: {failure}");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = json(self.status, &self.body());
+        let headers = response.headers_mut();
+        if let Some(after) = self.retry_after {
+            let seconds = after.as_secs_f64().ceil().max(1.0);
+            let seconds = HeaderValue::from_str(&format!("{seconds:.0}"))
+                .expect("digits make a header value");
+            headers.insert(header::RETRY_AFTER, seconds);
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// A JSON response.
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let bytes = serde_json::to_vec(value).expect("answers have text keys and finite depth");
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_says_when_to_come_back() {
+        let refusal = Refusal::QueueFull {
+            num_requests: 3,
+            num_tokens: 9,
+            retry_after: Duration::from_millis(2500),
+        };
+        let response = ApiError::from(refusal).into_response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "3");
+    }
+
+    #[test]
+    fn errors_have_the_shape_that_clients_read() {
+        let error = ApiError::unsupported("logit_bias");
+        assert_eq!(
+            serde_json::to_value(error.body()).unwrap(),
+            serde_json::json!({"error": {
+                "message": "`logit_bias` is not supported by this server",
+                "type": "invalid_request_error",
+                "param": "logit_bias",
+                "code": "unsupported_value",
+            }})
+        );
+    }
+}
