@@ -1,7 +1,20 @@
 //! Reports: what scores allow one to say, and one self-contained HTML page that shows it.
+//!
+//! Owns statistics, drawings and the page; which methods are compared, and what a run is, are the commands' business.
 
+mod chart;
+mod page;
+mod projection;
+mod samples;
 mod scores;
+mod svg;
 
+pub(crate) use chart::{
+    ChartPoint, IntervalChart, IntervalRow, LineChart, MapChart, MapPoint, Scale, Series,
+};
+pub(crate) use page::{Block, HtmlTable, Link, ReportPage};
+pub(crate) use projection::Plane;
+pub(crate) use samples::{extremes, sample};
 pub(crate) use scores::{
     BreakdownRow, Duel, Finding, MethodScores, Opponent, breakdown, finding, percent, signed,
 };

@@ -140,6 +140,85 @@ fn a_hypernetwork_brings_its_controls_and_its_lora_and_all_choose_alike() {
     assert_eq!(written["methods"], report["methods"]);
 }
 
+/// Every opening tag has its closing one, in order; enough of HTML to know that no text broke out.
+fn assert_balanced(html: &str) {
+    const VOID: [&str; 2] = ["meta", "!doctype"];
+    let mut open: Vec<&str> = Vec::new();
+    for tag in html.split('<').skip(1) {
+        let name = tag.split([' ', '>', '/']).next().unwrap();
+        if let Some(closed) = tag.strip_prefix('/') {
+            let closed = closed.split('>').next().unwrap();
+            assert_eq!(open.pop(), Some(closed), "{tag}");
+        } else if !VOID.contains(&name) && !tag.split('>').next().unwrap().ends_with('/') {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+}
+
+#[test]
+fn the_report_is_one_page_with_all_figures_and_hostile_texts_stay_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("hostile.jsonl");
+    let mix = std::fs::read_to_string(support::fixture("mix.jsonl")).unwrap();
+    let hostile = mix
+        .replace(
+            "\"kind\": \"prose\"",
+            "\"kind\": \"<script>alert(1)</script>\"",
+        )
+        .replace("The lizard", "</pre><img src=x onerror=alert(1)> & lizard");
+    assert_ne!(hostile, mix);
+    std::fs::File::create(&data)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, hostile.as_bytes()))
+        .unwrap();
+    let out = folder.path().join("compare");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_chameleon"));
+    program
+        .args([
+            "compare",
+            "--label-field",
+            "kind",
+            "--epochs",
+            "2",
+            "--lr",
+            "0.002,0.01",
+        ])
+        .args(TRAINING)
+        .arg("--model")
+        .arg(support::fixture(""))
+        .arg("--data")
+        .arg(&data)
+        .arg("--out")
+        .arg(&out)
+        .env("XDG_CACHE_HOME", folder.path().join("cache"));
+    run(&mut program);
+    let html = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert_balanced(&html);
+    for hostile in ["<script", "<img", "http:", "https:", "@import"] {
+        assert!(!html.contains(hostile), "{hostile}");
+    }
+    assert!(html.contains("&lt;script&gt;alert(1)"));
+    for needed in [
+        "prefers-color-scheme: dark",
+        "Differences on the test",
+        "Validation loss by epoch",
+        "Learning rates that were tried",
+        "core against lora-equal by label",
+        "core against lora-equal by group",
+        "Map of the groups",
+        "Most helped by core",
+        "Most hurt by core",
+        "one seed",
+        "compare --label-field kind",
+    ] {
+        assert!(html.contains(needed), "{needed}");
+    }
+    // Every figure has a name that is read aloud and its numbers in a table.
+    assert_eq!(html.matches("<figure>").count(), 6);
+    assert_eq!(html.matches("role=\"img\" aria-label").count(), 6);
+    assert_eq!(html.matches("<details>").count(), 6);
+}
+
 /// Without what depends on the clock or on the flags of this very call.
 fn timeless(mut report: Value) -> Value {
     fn scrub(value: &mut Value) {

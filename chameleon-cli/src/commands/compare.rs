@@ -3,6 +3,7 @@
 //! Every method tries the same learning rates with the first seed and keeps its best epoch on the validation texts.
 //! What was chosen is trained with all seeds and scored once on the test.
 
+mod page;
 mod protocol;
 mod runs;
 mod store;
@@ -96,11 +97,14 @@ fn finish(
         source,
     })?;
     let json = serde_json::to_vec_pretty(&report).expect("a report is plain data");
+    let page = page::page(&report, comparison, &methods)?;
+    atomic_file::write(&folder.join(PAGE_FILE), page.html().as_bytes())?;
     atomic_file::write(&folder.join(TABLE_FILE), &json)?;
     Ok(Some(report))
 }
 
 const TABLE_FILE: &str = "compare.json";
+const PAGE_FILE: &str = "report.html";
 
 /// Texts in three parts, with the hidden states of each.
 struct PreparedStates {

@@ -17,18 +17,23 @@ use crate::{
     },
     errors::CliError,
     output::{Column, Page, Results, Table},
-    report::{percent, signed},
+    report::{
+        Block, ChartPoint, Finding, HtmlTable, LineChart, Link, ReportPage, Scale, Series, percent,
+        signed,
+    },
     resolve::CompareConfig,
 };
 
+use super::page::command_line;
 use super::table::CompareReport;
-use super::{PreparedStates, compare, finish, refuse_taken};
+use super::{PAGE_FILE, PreparedStates, compare, finish, refuse_taken};
 
 /// `sweep.json`
 #[derive(Debug, Serialize)]
 pub(super) struct SweepReport {
     setting: &'static str,
     method: &'static str,
+    command: String,
     points: Vec<SweepPoint>,
     seconds: f64,
     out: PathBuf,
@@ -41,6 +46,7 @@ struct SweepPoint {
     perplexity: f64,
     num_test_tokens: usize,
     gains: Vec<Gain>,
+    findings: Vec<Finding>,
     out: PathBuf,
 }
 
@@ -69,6 +75,7 @@ pub(super) fn run(
     let report = SweepReport {
         setting: sweep.setting.name(),
         method: points[0].1.duels[0].method,
+        command: command_line(&points[0].1.command),
         points: points
             .into_iter()
             .map(|(value, report)| SweepPoint::new(value, report))
@@ -77,6 +84,7 @@ pub(super) fn run(
         out: config.out.clone(),
     };
     let json = serde_json::to_vec_pretty(&report).expect("a report is plain data");
+    atomic_file::write(&config.out.join(PAGE_FILE), report.page().html().as_bytes())?;
     atomic_file::write(&config.out.join("sweep.json"), &json)?;
     Ok(Some(report))
 }
@@ -170,7 +178,105 @@ impl SweepPoint {
                     difference: duel.difference,
                 })
                 .collect(),
+            findings: report.findings,
             out: report.out,
+        }
+    }
+}
+
+impl SweepReport {
+    fn page(&self) -> ReportPage {
+        let mut table = HtmlTable::of_numbers(
+            &format!("{} at each {}", self.method, self.setting),
+            [
+                self.setting,
+                "perplexity",
+                "against",
+                "nats per token",
+                "perplexity [95 %]",
+            ],
+        );
+        for point in &self.points {
+            for gain in &point.gains {
+                table.row([
+                    point.value.to_string(),
+                    format!("{:.3}", point.perplexity),
+                    gain.against.to_owned(),
+                    signed(gain.difference, 4),
+                    percent(gain.difference),
+                ]);
+            }
+        }
+        let mut blocks = vec![
+            Block::Figure {
+                title: format!("Gain by {}", self.setting),
+                caption: "Change of perplexity in percent, with 95 % intervals over documents and seeds. Below the \
+                          dashed line is a gain."
+                    .to_owned(),
+                svg: self.chart().svg(),
+                table: table.clone(),
+            },
+            Block::Table { table },
+        ];
+        for point in &self.points {
+            blocks.push(Block::Heading {
+                text: format!("{} {}", self.setting, point.value),
+            });
+            blocks.push(Block::Findings {
+                findings: point.findings.clone(),
+            });
+            blocks.push(Block::Links {
+                links: vec![Link {
+                    path: format!("{}-{}/{PAGE_FILE}", self.setting, point.value),
+                    text: "its own page".to_owned(),
+                }],
+            });
+        }
+        blocks.push(Block::Heading {
+            text: "How it was made".to_owned(),
+        });
+        blocks.push(Block::Facts {
+            rows: vec![["command".to_owned(), self.command.clone()]],
+        });
+        ReportPage {
+            title: format!("{} by {}", self.method, self.setting),
+            lead: format!(
+                "One comparison for each {}, by the same rules; the figure shows what {} gains and how sure that is.",
+                self.setting, self.method
+            ),
+            blocks,
+        }
+    }
+
+    /// One line for each opponent.
+    fn chart(&self) -> LineChart {
+        let opponents = self.points.first().map_or(&[][..], |point| &point.gains);
+        let series = opponents
+            .iter()
+            .enumerate()
+            .map(|(idx, opponent)| Series {
+                name: format!("vs {}", opponent.against),
+                points: self
+                    .points
+                    .iter()
+                    .map(|point| {
+                        let change = point.gains[idx].difference.perplexity_change();
+                        ChartPoint {
+                            x: point.value as f64,
+                            y: 100.0 * change.mean,
+                            interval: Some([100.0 * change.low, 100.0 * change.high]),
+                        }
+                    })
+                    .collect(),
+            })
+            .collect();
+        LineChart {
+            title: format!("Gain of {} by {}", self.method, self.setting),
+            x_label: self.setting.to_owned(),
+            y_label: "change of perplexity, %".to_owned(),
+            x_scale: Scale::Logarithmic,
+            series,
+            reference: Some(0.0),
         }
     }
 }
@@ -201,6 +307,8 @@ impl Results for SweepReport {
         }
         page.table(&table);
         page.heading("files");
-        page.line(self.out.join("sweep.json").display());
+        for file in [PAGE_FILE, "sweep.json"] {
+            page.line(self.out.join(file).display());
+        }
     }
 }

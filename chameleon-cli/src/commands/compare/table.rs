@@ -376,7 +376,7 @@ impl Results for CompareReport {
             page.line(finding.line());
         }
         page.heading("files");
-        for file in ["compare.json", "runs"] {
+        for file in ["report.html", "compare.json", "runs"] {
             page.line(self.out.join(file).display());
         }
     }

@@ -1,0 +1,547 @@
+//! `report.html`: a comparison on one page.
+
+use std::fmt::Write as _;
+
+use chameleon_models::{Interval, grouped_examples::GroupedExamples};
+
+use crate::{
+    commands::texts::excerpt,
+    errors::CliError,
+    report::{
+        Block, BreakdownRow, ChartPoint, HtmlTable, IntervalChart, IntervalRow, LineChart,
+        MapChart, MapPoint, Plane, ReportPage, Scale, Series, extremes, percent, sample, signed,
+    },
+};
+
+use super::runs::{Comparison, MethodRuns};
+use super::store::TrainedRun;
+use super::table::{CompareReport, MethodRow};
+
+/// Samples shown of each kind.
+const NUM_SAMPLES: usize = 4;
+
+/// Prompts drawn on the map at most.
+const MAX_MAP_POINTS: usize = 800;
+
+/// The page of a finished comparison.
+pub(super) fn page(
+    report: &CompareReport,
+    comparison: &Comparison<'_>,
+    methods: &[MethodRuns],
+) -> Result<ReportPage, CliError> {
+    let mut blocks = vec![
+        heading("What may be said"),
+        Block::Findings {
+            findings: report.findings.clone(),
+        },
+        heading("Methods"),
+        Block::Table {
+            table: methods_table(report),
+        },
+    ];
+    blocks.extend(differences(report));
+    blocks.push(heading("How they learned"));
+    blocks.extend(curves(report));
+    let parts = [
+        ("Kinds of text", "label", &report.labels),
+        ("Groups", "group", &report.clusters),
+    ];
+    for (title, kind, rows) in parts {
+        if !rows.is_empty() {
+            blocks.push(heading(title));
+            blocks.push(breakdown_table(report, kind, rows));
+            blocks.extend(breakdown_figure(report, kind, rows));
+        }
+    }
+    blocks.push(map(comparison)?);
+    blocks.extend(samples(report, comparison, methods)?);
+    blocks.push(heading("How it was made"));
+    blocks.push(Block::Facts {
+        rows: facts(report),
+    });
+    Ok(ReportPage {
+        title: match report.headline {
+            Some(names) => format!("{} against {}", names.method, names.baseline),
+            None => "Comparison".to_owned(),
+        },
+        lead: format!(
+            "{} on {} test examples of {} documents, {} seed{}. Every method chose its learning rate and its epoch \
+             on the same validation texts; the test was scored once.",
+            report.model,
+            report.num_test_examples,
+            report.num_test_documents,
+            report.seeds.len(),
+            if report.seeds.len() == 1 { "" } else { "s" }
+        ),
+        blocks,
+    })
+}
+
+fn heading(text: &str) -> Block {
+    Block::Heading {
+        text: text.to_owned(),
+    }
+}
+
+fn or_empty<T>(value: Option<T>, write: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(String::new, write)
+}
+
+fn methods_table(report: &CompareReport) -> HtmlTable {
+    let mut table = HtmlTable::of_numbers(
+        "Scores on the test; changes of perplexity are paired by seed and document, with 95 % intervals",
+        [
+            "method",
+            "trained numbers",
+            "learning rate",
+            "epoch",
+            "perplexity",
+            "change",
+            "against",
+            "nats/token",
+            "bits/byte",
+            "seconds",
+            "memory",
+        ],
+    )
+    .with_words(6);
+    for row in &report.methods {
+        table.row([
+            row.method.to_owned(),
+            row.num_trainable_params.to_string(),
+            or_empty(row.chosen, |chosen| chosen.learning_rate.to_string()),
+            or_empty(row.chosen, |chosen| chosen.kept.epoch.to_string()),
+            format!("{:.3}", row.perplexity),
+            or_empty(row.difference, percent),
+            row.baseline.unwrap_or_default().to_owned(),
+            format!("{:.4}", row.loss),
+            format!("{:.4}", row.bits_per_byte),
+            format!("{:.0}", row.seconds),
+            or_empty(row.peak_memory_bytes, gibibytes),
+        ]);
+    }
+    table
+}
+
+fn gibibytes(bytes: u64) -> String {
+    format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
+/// Every method against its baseline, and the method that the page is about against all it has to beat.
+fn differences(report: &CompareReport) -> Vec<Block> {
+    let versus: Vec<(String, Interval)> = report
+        .duels
+        .iter()
+        .map(|duel| {
+            (
+                format!("{} vs {}", duel.method, duel.against),
+                duel.difference,
+            )
+        })
+        .collect();
+    let all: Vec<(String, Interval)> = report
+        .methods
+        .iter()
+        .filter_map(|row| {
+            Some((
+                format!("{} vs {}", row.method, row.baseline?),
+                row.difference?,
+            ))
+        })
+        .collect();
+    let rows = if versus.is_empty() { all } else { versus };
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    vec![interval_figure(
+        "Differences on the test",
+        "Nats per token, with 95 % intervals; left of the dashed line the first method is better. Blue discs \
+         exclude zero on that side, orange triangles on the other.",
+        &rows,
+    )]
+}
+
+fn interval_figure(title: &str, caption: &str, rows: &[(String, Interval)]) -> Block {
+    let mut table = HtmlTable::of_numbers(title, ["", "nats per token", "perplexity"]);
+    for (name, interval) in rows {
+        table.row([name.clone(), signed(*interval, 4), percent(*interval)]);
+    }
+    let chart = IntervalChart {
+        title: title.to_owned(),
+        x_label: "nats per token".to_owned(),
+        rows: rows
+            .iter()
+            .map(|(name, interval)| IntervalRow {
+                name: name.clone(),
+                mean: interval.mean,
+                low: interval.low,
+                high: interval.high,
+            })
+            .collect(),
+    };
+    Block::Figure {
+        title: title.to_owned(),
+        caption: caption.to_owned(),
+        svg: chart.svg(),
+        table,
+    }
+}
+
+fn curves(report: &CompareReport) -> Vec<Block> {
+    let trained: Vec<(&MethodRow, &TrainedRun)> = report
+        .methods
+        .iter()
+        .filter_map(|row| Some((row, row.runs.first()?)))
+        .collect();
+    let mut blocks = Vec::new();
+    if trained.is_empty() {
+        return blocks;
+    }
+    let mut table = HtmlTable::of_numbers(
+        "Nats per token with the chosen learning rate",
+        ["method", "seed", "epoch", "training", "validation"],
+    );
+    for (row, _) in &trained {
+        for run in &row.runs {
+            for point in &run.curve {
+                table.row([
+                    row.method.to_owned(),
+                    run.seed.0.to_string(),
+                    point.epoch.to_string(),
+                    format!("{:.4}", point.train_loss),
+                    format!("{:.4}", point.valid_loss),
+                ]);
+            }
+        }
+    }
+    blocks.push(Block::Figure {
+        title: "Validation loss by epoch".to_owned(),
+        caption: "First seed, chosen learning rate. Each method keeps its lowest point.".to_owned(),
+        svg: LineChart {
+            title: "Validation loss by epoch".to_owned(),
+            x_label: "epoch".to_owned(),
+            y_label: "nats per token".to_owned(),
+            x_scale: Scale::Linear,
+            series: trained
+                .iter()
+                .map(|(row, run)| Series {
+                    name: row.method.to_owned(),
+                    points: run
+                        .curve
+                        .iter()
+                        .map(|point| plain(point.epoch as f64, point.valid_loss))
+                        .collect(),
+                })
+                .collect(),
+            reference: None,
+        }
+        .svg(),
+        table,
+    });
+    if report.learning_rates.len() > 1 {
+        blocks.push(trials(report));
+    }
+    blocks
+}
+
+fn plain(x: f64, y: f64) -> ChartPoint {
+    ChartPoint {
+        x,
+        y,
+        interval: None,
+    }
+}
+
+fn trials(report: &CompareReport) -> Block {
+    let title = "Learning rates that were tried";
+    let mut table = HtmlTable::of_numbers(
+        "Best validation loss of each trial, first seed",
+        ["method", "learning rate", "epoch", "validation"],
+    );
+    let mut series = Vec::new();
+    for row in report.methods.iter().filter(|row| !row.trials.is_empty()) {
+        let mut points = Vec::new();
+        for trial in &row.trials {
+            let (epoch, loss) = match trial.kept {
+                Some(kept) => {
+                    points.push(plain(trial.learning_rate, kept.valid_loss));
+                    (kept.epoch.to_string(), format!("{:.4}", kept.valid_loss))
+                }
+                None => (String::new(), "diverged".to_owned()),
+            };
+            let rate = trial.learning_rate.to_string();
+            table.row([row.method.to_owned(), rate, epoch, loss]);
+        }
+        points.sort_by(|left, right| left.x.total_cmp(&right.x));
+        series.push(Series {
+            name: row.method.to_owned(),
+            points,
+        });
+    }
+    Block::Figure {
+        title: title.to_owned(),
+        caption: "Every method tried the same ones and took the lowest; one that is still falling at an end of the \
+                  list may do better beyond it."
+            .to_owned(),
+        svg: LineChart {
+            title: title.to_owned(),
+            x_label: "learning rate".to_owned(),
+            y_label: "best validation loss".to_owned(),
+            x_scale: Scale::Logarithmic,
+            series,
+            reference: None,
+        }
+        .svg(),
+        table,
+    }
+}
+
+fn breakdown_table(report: &CompareReport, kind: &str, rows: &[BreakdownRow]) -> Block {
+    let names = report.methods.iter().map(|row| row.method);
+    let columns = [kind, "examples"].into_iter().chain(names);
+    let mut table = HtmlTable::of_numbers(&format!("Perplexity by {kind}"), columns);
+    for row in rows {
+        let perplexities = report.methods.iter().map(|method| {
+            or_empty(row.perplexity.get(method.method), |value| {
+                format!("{value:.2}")
+            })
+        });
+        table.row(
+            [row.name.clone(), row.num_examples.to_string()]
+                .into_iter()
+                .chain(perplexities),
+        );
+    }
+    Block::Table { table }
+}
+
+fn breakdown_figure(report: &CompareReport, kind: &str, rows: &[BreakdownRow]) -> Option<Block> {
+    let names = report.headline?;
+    let rows: Vec<(String, Interval)> = rows
+        .iter()
+        .filter_map(|row| Some((row.name.clone(), row.difference?)))
+        .collect();
+    Some(interval_figure(
+        &format!("{} against {} by {kind}", names.method, names.baseline),
+        "Nats per token, with 95 % intervals over documents and seeds; left of the dashed line is a gain.",
+        &rows,
+    ))
+}
+
+/// Where the training prompts lie, in the plane in which they differ most.
+fn map(comparison: &Comparison<'_>) -> Result<Block, CliError> {
+    let prepared = comparison.prepared;
+    let data = &prepared.train.data;
+    let plane = Plane::fit(&data.prompt_embeddings, comparison.config.seeds[0]);
+    let places = plane.project(&data.prompt_embeddings);
+    let every = places.len().div_ceil(MAX_MAP_POINTS);
+    let mut points = Vec::new();
+    for (row, &at) in places.iter().enumerate().step_by(every) {
+        points.push(MapPoint {
+            at,
+            kind_idx: data.assignments[row],
+            title: prompt_title(comparison, data, row)?,
+        });
+    }
+    let chart = MapChart {
+        title: "Map of the groups".to_owned(),
+        points,
+        centers: plane.project(&prepared.centroids),
+    };
+    Ok(Block::Figure {
+        title: "Map of the groups".to_owned(),
+        caption: format!(
+            "Training prompts{} on their first two principal components, which hold {:.0} % of their variance; \
+             numbers are the groups' centroids. Point at a mark for its prompt.",
+            if every > 1 { ", a part of them," } else { "" },
+            plane.share * 100.0
+        ),
+        svg: chart.svg(),
+        table: group_table(comparison)?,
+    })
+}
+
+fn prompt_title(
+    comparison: &Comparison<'_>,
+    data: &GroupedExamples,
+    row: usize,
+) -> Result<String, CliError> {
+    let prepared = comparison.prepared;
+    let example = &data.examples[row];
+    let prompt = prepared
+        .loaded
+        .tokenizer
+        .decode(example.sequence.conditioning())?;
+    let mut title = format!("group {}", data.assignments[row]);
+    if let Some(label_idx) = example.label_idx {
+        write!(title, ", {}", prepared.train.label_names[label_idx])
+            .expect("a string takes any text");
+    }
+    write!(title, ": {}", excerpt(&prompt, 80)).expect("a string takes any text");
+    Ok(title)
+}
+
+/// How many prompts a group has, and the first of them.
+fn group_table(comparison: &Comparison<'_>) -> Result<HtmlTable, CliError> {
+    let data = &comparison.prepared.train.data;
+    let mut table = HtmlTable::of_numbers(
+        "Groups of the training",
+        ["group", "prompts", "one of them"],
+    )
+    .with_words(2);
+    for cluster_idx in 0..comparison.config.training.num_clusters {
+        let members = || {
+            let assignments = data.assignments.iter().enumerate();
+            assignments.filter(move |(_, found)| **found == cluster_idx)
+        };
+        let one = match members().next() {
+            Some((row, _)) => prompt_title(comparison, data, row)?,
+            None => String::new(),
+        };
+        table.row([cluster_idx.to_string(), members().count().to_string(), one]);
+    }
+    Ok(table)
+}
+
+/// The test examples on which the method and its baseline differ most, of the first seed.
+fn samples(
+    report: &CompareReport,
+    comparison: &Comparison<'_>,
+    methods: &[MethodRuns],
+) -> Result<Vec<Block>, CliError> {
+    let Some(names) = report.headline else {
+        return Ok(Vec::new());
+    };
+    let tokens_of = |name: &str| {
+        let runs = methods.iter().find(|runs| runs.method.name() == name);
+        runs.map(|runs| &runs.scored[0].token_nlls)
+    };
+    let (Some(ours), Some(theirs)) = (tokens_of(names.method), tokens_of(names.baseline)) else {
+        return Ok(Vec::new());
+    };
+    let gains: Vec<Vec<f32>> = ours
+        .iter()
+        .zip(theirs)
+        .map(|(ours, theirs)| {
+            let pairs = ours.iter().zip(theirs);
+            pairs.map(|(ours, theirs)| theirs - ours).collect()
+        })
+        .collect();
+    let means: Vec<f64> = gains
+        .iter()
+        .map(|gains| gains.iter().map(|&gain| f64::from(gain)).sum::<f64>() / gains.len() as f64)
+        .collect();
+    let found = extremes(&means, NUM_SAMPLES);
+    let tokenizer = &comparison.prepared.loaded.tokenizer;
+    let shown = |rows: &[usize]| -> Result<Vec<_>, CliError> {
+        rows.iter()
+            .map(|&row| {
+                let example = &comparison.test.data.examples[row];
+                let label = or_empty(example.label_idx, |label_idx| {
+                    format!(", {}", comparison.test.label_names[label_idx])
+                });
+                let title = format!(
+                    "{:+.3} nats per token; group {}{label}",
+                    means[row], comparison.test.data.assignments[row]
+                );
+                Ok(sample(title, example, &gains[row], tokenizer)?)
+            })
+            .collect()
+    };
+    let title = |word| {
+        format!(
+            "Most {word} by {} instead of {}",
+            names.method, names.baseline
+        )
+    };
+    Ok(vec![
+        heading("Texts"),
+        Block::Samples {
+            title: title("helped"),
+            samples: shown(&found.highest)?,
+        },
+        Block::Samples {
+            title: title("hurt"),
+            samples: shown(&found.lowest)?,
+        },
+    ])
+}
+
+fn facts(report: &CompareReport) -> Vec<[String; 2]> {
+    let seeds: Vec<String> = report.seeds.iter().map(u64::to_string).collect();
+    let rates: Vec<String> = report.learning_rates.iter().map(f64::to_string).collect();
+    let mut rows = [
+        ("command", command_line(&report.command)),
+        (
+            "program",
+            format!("chameleon {}, burn {}", report.version, report.burn_version),
+        ),
+        ("device", report.device.clone()),
+        ("model", report.model.clone()),
+        ("seeds", seeds.join(", ")),
+        ("learning rates tried", rates.join(", ")),
+        ("epochs at most", report.num_epochs.to_string()),
+        (
+            "texts",
+            format!(
+                "{} training, {} validation and {} test examples of at most {} tokens, the first {} of which \
+                 are the prompt",
+                report.num_train_examples,
+                report.num_valid_examples,
+                report.num_test_examples,
+                report.seq_len,
+                report.prefix
+            ),
+        ),
+        (
+            "scored",
+            format!(
+                "{} tokens of {} documents",
+                report.num_test_tokens, report.num_test_documents
+            ),
+        ),
+        ("groups", report.num_clusters.to_string()),
+        ("seconds", format!("{:.0} in this call", report.seconds)),
+    ]
+    .map(|(name, value)| [name.to_owned(), value])
+    .to_vec();
+    if let Some(information) = report.label_mutual_information {
+        rows.push([
+            "groups and labels".to_owned(),
+            format!("normalised mutual information {information:.2}"),
+        ]);
+    }
+    if let Some(bytes) = report.peak_memory_bytes {
+        rows.push(["memory at most".to_owned(), gibibytes(bytes)]);
+    }
+    rows
+}
+
+/// As it would be typed: what a shell would take apart is quoted.
+pub(super) fn command_line(arguments: &[String]) -> String {
+    let quoted = |argument: &String| {
+        let is_plain =
+            |character: char| character.is_ascii_alphanumeric() || "-_./=,:+@%".contains(character);
+        if !argument.is_empty() && argument.chars().all(is_plain) {
+            argument.clone()
+        } else {
+            format!("'{}'", argument.replace('\'', r"'\''"))
+        }
+    };
+    let words: Vec<String> = arguments.iter().map(quoted).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_can_be_pasted_into_a_shell() {
+        let words = ["chameleon", "--data", "my texts", "it's", ""].map(str::to_owned);
+        assert_eq!(
+            command_line(&words),
+            r"chameleon --data 'my texts' 'it'\''s' ''"
+        );
+    }
+}
