@@ -20,7 +20,7 @@ use clap_verbosity_flag::{Verbosity, WarnLevel};
 pub(crate) use data::DataArgs;
 pub(crate) use generate::{BatchArgs, DecodingArgs, GenerateArgs};
 pub(crate) use model::{AdapterArg, ModelArg};
-pub(crate) use reproduce::{Experiment, LossName, RecipeName, ReproduceArgs};
+pub(crate) use reproduce::{ConditionName, Experiment, LossName, RecipeName, ReproduceArgs};
 #[cfg(feature = "serve")]
 pub(crate) use serve::{LimitArgs, ServeArgs};
 pub(crate) use training::{

@@ -8,7 +8,7 @@ use chameleon_cluster::ClusterError;
 use chameleon_core::DeviceError;
 use chameleon_hypernet::HypernetError;
 use chameleon_models::{
-    AdapterError, ModelError, TrainError,
+    AdapterError, HubDatasetError, ModelError, TrainError,
     adapter::ImpossibleAdapter,
     data::DataError,
     engine::{Refusal, RequestFailure},
@@ -83,8 +83,10 @@ pub(crate) enum CliError {
     OtherRun { path: PathBuf },
     #[error("cannot write {}", path.display())]
     Metrics { path: PathBuf, source: io::Error },
-    #[error("the data of the experiment must be named with `--data`")]
-    NoPaperData,
+    #[error("{} holds no parquet file", path.display())]
+    NoPaperData { path: PathBuf },
+    #[error(transparent)]
+    HubDataset(#[from] HubDatasetError),
     #[error("the system names no folder for caches")]
     NoCacheFolder,
     #[error("cannot make the folder {}", path.display())]
@@ -197,7 +199,13 @@ impl Diagnostic for CliError {
                 "repeat the flags and data it was started with, or name another folder with `--out`"
                     .to_owned()
             }
-            Self::NoPaperData => "name a folder with a train, a valid and a test file".to_owned(),
+            Self::NoPaperData { .. } => "name the data with `--data`".to_owned(),
+            Self::HubDataset(HubDatasetError::Checksum { .. }) => {
+                "remove the file, so that it is fetched again".to_owned()
+            }
+            Self::HubDataset(_) => {
+                "name local data with `--data`, or check the network and `HF_ENDPOINT`".to_owned()
+            }
             Self::NoCacheFolder => "name one with `--cache-dir`".to_owned(),
             Self::Metrics { .. } | Self::Folder { .. } | Self::Journal { .. } => {
                 "check the rights of the folder and the space on the disk".to_owned()

@@ -55,12 +55,16 @@ const FLAGS: [[&str; 2]; 6] = [
 ];
 
 fn reproduce(folder: &Path, more: &[&str]) -> Output {
+    run("wikitext", &folder.join("wikitext"), folder, more)
+}
+
+fn run(experiment: &str, data: &Path, folder: &Path, more: &[&str]) -> Output {
     let shared = FLAGS.iter().filter(|flag| !more.contains(&flag[0]));
     Command::new(env!("CARGO_BIN_EXE_chameleon"))
-        .args(["reproduce", "wikitext", "--json", "--model"])
+        .args(["reproduce", experiment, "--json", "--model"])
         .arg(fixture(""))
         .arg("--data")
-        .arg(folder.join("wikitext"))
+        .arg(data)
         .arg("--out")
         .arg(folder.join("out"))
         .args(shared.flatten())
@@ -184,6 +188,54 @@ fn every_quirk_can_be_switched_off_alone() {
                 "{recipe}"
             );
         }
+    }
+}
+
+#[test]
+fn alpaca_scores_answers_under_causal_and_trains_on_its_validation_rows_as_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("alpaca.jsonl");
+    let words = ["lizard", "heron", "otter", "beetle", "toad", "fox"];
+    let rows: Vec<String> = (0..90)
+        .map(|idx| {
+            let [one, two] = [words[idx % 6], words[idx / 6 % 6]];
+            let input = if idx % 2 == 0 { "" } else { one };
+            serde_json::json!({
+                "instruction": format!("Tell of the {one} and {two} {idx}."),
+                "input": input,
+                "output": format!("The {one} rested by the barn until the {two} circled too."),
+            })
+            .to_string()
+                + "\n"
+        })
+        .collect();
+    atomic_file::write(&path, rows.concat().as_bytes()).unwrap();
+    let recipes = "as-published,without-trained-validation,without-leak,causal";
+    let flags = [
+        "--seq-len",
+        "512",
+        "--condition",
+        "task",
+        "--recipes",
+        recipes,
+    ];
+    let report = report(&run("alpaca", &path, folder.path(), &flags));
+    let facts = |recipe_idx: usize, name: &str| {
+        report["recipes"][recipe_idx]["facts"][name]
+            .as_u64()
+            .unwrap()
+    };
+    assert_eq!(
+        facts(0, "num_train_rows"),
+        facts(1, "num_train_rows") + facts(0, "num_valid_rows")
+    );
+    assert_eq!(
+        facts(3, "num_test_rows") + facts(3, "num_valid_rows") + facts(3, "num_train_rows"),
+        90
+    );
+    for recipe in report["recipes"].as_array().unwrap() {
+        let loss = recipe["methods"][2]["valid_loss"].as_f64().unwrap();
+        assert!(loss.is_finite(), "{recipe}");
     }
 }
 

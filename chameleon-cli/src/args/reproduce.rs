@@ -17,7 +17,8 @@ pub(crate) struct ReproduceArgs {
     pub(crate) experiment: Experiment,
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    /// Local data instead of the hub's: for wikitext a folder with a train, a valid and a test file
+    /// Local data instead of the hub's: for wikitext a folder with a train, a valid and a test file, for alpaca a
+    /// file of records with instruction, input and output
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     /// Folder the table, the curves and every finished run are written to
@@ -48,9 +49,12 @@ pub(crate) struct ReproduceArgs {
     /// Tokens kept of each row [default: the paper's]
     #[arg(long, value_name = "TOKENS")]
     pub(crate) seq_len: Option<usize>,
-    /// Tokens that condition a row under `causal` and `without-leak` [default: 32]
+    /// Tokens that condition a row of wikitext under `causal` and `without-leak` [default: 32]
     #[arg(long, value_name = "TOKENS")]
     pub(crate) prefix: Option<usize>,
+    /// What conditions a row of alpaca under `causal` and `without-leak` [default: task-input]
+    #[arg(long, value_enum, value_name = "SPAN")]
+    pub(crate) condition: Option<ConditionName>,
     /// Rank of the factors [default: 4]
     #[arg(long, value_name = "N")]
     pub(crate) rank: Option<usize>,
@@ -73,6 +77,17 @@ pub(crate) struct ReproduceArgs {
 pub(crate) enum Experiment {
     /// WikiText-2 raw, line by line
     Wikitext,
+    /// Alpaca-cleaned, instructions with answers
+    Alpaca,
+}
+
+/// What conditions a row of Alpaca.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConditionName {
+    /// The instruction
+    Task,
+    /// The instruction and its input
+    TaskInput,
 }
 
 /// Which tokens the published recipe scores.

@@ -6,6 +6,18 @@ use chameleon_models::{HubAccess, HubOptions, HubProgress, LoadedModel, ModelSou
 use crate::{commands::Context, errors::CliError, resolve::Network};
 
 impl Context {
+    /// How the run may reach the hub.
+    pub(crate) fn hub_options(&self) -> HubOptions {
+        let mut options = HubOptions::from_env();
+        if self.settings.network == Network::Forbidden {
+            options.access = HubAccess::CacheOnly;
+        }
+        if self.output.draws_bars() {
+            options.progress = HubProgress::Bar;
+        }
+        options
+    }
+
     /// Loads a model onto the device of the run.
     pub(crate) fn load_model(&self, text: &str) -> Result<LoadedModel, CliError> {
         let device = self.device()?;
@@ -19,13 +31,7 @@ impl Context {
         device: &Device,
     ) -> Result<LoadedModel, CliError> {
         let source: ModelSource = text.parse()?;
-        let mut options = HubOptions::from_env();
-        if self.settings.network == Network::Forbidden {
-            options.access = HubAccess::CacheOnly;
-        }
-        if self.output.draws_bars() {
-            options.progress = HubProgress::Bar;
-        }
+        let options = self.hub_options();
         let spinner = self.output.spinner("loading the model");
         let loaded = load(&source, &options, device);
         spinner.finish_and_clear();

@@ -39,7 +39,7 @@ pub(crate) fn run(config: &ReproduceConfig, context: &Context) -> Result<ExitSta
         );
     }
     let base = Base::load(config, context)?;
-    let texts = Texts::read(config, &base.loaded.tokenizer, context)?;
+    let texts = Texts::read(config, &base.loaded, context)?;
     let store = RunStore::open(&config.out, config.start, settings(config, &base, &texts))?;
     let reproduction = Reproduction {
         config,
@@ -203,18 +203,22 @@ impl Side<'_> {
 
 /// What finished runs must share with those that are missing.
 fn settings(config: &ReproduceConfig, base: &Base, texts: &Texts) -> Fingerprint {
-    let json = serde_json::to_vec(&(&config.settings, config.loss, config.prefix))
-        .expect("settings are plain data");
+    let json =
+        serde_json::to_vec(&(&config.settings, config.loss)).expect("settings are plain data");
     let parts = [&texts.train, &texts.valid, &texts.test];
     let builder = Fingerprint::builder()
         .part("settings", &json)
         .part("model", base.states_fingerprint.as_bytes());
     parts
         .iter()
-        .flat_map(|part| &part.token_ids)
-        .fold(builder, |builder, ids| {
-            let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-            builder.part("row", &bytes)
+        .flat_map(|part| &part.rows)
+        .fold(builder, |builder, row| {
+            let spans = [row.prompt.start, row.prompt.end, row.scored_from];
+            let spans = spans
+                .iter()
+                .flat_map(|&position| (position as u64).to_le_bytes());
+            let ids = row.token_ids.iter().flat_map(|id| id.to_le_bytes());
+            builder.part("row", &spans.chain(ids).collect::<Vec<u8>>())
         })
         .finish()
 }

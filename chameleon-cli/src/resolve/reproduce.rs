@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use chameleon_core::RunSeed;
-use chameleon_models::recipes::{PaperSettings, PublishedLoss};
+use chameleon_models::{
+    data::InstructionCondition,
+    recipes::{PaperSettings, PublishedLoss},
+};
 
-use crate::args::{Experiment, LossName, RecipeName, ReproduceArgs};
+use crate::args::{ConditionName, Experiment, LossName, RecipeName, ReproduceArgs};
 
 use super::{
     Start,
@@ -29,6 +32,7 @@ pub(crate) struct ReproduceConfig {
     pub(crate) seeds: Vec<RunSeed>,
     pub(crate) max_examples: Option<usize>,
     pub(crate) prefix: usize,
+    pub(crate) condition: InstructionCondition,
     pub(crate) settings: PaperSettings,
     pub(crate) cache_dir: Option<PathBuf>,
 }
@@ -44,6 +48,7 @@ pub(super) fn reproduce(
 ) -> Result<ReproduceConfig, ConfigError> {
     let paper = match args.experiment {
         Experiment::Wikitext => PaperSettings::wikitext(),
+        Experiment::Alpaca => PaperSettings::alpaca(),
     };
     let seq_len = at_least_one("seq-len", args.seq_len.unwrap_or(paper.seq_len))?;
     let prefix = at_least_one("prefix", args.prefix.unwrap_or(32))?;
@@ -102,6 +107,10 @@ pub(super) fn reproduce(
             .map(|count| at_least_one("max-examples", count))
             .transpose()?,
         prefix,
+        condition: match args.condition {
+            Some(ConditionName::Task) => InstructionCondition::Task,
+            None | Some(ConditionName::TaskInput) => InstructionCondition::TaskAndInput,
+        },
         settings,
         cache_dir: args.cache_dir,
     })

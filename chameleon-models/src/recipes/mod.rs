@@ -7,15 +7,15 @@
 mod published;
 mod quirks;
 mod settings;
-mod wikitext;
+mod texts;
 
 pub use published::data::{
     PublishedData, PublishedStates, StateIndex, cache_published_states, embed_rows,
     published_fingerprint,
 };
-pub use published::rows::{PublishedLoss, PublishedRow, RowOptions, published_rows};
+pub use published::rows::{PublishedLoss, PublishedRow, PublishedText, RowOptions, published_rows};
 pub use published::score::{BatchScore, PublishedScore, PublishedScorer};
 pub use published::train::{PublishedOptions, PublishedSetup, PublishedTrainer};
 pub use quirks::{Quirk, Quirks, UnknownQuirk};
 pub use settings::PaperSettings;
-pub use wikitext::{WikiText, WikiTextRows};
+pub use texts::{PaperRows, PaperTexts, RowCorpus};

@@ -12,7 +12,7 @@ use chameleon_hypernet::{
 use chameleon_models::gpt2::Gpt2Config;
 use chameleon_models::recipes::{
     PublishedData, PublishedLoss, PublishedOptions, PublishedRow, PublishedScorer, PublishedSetup,
-    PublishedStates, PublishedTrainer, Quirk, Quirks, RowOptions, StateIndex,
+    PublishedStates, PublishedText, PublishedTrainer, Quirk, Quirks, RowOptions, StateIndex,
     cache_published_states, embed_rows, published_fingerprint, published_rows,
 };
 use chameleon_models::{CausalLm as _, HeadAdapter, HiddenCache, LanguageModel, Proceed, Trainee};
@@ -105,7 +105,12 @@ impl Bench {
         options: &RowOptions,
         name: &str,
     ) -> Side {
-        let rows = published_rows(texts, options);
+        let prefix = self.expected.prefix;
+        let texts: Vec<PublishedText> = texts
+            .iter()
+            .map(|text| PublishedText::of_prefix(text.clone(), prefix))
+            .collect();
+        let rows = published_rows(&texts, options);
         let row_of = |source_idx: &usize| {
             rows.iter()
                 .position(|row: &PublishedRow| row.source_idx() == *source_idx)
@@ -188,7 +193,6 @@ impl Bench {
             loss: variant.loss,
             quirks: Quirks::published().without(&variant.off),
             seq_len: expected.seq_len,
-            prefix: expected.prefix,
             pad_id: expected.pad_id,
         };
         let side =

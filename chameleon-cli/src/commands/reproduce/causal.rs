@@ -1,6 +1,5 @@
 //! The recipe `causal` on the same rows, with the same sizes.
 
-use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
@@ -8,10 +7,9 @@ use chameleon_cluster::{KMeansConfig, assign};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ConditionControl, ConditionNorm, ControlPlan};
 use chameleon_models::{
-    CausalLm as _, Example, ExampleScore, GroupedExamples, HeadAdapter, HiddenCache, HiddenStates,
+    CausalLm as _, ExampleScore, GroupedExamples, HeadAdapter, HiddenCache, HiddenStates,
     ScoreSummary, Scorer, TrainOptions, TrainSetup, Trainee, Trainer,
     adaptation::head_shape,
-    data::{self, CorpusBuilder, NewDocument, Origin, WindowOptions},
     grouped_examples::{embed_examples, states_fingerprint},
 };
 
@@ -67,8 +65,7 @@ impl<'a> Causal<'a> {
         context: &Context,
     ) -> Result<Option<Self>, CliError> {
         let settings = &config.settings;
-        let examples = |part: &texts::Part| examples(part, config, base);
-        let train = examples(&texts.train)?;
+        let train = texts.train.examples.clone();
         let num_clusters = settings.num_clusters(train.len());
         let prompts = embed_examples(base.model(), &train);
         let kmeans = KMeansConfig::new(num_clusters)
@@ -76,7 +73,7 @@ impl<'a> Causal<'a> {
             .fit(&prompts, context.settings.seed.derive("clusters"))?;
         let train = grouped(train, prompts, kmeans.assignments, settings.batch_size)?;
         let held_out = |part: &texts::Part| -> Result<GroupedExamples, CliError> {
-            let examples = examples(part)?;
+            let examples = part.examples.clone();
             let prompts = embed_examples(base.model(), &examples);
             let assignments = assign(&prompts, &kmeans.centroids)?.assignments;
             grouped(examples, prompts, assignments, settings.batch_size)
@@ -225,36 +222,6 @@ impl Part {
         let cache = fill_cache(model, fingerprint, &data.examples, &path, label, context)?;
         Ok(cache.map(|cache| Self { data, cache }))
     }
-}
-
-/// Windows of single rows, as long as the published recipe's; rows too short for a prompt are left out.
-fn examples(
-    part: &texts::Part,
-    config: &ReproduceConfig,
-    base: &Base,
-) -> Result<Vec<Example>, CliError> {
-    let origin = Path::new("the rows of the experiment");
-    let mut builder = CorpusBuilder::new();
-    let mut article_indices = Vec::new();
-    let rows = part.rows.texts.iter().zip(&part.rows.article_indices);
-    for (row_idx, (text, &article_idx)) in rows.enumerate() {
-        // The corpus leaves blank rows out.
-        if !text.trim().is_empty() {
-            let origin = Origin::new(origin, row_idx + 1);
-            builder.push(NewDocument::prose(text.clone(), origin));
-            article_indices.push(article_idx);
-        }
-    }
-    let corpus = builder.build(origin)?;
-    let options = WindowOptions::new(config.settings.seq_len, config.prefix)?;
-    let tokenizer = &base.loaded.tokenizer;
-    let tokenise = |text: &str| tokenizer.encode_with_ends(text);
-    let mut examples = data::cut(&corpus, &corpus.all_documents(), options, tokenise)?.examples;
-    for example in &mut examples {
-        // Rows of one article resemble each other, so articles are what the interval resamples.
-        example.document_idx = article_indices[example.document_idx];
-    }
-    Ok(examples)
 }
 
 /// The paper's settings where it has some, ours elsewhere.

@@ -67,8 +67,11 @@ impl<'a> Published<'a> {
     ) -> Result<Option<Self>, CliError> {
         let options = row_options(off, config, base);
         let settings = &config.settings;
-        let train = published_rows(&texts.published_train(&options.quirks), &options);
-        let valid = published_rows(&texts.valid.token_ids, &options);
+        let train = published_rows(
+            &texts.published_train(config.experiment, &options.quirks),
+            &options,
+        );
+        let valid = published_rows(&texts.valid.rows, &options);
         if train.is_empty() || valid.is_empty() {
             return Err(CliError::NothingScored { recipe: name });
         }
@@ -241,7 +244,6 @@ fn row_options(off: &[Quirk], config: &ReproduceConfig, base: &Base) -> RowOptio
         loss: config.loss,
         quirks: Quirks::published().without(off),
         seq_len: config.settings.seq_len,
-        prefix: config.prefix,
         pad_id: base.end_of_text(),
     }
 }

@@ -1,8 +1,12 @@
-//! The texts of an experiment: read, limited, tokenised.
+//! The texts of an experiment: fetched or read, limited, tokenised, and cut for the recipe `causal`.
+
+use std::path::PathBuf;
 
 use chameleon_models::{
-    Tokenizer,
-    recipes::{Quirks, WikiText, WikiTextRows},
+    Example, HubDataset, LoadedModel,
+    data::{self, WindowOptions},
+    hub_dataset,
+    recipes::{PaperRows, PaperTexts, PublishedText, Quirk, Quirks},
 };
 
 use crate::{args::Experiment, commands::Context, errors::CliError, resolve::ReproduceConfig};
@@ -17,34 +21,46 @@ pub(super) struct Texts {
     pub(super) test: Part,
 }
 
-/// Rows of one part, and their tokens.
+/// Rows of one part as both recipes see them.
 pub(super) struct Part {
-    pub(super) rows: WikiTextRows,
-    pub(super) token_ids: Vec<Vec<u32>>,
+    /// Every row.
+    pub(super) rows: Vec<PublishedText>,
+    /// Windows of rows, or exchanges; rows that are too short are left out.
+    pub(super) examples: Vec<Example>,
 }
 
 impl Texts {
     /// Reads the data and tokenises it.
     pub(super) fn read(
         config: &ReproduceConfig,
-        tokenizer: &Tokenizer,
+        loaded: &LoadedModel,
         context: &Context,
     ) -> Result<Self, CliError> {
-        let path = config.data.as_ref().ok_or(CliError::NoPaperData)?;
-        let data = match config.experiment {
-            Experiment::Wikitext => WikiText::from_folder(path)?,
-        };
         let seed = context.settings.seed;
+        let data = match config.experiment {
+            Experiment::Wikitext => {
+                let folder = match &config.data {
+                    Some(folder) => folder.clone(),
+                    None => fetched(&HubDataset::WIKITEXT_2_RAW, context)?,
+                };
+                PaperTexts::wikitext(&folder)?
+            }
+            Experiment::Alpaca => {
+                let file = match &config.data {
+                    Some(file) => file.clone(),
+                    None => only_file(&HubDataset::ALPACA_CLEANED, context)?,
+                };
+                PaperTexts::alpaca(&file, config.condition, seed)?
+            }
+        };
         let max_train = config.max_examples;
         let max_held_out = max_train.map(|count| count.div_ceil(HELD_OUT_SHARE));
-        let part = |name: &str, rows: &WikiTextRows, max_rows| {
-            let rows = match max_rows {
-                Some(max_rows) => rows.limited(max_rows, seed.derive(name)),
-                None => rows.clone(),
-            };
-            let texts: Vec<&str> = rows.texts.iter().map(String::as_str).collect();
-            let token_ids = tokenizer.encode_batch(&texts)?;
-            Ok::<_, CliError>(Part { rows, token_ids })
+        let part = |name: &str, rows: &PaperRows, max_rows: Option<usize>| match max_rows {
+            Some(max_rows) => {
+                let rows = rows.limited(max_rows, seed.derive(name));
+                Part::cut(&rows, config, loaded)
+            }
+            None => Part::cut(rows, config, loaded),
         };
         Ok(Self {
             train: part("train", &data.train, max_train)?,
@@ -54,7 +70,70 @@ impl Texts {
     }
 
     /// What the published recipe trains on.
-    pub(super) fn published_train(&self, _quirks: &Quirks) -> Vec<Vec<u32>> {
-        self.train.token_ids.clone()
+    pub(super) fn published_train(
+        &self,
+        experiment: Experiment,
+        quirks: &Quirks,
+    ) -> Vec<PublishedText> {
+        let mut rows = self.train.rows.clone();
+        if experiment == Experiment::Alpaca && quirks.has(Quirk::TrainedValidation) {
+            rows.extend_from_slice(&self.valid.rows);
+        }
+        rows
     }
+}
+
+impl Part {
+    fn cut(
+        rows: &PaperRows,
+        config: &ReproduceConfig,
+        loaded: &LoadedModel,
+    ) -> Result<Self, CliError> {
+        let texts: Vec<&str> = rows.texts.iter().map(String::as_str).collect();
+        let mut published: Vec<PublishedText> = loaded
+            .tokenizer
+            .encode_batch(&texts)?
+            .into_iter()
+            .map(|token_ids| PublishedText::of_prefix(token_ids, config.prefix))
+            .collect();
+        let corpus = rows.corpus()?;
+        let options = WindowOptions::new(config.settings.seq_len, config.prefix)?;
+        let documents = corpus.corpus.all_documents();
+        let tokenise = |text: &str| loaded.tokenizer.encode_with_ends(text);
+        let mut examples = data::cut(&corpus.corpus, &documents, options, tokenise)?.examples;
+        for (row, exchange) in published.iter_mut().zip(&rows.exchanges) {
+            if exchange.is_some() {
+                // Unless an example says otherwise below, no room was left for an answer.
+                row.scored_from = config.settings.seq_len;
+            }
+        }
+        for example in &mut examples {
+            let row_idx = corpus.indices[example.document_idx];
+            if rows.exchanges[row_idx].is_some() {
+                published[row_idx].prompt = example.prompt.clone();
+                published[row_idx].scored_from = example.sequence.boundary();
+            }
+            // Rows of one article resemble each other, so articles are what the interval resamples.
+            example.document_idx = rows.document_indices[row_idx];
+        }
+        Ok(Self {
+            rows: published,
+            examples,
+        })
+    }
+}
+
+/// The folder of a data set of the hub.
+fn fetched(dataset: &HubDataset, context: &Context) -> Result<PathBuf, CliError> {
+    Ok(hub_dataset::resolve(dataset, &context.hub_options())?)
+}
+
+/// The one file of a data set that has one.
+fn only_file(dataset: &HubDataset, context: &Context) -> Result<PathBuf, CliError> {
+    let folder = fetched(dataset, context)?;
+    let files = hub_dataset::parquet_files(&folder)?;
+    files
+        .into_iter()
+        .next()
+        .ok_or(CliError::NoPaperData { path: folder })
 }

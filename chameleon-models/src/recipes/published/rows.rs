@@ -1,5 +1,7 @@
 //! From token ids to rows: what the model reads, what is scored and what is averaged into an embedding.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::grouped_examples::{StateRequest, Visibility};
@@ -28,10 +30,30 @@ pub struct RowOptions {
     pub quirks: Quirks,
     /// Tokens kept of a row, and with padding the length of every row.
     pub seq_len: usize,
-    /// Tokens that condition a row without [`Quirk::Leak`].
-    pub prefix: usize,
     /// The token that fills rows up.
     pub pad_id: u32,
+}
+
+/// A tokenised text, and what of it may be looked at without [`Quirk::Leak`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedText {
+    /// All of its tokens.
+    pub token_ids: Vec<u32>,
+    /// Positions of the tokens that condition it, which may be past its end.
+    pub prompt: Range<usize>,
+    /// Position of the first token that is scored, at or after the end of `prompt`.
+    pub scored_from: usize,
+}
+
+impl PublishedText {
+    /// A text that is conditioned on its first `prefix` tokens.
+    pub fn of_prefix(token_ids: Vec<u32>, prefix: usize) -> Self {
+        Self {
+            token_ids,
+            prompt: 0..prefix,
+            scored_from: prefix,
+        }
+    }
 }
 
 /// One row of the data.
@@ -52,7 +74,7 @@ pub struct PublishedRow {
 }
 
 /// Makes rows of tokenised texts. Texts of which nothing would be scored are left out.
-pub fn published_rows(texts: &[Vec<u32>], options: &RowOptions) -> Vec<PublishedRow> {
+pub fn published_rows(texts: &[PublishedText], options: &RowOptions) -> Vec<PublishedRow> {
     texts
         .iter()
         .enumerate()
@@ -73,27 +95,25 @@ impl RowOptions {
 }
 
 impl PublishedRow {
-    fn new(text: &[u32], source_idx: usize, options: &RowOptions) -> Self {
+    fn new(text: &PublishedText, source_idx: usize, options: &RowOptions) -> Self {
         let quirks = &options.quirks;
-        let real = &text[..text.len().min(options.seq_len)];
+        let real = &text.token_ids[..text.token_ids.len().min(options.seq_len)];
         let mut padded = real.to_vec();
         padded.resize(options.seq_len, options.pad_id);
-        let first_scored = if quirks.has(Quirk::Leak) {
-            0
+        let (span, scored_from) = if quirks.has(Quirk::Leak) {
+            (0..options.seq_len, 0)
         } else {
-            options.prefix
+            (text.prompt.clone(), text.scored_from)
         };
-        let span = if quirks.has(Quirk::Leak) {
-            options.seq_len
+        let within = |ids: &[u32]| ids[span.start.min(ids.len())..span.end.min(ids.len())].to_vec();
+        let mut pooled = if quirks.has(Quirk::PooledPadding) {
+            within(&padded)
         } else {
-            options.prefix
+            within(real)
         };
-        let pooled = if quirks.has(Quirk::PooledPadding) {
-            let span = padded.iter().take(span);
-            span.copied().filter(|&id| id != TESTED_ID).collect()
-        } else {
-            real.iter().take(span).copied().collect()
-        };
+        if quirks.has(Quirk::PooledPadding) {
+            pooled.retain(|&id| id != TESTED_ID);
+        }
         let token_ids = if quirks.has(Quirk::ScoredPadding) {
             padded
         } else {
@@ -101,7 +121,7 @@ impl PublishedRow {
         };
         let is_scored = |&(_, target): &(usize, usize)| {
             let is_ignored = quirks.has(Quirk::ScoredPadding) && token_ids[target] == TESTED_ID;
-            target >= first_scored && !is_ignored
+            target >= scored_from && !is_ignored
         };
         let scored: Vec<(usize, usize)> = alignment(token_ids.len(), options)
             .into_iter()
@@ -171,10 +191,9 @@ mod tests {
             loss,
             quirks: Quirks::published().without(off),
             seq_len: 6,
-            prefix: 2,
             pad_id: PAD,
         };
-        published_rows(&[text.to_vec()], &options).pop()
+        published_rows(&[PublishedText::of_prefix(text.to_vec(), 2)], &options).pop()
     }
 
     fn scored(row: &PublishedRow) -> (&[usize], &[u32]) {
@@ -225,6 +244,24 @@ mod tests {
         let quirks = [Quirk::Leak, Quirk::ScoredPadding, Quirk::PooledPadding];
         assert!(row(&[3, 1], PublishedLoss::Last, &quirks).is_none());
         assert!(row(&[3, 1, 4], PublishedLoss::Last, &quirks).is_some());
+    }
+
+    #[test]
+    fn without_the_leak_an_answer_is_scored_and_its_prompt_averaged() {
+        let options = RowOptions {
+            loss: PublishedLoss::Full,
+            quirks: Quirks::published().without(&[Quirk::Leak]),
+            seq_len: 6,
+            pad_id: PAD,
+        };
+        let text = PublishedText {
+            token_ids: vec![7, 3, 4, 7, 5, 6],
+            prompt: 1..3,
+            scored_from: 4,
+        };
+        let row = published_rows(&[text], &options).pop().unwrap();
+        assert_eq!(row.pooled, [3, 4]);
+        assert_eq!(row.targets, [5, 6]);
     }
 
     #[test]
