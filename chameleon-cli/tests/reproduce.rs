@@ -161,6 +161,7 @@ fn every_quirk_can_be_switched_off_alone() {
         "unshifted-loss",
         "own-clusters",
         "best-epoch",
+        "head-only",
         "direct-alpha",
         "normal-start",
         "equal-batches",
@@ -189,6 +190,13 @@ fn every_quirk_can_be_switched_off_alone() {
             );
         }
     }
+    let num_trained = |recipe_idx: usize| {
+        report["recipes"][recipe_idx]["methods"][1]["num_trainable_params"]
+            .as_u64()
+            .unwrap()
+    };
+    assert_eq!(report["recipes"][3]["name"], "without-head-only");
+    assert!(num_trained(3) > num_trained(0), "the layers train too");
 }
 
 #[test]

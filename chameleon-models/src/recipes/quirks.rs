@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Something about the published setting that changes what its numbers mean.
 ///
-/// Each can be switched off alone with [`Quirks::without`]; what then holds instead is said beside it. One more has no
-/// switch: only the head is adapted, because the published wrapper looks for `Linear` and GPT-2's layers are `Conv1D`.
+/// Each can be switched off alone with [`Quirks::without`]; what then holds instead is said beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -30,6 +29,9 @@ pub enum Quirk {
     OwnClusters,
     /// What is reported is the best epoch on the validation rows, and there are no others. Off: the last epoch.
     BestEpoch,
+    /// Only the head is adapted, because the published wrapper looks for `Linear` and GPT-2's layers are `Conv1D`.
+    /// Off: plain LoRA on every linear module of the layers as well, which then run in every step.
+    HeadOnly,
     /// `alpha` multiplies the factors as it is, which is our `scale`. Off: `alpha / rank`.
     DirectAlpha,
     /// Both factors of LoRA start at N(0, 0.01²) and the last layer of the hypernetwork at N(0, 0.001²), so that the
@@ -42,9 +44,6 @@ pub enum Quirk {
     FixedOrder,
     /// Alpaca's validation rows are also trained on. Off: they are not.
     TrainedValidation,
-    /// Text is generated without a condition, by the base model's head, so that metrics of text never test the
-    /// method. Off: with the condition of the prompts decoded together.
-    PlainGeneration,
 }
 
 impl Quirk {
@@ -56,12 +55,12 @@ impl Quirk {
         Self::Leak,
         Self::OwnClusters,
         Self::BestEpoch,
+        Self::HeadOnly,
         Self::DirectAlpha,
         Self::NormalStart,
         Self::EqualBatches,
         Self::FixedOrder,
         Self::TrainedValidation,
-        Self::PlainGeneration,
     ];
 
     /// The quirks that a name on the command line stands for: one, or with `padding` both about padding.
@@ -84,12 +83,12 @@ impl Quirk {
             Self::Leak => "leak",
             Self::OwnClusters => "own-clusters",
             Self::BestEpoch => "best-epoch",
+            Self::HeadOnly => "head-only",
             Self::DirectAlpha => "direct-alpha",
             Self::NormalStart => "normal-start",
             Self::EqualBatches => "equal-batches",
             Self::FixedOrder => "fixed-order",
             Self::TrainedValidation => "trained-validation",
-            Self::PlainGeneration => "plain-generation",
         }
     }
 }

@@ -26,7 +26,7 @@ use super::{
     Base,
     fit::{Selection, fit},
     heads,
-    runs::{Facts, Method, Run, Unit},
+    runs::{Facts, Method, Run, Unit, count_commonest},
     texts::{self, Texts},
 };
 
@@ -91,6 +91,12 @@ impl<'a> Causal<'a> {
                 .map(|example| example.sequence.scored().len())
                 .sum(),
             num_scored_padding: 0,
+            num_commonest: count_commonest(
+                valid
+                    .examples
+                    .iter()
+                    .flat_map(|example| example.sequence.scored()),
+            ),
         };
         let part = |data| Part::with_states(data, base, config, context);
         let (Some(train), Some(valid), Some(test)) = (part(train)?, part(valid)?, part(test)?)

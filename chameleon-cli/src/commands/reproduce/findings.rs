@@ -18,9 +18,9 @@ pub(super) fn findings(runs: &[Run], recipes: &[RecipeName], seed: RunSeed) -> V
         .map(|recipe| Side::new(runs, recipe, seed))
         .collect();
     let mut findings: Vec<String> = sides.iter().flat_map(Side::against_controls).collect();
+    findings.extend(sides.iter().filter_map(Side::scored));
     let published = sides.iter().find(|side| side.off() == Some(&[]));
     if let Some(published) = published {
-        findings.extend(published.padding());
         for side in &sides {
             findings.extend(side.contribution(published));
         }
@@ -95,17 +95,19 @@ impl<'a> Side<'a> {
             .collect()
     }
 
-    /// How much of what is scored is padding.
-    fn padding(&self) -> Option<String> {
+    /// How much of what is scored is padding, and how much is one and the same token.
+    fn scored(&self) -> Option<String> {
         let Facts {
             num_scored,
             num_scored_padding,
+            num_commonest,
             ..
         } = self.runs.first()?.facts;
         let share = 100.0 * num_scored_padding as f64 / num_scored as f64;
+        let commonest = 100.0 * num_commonest as f64 / num_scored as f64;
         Some(format!(
-            "{}: {share:.1} % of the {num_scored} scored validation tokens are padding; the frozen model loses \
-             {:.4} nats a token",
+            "{}: {share:.1} % of the {num_scored} scored validation tokens are padding, {commonest:.1} % are the \
+             same token; the frozen model loses {:.4} nats a token",
             self.recipe,
             self.loss(Method::Frozen)
         ))
@@ -124,12 +126,13 @@ impl<'a> Side<'a> {
         let ((lora, shuffled), (lora_as, shuffled_as)) = (worth(self), worth(published));
         Some(format!(
             "{} instead of as-published: frozen {:.4} instead of {:.4}; dense against lora {lora:+.4} instead of \
-             {lora_as:+.4}, so the change takes away {:.4} nats of its gain; dense against its shuffled control \
-             {shuffled:+.4} instead of {shuffled_as:+.4}",
+             {lora_as:+.4}, which {} it {:.4} nats; dense against its shuffled control {shuffled:+.4} instead of \
+             {shuffled_as:+.4}",
             self.recipe,
             self.loss(Method::Frozen),
             published.loss(Method::Frozen),
-            lora - lora_as,
+            if lora > lora_as { "costs" } else { "gives" },
+            (lora - lora_as).abs(),
         ))
     }
 }
@@ -167,7 +170,7 @@ mod tests {
             "{findings}"
         );
         assert!(findings.contains("75.0 % of the 4 scored"), "{findings}");
-        assert!(findings.contains("takes away 0.7500 nats"), "{findings}");
+        assert!(findings.contains("costs it 0.7500 nats"), "{findings}");
         assert!(findings.contains("one seed"), "{findings}");
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn published(
 }
 
 /// What multiplies the factors as published.
-fn published_scale(settings: &PaperSettings, quirks: &Quirks) -> f64 {
+pub(super) fn published_scale(settings: &PaperSettings, quirks: &Quirks) -> f64 {
     if quirks.has(Quirk::DirectAlpha) {
         settings.alpha
     } else {

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use chameleon_cluster::{KMeansConfig, assign};
 use chameleon_core::{BatchPlan, PlannedBatch, RunSeed};
-use chameleon_hypernet::{ConditionControl, ControlPlan};
+use chameleon_hypernet::{AdaptedLayers, ConditionControl, ControlPlan};
 use chameleon_models::{
-    CausalLm as _, HiddenCache, Proceed, Trainee,
+    AdapterError, CausalLm as _, HiddenCache, LayerAdaptation, LayerKind, LayerRange, Proceed,
+    Trainee,
     adaptation::head_shape,
     recipes::{
         PaperSettings, PublishedData, PublishedOptions, PublishedRow, PublishedScore,
@@ -27,7 +28,7 @@ use super::{
     Base,
     fit::{Selection, fit},
     heads,
-    runs::{Facts, Method, Run, Unit},
+    runs::{Facts, Method, Run, Unit, count_commonest},
     texts::Texts,
 };
 
@@ -99,6 +100,7 @@ impl<'a> Published<'a> {
             num_clusters: settings.num_clusters(train.len()),
             num_train_batches: train_plan.batches.len(),
             num_scored: valid.iter().map(|row| row.targets().len()).sum(),
+            num_commonest: count_commonest(valid.iter().flat_map(PublishedRow::targets)),
             num_scored_padding: valid.iter().map(PublishedRow::num_scored_padding).sum(),
         };
         let part = |rows, embeddings, plan| {
@@ -150,7 +152,7 @@ impl<'a> Published<'a> {
         let score = |trainee: Option<&Trainee>| -> Result<PublishedScore, CliError> {
             let scorer = PublishedScorer {
                 trainee,
-                states: self.valid.states(),
+                states: self.states(&self.valid, trainee),
                 head_weight: self.base.model().head_weight(),
                 control: valid_control.clone(),
                 quirks,
@@ -161,11 +163,11 @@ impl<'a> Published<'a> {
         let scored = if let Some(head) = head {
             let device = context.device()?.autodiff();
             let head = head.init(seed.derive("adapter"), &device);
-            let trainee = Trainee::head_only(head);
+            let trainee = Trainee::new(head, self.layers(seed, &device)?);
             run.num_trainable_params = trainee.num_trainable_params();
             let setup = PublishedSetup {
                 data: &self.train.data,
-                states: self.train.states(),
+                states: self.states(&self.train, Some(&trainee)),
                 head_weight: self.base.model().head_weight(),
                 control: control(&self.train)?,
                 quirks: quirks.clone(),
@@ -196,14 +198,46 @@ impl<'a> Published<'a> {
     }
 }
 
-impl Part {
-    fn states(&self) -> PublishedStates<'_> {
-        PublishedStates::Cached {
-            cache: &self.cache,
-            index: &self.index,
+impl Published<'_> {
+    /// LoRA in the layers, where the recipe asks for it.
+    fn layers(&self, seed: RunSeed, device: &Device) -> Result<Option<AdaptedLayers>, CliError> {
+        if self.options.quirks.has(Quirk::HeadOnly) {
+            return Ok(None);
         }
+        let model = self.base.model();
+        let modules = model.linear_modules();
+        let adaptation = LayerAdaptation {
+            targets: modules
+                .iter()
+                .map(|module| module.path.to_owned())
+                .collect(),
+            layers: LayerRange::All,
+            kind: LayerKind::Lora,
+            rank: self.config.settings.rank,
+            scale: heads::published_scale(&self.config.settings, &self.options.quirks),
+        };
+        let config = adaptation
+            .config(model, None)
+            .map_err(AdapterError::Target)?;
+        Ok(Some(config.init(seed.derive("layers"), device)))
     }
 
+    /// From the cache, unless layers change them in every step.
+    fn states<'s>(&'s self, part: &'s Part, trainee: Option<&Trainee>) -> PublishedStates<'s> {
+        if trainee.is_some_and(|trainee| trainee.layers.is_some()) {
+            return PublishedStates::Layers {
+                model: self.base.model(),
+                visibility: self.options.visibility(),
+            };
+        }
+        PublishedStates::Cached {
+            cache: &part.cache,
+            index: &part.index,
+        }
+    }
+}
+
+impl Part {
     fn with_states(
         data: PublishedData,
         options: &RowOptions,

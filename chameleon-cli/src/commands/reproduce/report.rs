@@ -225,6 +225,7 @@ impl RecipeRow {
             num_train_batches,
             num_scored,
             num_scored_padding,
+            ..
         } = self.facts;
         page.line(format_args!(
             "{num_train_rows} training, {num_valid_rows} validation and {num_test_rows} test rows; {num_clusters} \

@@ -1,5 +1,6 @@
 //! Finished runs: values, files in the results folder, and the order in which they are taken up again.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use chameleon_core::RunSeed;
@@ -114,6 +115,17 @@ pub(super) struct Facts {
     pub(super) num_scored: usize,
     /// How many of them are padding.
     pub(super) num_scored_padding: usize,
+    /// How many of them are the commonest token.
+    pub(super) num_commonest: usize,
+}
+
+/// How often the commonest of some tokens occurs.
+pub(super) fn count_commonest<'a>(ids: impl Iterator<Item = &'a u32>) -> usize {
+    let mut counts = HashMap::<u32, usize>::new();
+    for &id in ids {
+        *counts.entry(id).or_default() += 1;
+    }
+    counts.into_values().max().unwrap_or(0)
 }
 
 impl Run {
@@ -225,6 +237,7 @@ pub(super) fn test_run(recipe: &str, method: Method, seed: u64, nlls: &[f64]) ->
             num_train_batches: 2,
             num_scored: 4,
             num_scored_padding: 3,
+            num_commonest: 4,
         },
         num_trainable_params: 10,
         curve: vec![Epoch {
