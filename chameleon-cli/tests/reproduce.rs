@@ -218,7 +218,7 @@ fn alpaca_scores_answers_under_causal_and_trains_on_its_validation_rows_as_publi
         })
         .collect();
     atomic_file::write(&path, rows.concat().as_bytes()).unwrap();
-    let recipes = "as-published,without-trained-validation,without-leak,causal";
+    let recipes = "as-published,without-trained-validation,without-plain-generation,causal";
     let flags = [
         "--seq-len",
         "512",
@@ -226,6 +226,8 @@ fn alpaca_scores_answers_under_causal_and_trains_on_its_validation_rows_as_publi
         "task",
         "--recipes",
         recipes,
+        "--answers",
+        "3",
     ];
     let report = report(&run("alpaca", &path, folder.path(), &flags));
     let facts = |recipe_idx: usize, name: &str| {
@@ -245,6 +247,13 @@ fn alpaca_scores_answers_under_causal_and_trains_on_its_validation_rows_as_publi
         let loss = recipe["methods"][2]["valid_loss"].as_f64().unwrap();
         assert!(loss.is_finite(), "{recipe}");
     }
+    // Generated without a condition, all that is not LoRA answers like the base model.
+    let text = |recipe_idx: usize, method_idx: usize| {
+        &report["recipes"][recipe_idx]["methods"][method_idx]["runs"][0]["text"]
+    };
+    assert_eq!(text(0, 0)["num_answers"], 3);
+    assert_eq!(text(0, 0), text(0, 2));
+    assert!(text(2, 2)["rouge1"].is_number() && text(3, 4)["meteor"].is_number());
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! A model of any family.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
+use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
 use burn_pack::Tensor as StoredTensor;
+use chameleon_core::LoraFactors;
 
 use crate::causal_lm::{CausalLm, LinearModule, ModelSizes, SequencePass};
 use crate::gpt2::Gpt2;
@@ -28,6 +30,25 @@ impl LanguageModel {
             Self::Gpt2(model) => model.import(tensors),
             Self::Llama(model) => model.import(tensors),
         }
+    }
+
+    /// The same model whose head has a change folded in. A tied head is untied; the layers are shared.
+    ///
+    /// # Panics
+    ///
+    /// When the factors are of another size.
+    #[must_use]
+    pub fn with_merged_head(&self, factors: &LoraFactors) -> Self {
+        let head = Linear {
+            weight: Param::from_tensor(self.head_weight() + factors.delta()),
+            bias: None,
+        };
+        let mut merged = self.clone();
+        match &mut merged {
+            Self::Gpt2(model) => model.lm_head = Some(head),
+            Self::Llama(model) => model.lm_head = Some(head),
+        }
+        merged
     }
 
     fn as_causal_lm(&self) -> &dyn CausalLm {

@@ -55,6 +55,9 @@ pub(crate) struct ReproduceArgs {
     /// What conditions a row of alpaca under `causal` and `without-leak` [default: task-input]
     #[arg(long, value_enum, value_name = "SPAN")]
     pub(crate) condition: Option<ConditionName>,
+    /// Answers that each method writes and that are compared with the references [default: none]
+    #[arg(long, value_name = "N")]
+    pub(crate) answers: Option<usize>,
     /// Rank of the factors [default: 4]
     #[arg(long, value_name = "N")]
     pub(crate) rank: Option<usize>,

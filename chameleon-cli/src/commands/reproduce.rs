@@ -1,5 +1,6 @@
 //! `chameleon reproduce`: the paper's experiments under its recipe, under variations of it, and under ours.
 
+mod answers;
 mod causal;
 mod findings;
 mod fit;

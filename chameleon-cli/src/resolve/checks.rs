@@ -114,6 +114,8 @@ pub(crate) enum ConfigError {
     Twice { flag: &'static str, value: String },
     #[error("`--{flag}` has an empty entry")]
     EmptyEntry { flag: &'static str },
+    #[error("`--answers` is for alpaca: wikitext has no answers")]
+    NoAnswers,
     #[error("`--stop` is empty, which every text contains")]
     EmptyStop,
     #[error(
@@ -169,6 +171,7 @@ impl ConfigError {
                 "add `--condition batch` or `--condition blend`".to_owned()
             }
             Self::NothingToSweep => "add `core` or `dense` to `--methods`".to_owned(),
+            Self::NoAnswers => "leave `--answers` out".to_owned(),
             Self::EmptyStop => "leave `--stop` out, or give it the text to stop at".to_owned(),
             #[cfg(feature = "serve")]
             Self::ServedName { .. } => {

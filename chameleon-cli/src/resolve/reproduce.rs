@@ -33,6 +33,8 @@ pub(crate) struct ReproduceConfig {
     pub(crate) max_examples: Option<usize>,
     pub(crate) prefix: usize,
     pub(crate) condition: InstructionCondition,
+    /// Answers that each method writes.
+    pub(crate) num_answers: usize,
     pub(crate) settings: PaperSettings,
     pub(crate) cache_dir: Option<PathBuf>,
 }
@@ -54,6 +56,9 @@ pub(super) fn reproduce(
     let prefix = at_least_one("prefix", args.prefix.unwrap_or(32))?;
     if prefix >= seq_len {
         return Err(ConfigError::NothingToScore { prefix, seq_len });
+    }
+    if args.experiment == Experiment::Wikitext && args.answers.is_some() {
+        return Err(ConfigError::NoAnswers);
     }
     let settings = PaperSettings {
         batch_size: at_least_one("batch-size", args.batch_size.unwrap_or(paper.batch_size))?,
@@ -111,6 +116,7 @@ pub(super) fn reproduce(
             Some(ConditionName::Task) => InstructionCondition::Task,
             None | Some(ConditionName::TaskInput) => InstructionCondition::TaskAndInput,
         },
+        num_answers: args.answers.unwrap_or(0),
         settings,
         cache_dir: args.cache_dir,
     })

@@ -44,11 +44,14 @@ pub enum Quirk {
     FixedOrder,
     /// Alpaca's validation rows are also trained on. Off: they are not.
     TrainedValidation,
+    /// Answers are generated without a condition, so without the hypernetwork: metrics of text never test the
+    /// method. Off: under the mean of the prompts that are answered together.
+    PlainGeneration,
 }
 
 impl Quirk {
     /// Every quirk.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::UnshiftedLoss,
         Self::ScoredPadding,
         Self::PooledPadding,
@@ -61,6 +64,7 @@ impl Quirk {
         Self::EqualBatches,
         Self::FixedOrder,
         Self::TrainedValidation,
+        Self::PlainGeneration,
     ];
 
     /// The quirks that a name on the command line stands for: one, or with `padding` both about padding.
@@ -89,6 +93,7 @@ impl Quirk {
             Self::EqualBatches => "equal-batches",
             Self::FixedOrder => "fixed-order",
             Self::TrainedValidation => "trained-validation",
+            Self::PlainGeneration => "plain-generation",
         }
     }
 }

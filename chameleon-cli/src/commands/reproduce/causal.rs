@@ -1,11 +1,12 @@
 //! The recipe `causal` on the same rows, with the same sizes.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
 use chameleon_cluster::{KMeansConfig, assign};
 use chameleon_core::RunSeed;
-use chameleon_hypernet::{Condition, ConditionControl, ConditionNorm, ControlPlan};
+use chameleon_hypernet::{Condition, ConditionControl, ConditionNorm, ControlPlan, PromptGroup};
 use chameleon_models::{
     CausalLm as _, ExampleScore, GroupedExamples, HeadAdapter, HiddenCache, HiddenStates,
     ScoreSummary, Scorer, TrainOptions, TrainSetup, Trainee, Trainer,
@@ -24,6 +25,7 @@ use crate::{
 
 use super::{
     Base,
+    answers::{PromptBatch, answer},
     fit::{Selection, fit},
     heads,
     runs::{Facts, Method, Run, Unit, count_commonest},
@@ -149,6 +151,7 @@ impl<'a> Causal<'a> {
             valid_loss: f64::NAN,
             test_loss: None,
             units: Vec::new(),
+            text: None,
             seconds: 0.0,
         };
         let head = heads::causal(
@@ -192,6 +195,13 @@ impl<'a> Causal<'a> {
         };
         let trainee = fitted.as_ref().map(|fitted| &fitted.trainee);
         let test = score(&self.test, trainee)?;
+        if self.config.num_answers > 0 {
+            let Some(text) = answer(self.prompt_batches(trainee, &control), self.base, context)?
+            else {
+                return Ok(None);
+            };
+            run.text = Some(text);
+        }
         if let Some(fitted) = fitted {
             run.chosen_epoch = Some(fitted.epoch.number);
             run.curve = fitted.curve;
@@ -200,6 +210,43 @@ impl<'a> Causal<'a> {
         run.units = test.iter().map(unit).collect();
         run.seconds = start.elapsed().as_secs_f64();
         Ok(Some(run))
+    }
+
+    /// The first test prompts, those of a group together, and what the head adds for their group.
+    fn prompt_batches(
+        &self,
+        trainee: Option<&Trainee>,
+        control: &ControlPlan,
+    ) -> Vec<PromptBatch<'_>> {
+        let data = &self.test.data;
+        let mut groups = BTreeMap::<usize, Vec<usize>>::new();
+        for (row, &cluster_idx) in data
+            .assignments
+            .iter()
+            .take(self.config.num_answers)
+            .enumerate()
+        {
+            groups.entry(cluster_idx).or_default().push(row);
+        }
+        groups
+            .into_iter()
+            .enumerate()
+            .map(|(batch_idx, (cluster_idx, rows))| PromptBatch {
+                factors: trainee.and_then(|trainee| {
+                    let group = PromptGroup {
+                        prompt_embeddings: data
+                            .prompt_embeddings
+                            .clone()
+                            .slice([rows[0]..=rows[0]]),
+                        centroids: self.centroids.clone(),
+                        cluster_idx,
+                    };
+                    let condition = control.conditions(Condition::Centroid, group, batch_idx);
+                    trainee.head.factors(cluster_idx, condition).pop()
+                }),
+                examples: rows.iter().map(|&row| &data.examples[row]).collect(),
+            })
+            .collect()
     }
 
     fn control(&self, method: Method, seed: RunSeed) -> Result<ControlPlan, CliError> {

@@ -7,8 +7,8 @@ use chameleon_cluster::{KMeansConfig, assign};
 use chameleon_core::{BatchPlan, PlannedBatch, RunSeed};
 use chameleon_hypernet::{AdaptedLayers, ConditionControl, ControlPlan};
 use chameleon_models::{
-    AdapterError, CausalLm as _, HiddenCache, LayerAdaptation, LayerKind, LayerRange, Proceed,
-    Trainee,
+    AdapterError, CausalLm as _, Example, HiddenCache, LayerAdaptation, LayerKind, LayerRange,
+    Proceed, Trainee,
     adaptation::head_shape,
     recipes::{
         PaperSettings, PublishedData, PublishedOptions, PublishedRow, PublishedScore,
@@ -26,6 +26,7 @@ use crate::{
 
 use super::{
     Base,
+    answers::{PromptBatch, answer},
     fit::{Selection, fit},
     heads,
     runs::{Facts, Method, Run, Unit, count_commonest},
@@ -40,6 +41,8 @@ pub(super) struct Published<'a> {
     options: RowOptions,
     train: Part,
     valid: Part,
+    /// Prompts that are answered.
+    answered: Vec<Example>,
     facts: Facts,
 }
 
@@ -120,6 +123,13 @@ impl<'a> Published<'a> {
             options,
             train,
             valid,
+            answered: texts
+                .valid
+                .examples
+                .iter()
+                .take(config.num_answers)
+                .cloned()
+                .collect(),
             facts,
         }))
     }
@@ -146,6 +156,7 @@ impl<'a> Published<'a> {
             valid_loss: f64::NAN,
             test_loss: None,
             units: Vec::new(),
+            text: None,
             seconds: 0.0,
         };
         let valid_control = control(&self.valid)?;
@@ -160,6 +171,7 @@ impl<'a> Published<'a> {
             Ok(scorer.score(&self.valid.data)?)
         };
         let head = heads::published(method, &self.config.settings, quirks, shape);
+        let mut adapter = None;
         let scored = if let Some(head) = head {
             let device = context.device()?.autodiff();
             let head = head.init(seed.derive("adapter"), &device);
@@ -187,18 +199,58 @@ impl<'a> Published<'a> {
             };
             run.curve = fitted.curve;
             run.chosen_epoch = Some(fitted.epoch.number);
-            score(Some(&fitted.trainee))?
+            let scored = score(Some(&fitted.trainee))?;
+            adapter = Some(fitted.trainee);
+            scored
         } else {
             score(None)?
         };
         run.valid_loss = scored.loss;
         run.units = units(&scored, quirks);
+        if self.config.num_answers > 0
+            && adapter
+                .as_ref()
+                .is_none_or(|trainee| trainee.layers.is_none())
+        {
+            let batches = self.prompt_batches(method, adapter.as_ref());
+            let Some(text) = answer(batches, self.base, context)? else {
+                return Ok(None);
+            };
+            run.text = Some(text);
+        }
         run.seconds = start.elapsed().as_secs_f64();
         Ok(Some(run))
     }
 }
 
 impl Published<'_> {
+    /// Prompts in the order of the rows, and what the head adds for each batch of them: LoRA always, the hypernetwork
+    /// only where generation has conditions.
+    fn prompt_batches(&self, method: Method, trainee: Option<&Trainee>) -> Vec<PromptBatch<'_>> {
+        let is_conditioned = !self.options.quirks.has(Quirk::PlainGeneration);
+        let batches: Vec<Vec<&Example>> = self
+            .answered
+            .chunks(self.config.settings.batch_size)
+            .map(|batch| batch.iter().collect())
+            .collect();
+        (0..batches.len())
+            .map(|batch_idx| {
+                let shown_idx = match method.control() {
+                    ConditionControl::None => batch_idx,
+                    _ => (batch_idx + 1) % batches.len(),
+                };
+                let factors = trainee.filter(|_| is_conditioned || method == Method::Lora);
+                PromptBatch {
+                    factors: factors.and_then(|trainee| {
+                        let shown = PromptBatch::mean_embedding(&batches[shown_idx], self.base);
+                        trainee.head.factors(0, shown).pop()
+                    }),
+                    examples: batches[batch_idx].clone(),
+                }
+            })
+            .collect()
+    }
+
     /// LoRA in the layers, where the recipe asks for it.
     fn layers(&self, seed: RunSeed, device: &Device) -> Result<Option<AdaptedLayers>, CliError> {
         if self.options.quirks.has(Quirk::HeadOnly) {

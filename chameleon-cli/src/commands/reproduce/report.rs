@@ -17,6 +17,7 @@ use crate::{
 };
 
 use super::{
+    answers::TextScores,
     findings::findings,
     leaks,
     runs::{Epoch, Facts, Method, Run, difference},
@@ -70,6 +71,7 @@ struct RunRow {
     chosen_epoch: Option<usize>,
     valid_loss: f64,
     test_loss: Option<f64>,
+    text: Option<TextScores>,
     curve: Vec<Epoch>,
 }
 
@@ -158,6 +160,7 @@ impl From<&Run> for RunRow {
             chosen_epoch: run.chosen_epoch,
             valid_loss: run.valid_loss,
             test_loss: run.test_loss,
+            text: run.text,
             curve: run.curve.clone(),
         }
     }
@@ -259,6 +262,44 @@ impl RecipeRow {
                 row.difference.as_ref().map_or_else(String::new, interval),
                 format!("{:.0}", row.seconds),
             ]);
+        }
+        page.table(&table);
+        self.write_answers(page);
+    }
+
+    /// Scores of the first seed's answers.
+    fn write_answers(&self, page: &mut Page) {
+        let scored: Vec<(&str, TextScores)> = self
+            .methods
+            .iter()
+            .filter_map(|row| Some((row.method.name(), row.runs.first()?.text?)))
+            .collect();
+        if scored.is_empty() {
+            return;
+        }
+        let mut table = Table::new([
+            Column::text("answers by"),
+            Column::number("answers"),
+            Column::number("BLEU"),
+            Column::number("ROUGE-1"),
+            Column::number("ROUGE-2"),
+            Column::number("ROUGE-L"),
+            Column::number("METEOR"),
+        ]);
+        for (method, text) in scored {
+            let scores = [
+                text.bleu,
+                text.rouge1,
+                text.rouge2,
+                text.rouge_l,
+                text.meteor,
+            ];
+            let cells = [method.to_owned(), text.num_answers.to_string()];
+            table.row(
+                cells
+                    .into_iter()
+                    .chain(scores.map(|score| format!("{score:.2}"))),
+            );
         }
         page.table(&table);
     }

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{errors::CliError, resolve::Start};
 
+use super::answers::TextScores;
+
 /// What is trained and scored under a recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -79,6 +81,8 @@ pub(super) struct Run {
     pub(super) test_loss: Option<f64>,
     /// What the paired difference is taken of: batches as published, test examples under `causal`.
     pub(super) units: Vec<Unit>,
+    /// Of generated answers, where some were asked for.
+    pub(super) text: Option<TextScores>,
     pub(super) seconds: f64,
 }
 
@@ -249,6 +253,7 @@ pub(super) fn test_run(recipe: &str, method: Method, seed: u64, nlls: &[f64]) ->
         valid_loss: loss,
         test_loss: None,
         units,
+        text: None,
         seconds: 1.0,
     }
 }
