@@ -7,6 +7,7 @@ mod data;
 mod generate;
 mod model;
 mod reproduce;
+mod score;
 #[cfg(feature = "serve")]
 mod serve;
 mod training;
@@ -17,10 +18,11 @@ use chameleon_models::Representation;
 use clap::{Args, Parser, Subcommand};
 use clap_verbosity_flag::{Verbosity, WarnLevel};
 
-pub(crate) use data::DataArgs;
+pub(crate) use data::{ConditionPart, DataArgs};
 pub(crate) use generate::{BatchArgs, DecodingArgs, GenerateArgs};
 pub(crate) use model::{AdapterArg, ModelArg};
 pub(crate) use reproduce::{ConditionName, Experiment, LossName, RecipeName, ReproduceArgs};
+pub(crate) use score::ScoreArgs;
 #[cfg(feature = "serve")]
 pub(crate) use serve::{LimitArgs, ServeArgs};
 pub(crate) use training::{
@@ -93,6 +95,8 @@ pub(crate) enum Command {
     /// Answer many clients at once over HTTP, each adapted to the group it falls in
     #[cfg(feature = "serve")]
     Serve(ServeArgs),
+    /// Compare answers with reference answers: BLEU, ROUGE, METEOR
+    Score(ScoreArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

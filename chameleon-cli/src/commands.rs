@@ -13,6 +13,7 @@ mod method;
 mod model;
 mod prepare;
 mod reproduce;
+mod score;
 #[cfg(feature = "serve")]
 mod serve;
 mod states;
@@ -72,6 +73,7 @@ pub(crate) fn run(run: Run) -> Result<ExitStatus, CliError> {
         RunConfig::Batch(config) => batch::run(&config, &context),
         #[cfg(feature = "serve")]
         RunConfig::Serve(config) => serve::run(&config, &context),
+        RunConfig::Score(config) => score::run(&config, &context),
         RunConfig::Completions(shell) => completions::run(shell, &context),
     }
 }

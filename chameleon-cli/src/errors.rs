@@ -20,7 +20,7 @@ use miette::Diagnostic;
 
 use self::help::{
     adapter_help, cache_help, cluster_help, config_file_help, data_help, device_help, model_help,
-    refusal_help,
+    refusal_help, scored_help,
 };
 use crate::{
     interrupt, output,
@@ -137,6 +137,15 @@ pub(crate) enum CliError {
     NoPrompts,
     #[error("the model has no chat template")]
     NoChatTemplate,
+    #[error("{source}")]
+    ScoredField {
+        flag: &'static str,
+        source: DataError,
+    },
+    #[error("there are {answers} answers and {references} references")]
+    UnequalAnswers { answers: usize, references: usize },
+    #[error("{} holds no answers", path.display())]
+    NoAnswers { path: PathBuf },
     #[error("cannot write the results")]
     Output(#[source] io::Error),
     #[error("cannot listen for Ctrl-C")]
@@ -194,6 +203,11 @@ impl Diagnostic for CliError {
                 "write prompts after the flags, name a file with `--file`, or pipe them in"
                     .to_owned()
             }
+            Self::ScoredField { flag, source } => scored_help(flag, source),
+            Self::UnequalAnswers { .. } => {
+                "each answer needs its reference, in the same order; blank lines count".to_owned()
+            }
+            Self::NoAnswers { .. } => "name a file with one answer a line, or rows".to_owned(),
             Self::NoChatTemplate => "leave `--chat` out, or use a model made for chat".to_owned(),
             Self::NothingScored { .. } => "use more or longer rows".to_owned(),
             Self::OneBatch => "make `--batch-size` smaller, or use more rows".to_owned(),

@@ -15,12 +15,16 @@ use std::path::PathBuf;
 
 use chameleon_core::{DeviceSpec, RunSeed};
 use chameleon_hypernet::ConditionScaling;
-use chameleon_models::PromptEncoding;
+use chameleon_models::{
+    PromptEncoding,
+    data::{InstructionCondition, InstructionFields, TextFields},
+    text_metrics::Stemming,
+};
 
 use crate::{
     args::{
-        AdapterArg, BatchArgs, Cli, ClusterArgs, Command, DataArgs, DecodingArgs, EngineKind,
-        GenerateArgs, GlobalArgs, InfoArgs, ModelArg, PromptArgs,
+        AdapterArg, BatchArgs, Cli, ClusterArgs, Command, ConditionPart, DataArgs, DecodingArgs,
+        EngineKind, GenerateArgs, GlobalArgs, InfoArgs, ModelArg, PromptArgs, ScoreArgs,
     },
     errors::CliError,
     output::{Format, Output},
@@ -74,7 +78,18 @@ pub(crate) enum RunConfig {
     Batch(BatchConfig),
     #[cfg(feature = "serve")]
     Serve(ServeConfig),
+    Score(ScoreConfig),
     Completions(clap_complete::Shell),
+}
+
+/// `chameleon score`
+#[derive(Debug)]
+pub(crate) struct ScoreConfig {
+    pub(crate) predictions: PathBuf,
+    pub(crate) references: PathBuf,
+    pub(crate) prediction_field: String,
+    pub(crate) reference_field: String,
+    pub(crate) stemming: Stemming,
 }
 
 /// `chameleon info`
@@ -88,8 +103,10 @@ pub(crate) struct InfoConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DataConfig {
     pub(crate) path: PathBuf,
-    pub(crate) text_field: String,
+    pub(crate) text_fields: TextFields,
+    pub(crate) instruction_condition: InstructionCondition,
     pub(crate) label_field: Option<String>,
+    pub(crate) source_field: Option<String>,
     pub(crate) max_examples: Option<usize>,
 }
 
@@ -203,6 +220,7 @@ pub(crate) fn resolve(cli: Cli) -> Result<Run, CliError> {
         Command::Batch(args) => RunConfig::Batch(batch(args)?),
         #[cfg(feature = "serve")]
         Command::Serve(args) => RunConfig::Serve(serve::serve(args)?),
+        Command::Score(args) => RunConfig::Score(score(args)?),
         Command::Completions(args) => RunConfig::Completions(args.shell),
     };
     Ok(Run {
@@ -345,15 +363,57 @@ fn adapter(arg: AdapterArg) -> Option<PathBuf> {
     arg.adapter
 }
 
-fn data(args: DataArgs) -> Result<DataConfig, ConfigError> {
+fn data(mut args: DataArgs) -> Result<DataConfig, ConfigError> {
     Ok(DataConfig {
-        path: required(args.data, "data", "texts")?,
-        text_field: args.text_field.unwrap_or_else(|| "text".to_owned()),
-        label_field: args.label_field,
+        path: required(args.data.take(), "data", "texts")?,
+        instruction_condition: match args.condition_on {
+            Some(ConditionPart::Task) => InstructionCondition::Task,
+            Some(ConditionPart::TaskAndInput) | None => InstructionCondition::TaskAndInput,
+        },
+        label_field: args.label_field.take(),
+        source_field: args.source_field.take(),
         max_examples: args
             .max_examples
             .map(|count| at_least_one("max-examples", count))
             .transpose()?,
+        text_fields: text_fields(args),
+    })
+}
+
+fn text_fields(args: DataArgs) -> TextFields {
+    let instruction = InstructionFields::default();
+    if let Some(field) = args.text_field {
+        TextFields::Text(field)
+    } else if let Some(field) = args.messages_field {
+        TextFields::Chat(field)
+    } else if let (Some(prompt), Some(answer)) = (args.prompt_field, &args.answer_field) {
+        TextFields::Answer {
+            prompt,
+            answer: answer.clone(),
+        }
+    } else if args.instruction_field.is_some() || args.answer_field.is_some() {
+        TextFields::Instruction(InstructionFields {
+            instruction: args.instruction_field.unwrap_or(instruction.instruction),
+            input: args.input_field.unwrap_or(instruction.input),
+            output: args.answer_field.unwrap_or(instruction.output),
+        })
+    } else {
+        TextFields::Auto
+    }
+}
+
+fn score(args: ScoreArgs) -> Result<ScoreConfig, ConfigError> {
+    let field = |field: Option<String>| field.unwrap_or_else(|| "text".to_owned());
+    Ok(ScoreConfig {
+        predictions: required(args.predictions, "predictions", "answers")?,
+        references: required(args.references, "references", "reference answers")?,
+        prediction_field: field(args.prediction_field),
+        reference_field: field(args.reference_field),
+        stemming: if args.stem {
+            Stemming::Porter
+        } else {
+            Stemming::Off
+        },
     })
 }
 

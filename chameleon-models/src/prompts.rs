@@ -112,7 +112,7 @@ pub fn represent_prompts(
     }
 }
 
-/// Represents the conditioning spans of examples; see [`represent_prompts`].
+/// Represents the prompts of examples; see [`represent_prompts`].
 ///
 /// # Shapes
 ///
@@ -126,10 +126,7 @@ pub fn represent_examples(
     representation: Representation,
     examples: &[Example],
 ) -> Tensor<2> {
-    let prompts: Vec<&[u32]> = examples
-        .iter()
-        .map(|example| example.sequence.conditioning())
-        .collect();
+    let prompts: Vec<&[u32]> = examples.iter().map(Example::prompt_token_ids).collect();
     represent_prompts(model, representation, &prompts)
 }
 

@@ -25,11 +25,11 @@ use crate::{
 };
 
 pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus, CliError> {
-    let corpus = texts::read(&config.data, context)?;
+    let loaded = context.load_model(&config.model)?;
+    let corpus = texts::read(&config.data, &loaded, context)?;
     let num_rows = config.data.max_examples.unwrap_or(usize::MAX);
     let documents = corpus.documents();
     let documents = &documents[..num_rows.min(documents.len())];
-    let loaded = context.load_model(&config.model)?;
     let adapter = config
         .adapter
         .as_deref()
@@ -45,10 +45,7 @@ pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus,
         ));
     }
     let engine = decoding::start(loaded, adapter, &config.decoding)?;
-    let prompts: Vec<&str> = documents
-        .iter()
-        .map(|document| document.text.as_str())
-        .collect();
+    let prompts: Vec<&str> = documents.iter().map(Document::prompt).collect();
     let requests = decoding::requests(&engine, &prompts, &config.decoding, "batch", context)?;
     let mut summary = Summary {
         prompts: documents.len(),
@@ -105,7 +102,7 @@ fn fingerprint(
         .part("adapter", adapter.unwrap_or_default().as_bytes())
         .part("flags", flags.as_bytes());
     for document in documents {
-        builder = builder.part("prompt", document.text.as_bytes());
+        builder = builder.part("prompt", document.prompt().as_bytes());
     }
     builder.finish()
 }
@@ -264,7 +261,7 @@ impl BatchRun<'_> {
         let document = &self.documents[row];
         let answer = AnswerRow {
             place: document.origin.place.into(),
-            prompt: &document.text,
+            prompt: document.prompt(),
             outcome,
         };
         journal.write(row, &answer)

@@ -19,8 +19,8 @@ use crate::{
 };
 
 pub(crate) fn run(config: &ClusterConfig, context: &Context) -> Result<ExitStatus, CliError> {
-    let corpus = texts::read(&config.data, context)?;
     let loaded = context.load_model(&config.model)?;
+    let corpus = texts::read(&config.data, &loaded, context)?;
     let examples = texts::cut(
         &corpus,
         &corpus.all_documents(),
@@ -125,7 +125,7 @@ impl Groups<'_> {
         let mut seen = HashSet::new();
         members
             .into_iter()
-            .filter(|&example_idx| seen.insert(self.examples[example_idx].sequence.conditioning()))
+            .filter(|&example_idx| seen.insert(self.examples[example_idx].prompt_token_ids()))
             .take(count)
             .collect()
     }
@@ -139,7 +139,7 @@ impl Groups<'_> {
         let example = &self.examples[example_idx];
         let document = &self.corpus.documents()[example.document_idx];
         Ok(NearPrompt {
-            text: decode(example.sequence.conditioning())?,
+            text: decode(example.prompt_token_ids())?,
             label: self.corpus.label_name(document).map(str::to_owned),
             origin: document.origin.to_string(),
             distance,

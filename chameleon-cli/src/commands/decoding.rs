@@ -1,16 +1,16 @@
 //! What the commands that answer prompts share: tokens, groups, the choice of tokens, and the words for how it ended.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use chameleon_models::{
     Adapter, LoadedModel,
-    chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate},
+    chat::{ChatEnding, ChatMessage},
     engine::{ConditionChoice, EndReason, Engine, EngineOptions, GivenCondition, Refusal, Request},
     sampling::{RandomSampling, Sampling as ModelSampling},
 };
 
 use crate::{
-    commands::{Context, adapter},
+    commands::{Context, adapter, texts::ChatWriter},
     errors::CliError,
     resolve::{DecodingConfig, Sampling, Template},
 };
@@ -144,24 +144,11 @@ fn tokenize(
             .map(|prompt| Ok(tokenizer.encode_with_special_tokens(prompt)?))
             .collect();
     }
-    let source = loaded
-        .chat_template
-        .as_deref()
-        .ok_or(CliError::NoChatTemplate)?;
-    let template = ChatTemplate::new(source)?;
-    let special = tokenizer.special_token_ids();
-    let spelled = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
-    let (bos_token, eos_token) = (spelled(special.bos), spelled(special.eos.first().copied()));
+    let writer = ChatWriter::of(loaded)?.ok_or(CliError::NoChatTemplate)?;
     prompts
         .iter()
         .map(|prompt| {
-            let text = template.render(&ChatInput {
-                messages: &[ChatMessage::user(*prompt)],
-                ending: ChatEnding::AwaitReply,
-                bos_token: &bos_token,
-                eos_token: &eos_token,
-                now: SystemTime::now(),
-            })?;
+            let text = writer.write(&[ChatMessage::user(*prompt)], ChatEnding::AwaitReply)?;
             // The template has written the special tokens itself.
             Ok(tokenizer.encode(&text)?)
         })

@@ -6,8 +6,8 @@ use burn::module::Module as _;
 use chameleon_cluster::assign;
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
-    Adapter, CausalLm as _, HiddenStates, LoadedModel, Recipe, ScoreSummary, Scorer, data::sliding,
-    eval::window_nll,
+    Adapter, CausalLm as _, Example, HiddenStates, LoadedModel, Recipe, ScoreSummary, Scorer,
+    data::sliding, eval::window_nll,
 };
 use serde::Serialize;
 
@@ -24,9 +24,9 @@ use crate::{
 
 pub(crate) fn run(config: &EvalConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let start = Instant::now();
-    let corpus = texts::read(&config.data, context)?;
     let mut loaded = context.load_model(&config.model)?;
     loaded.model = loaded.model.no_grad();
+    let corpus = texts::read(&config.data, &loaded, context)?;
     let text = match &config.adapter {
         None => plain(config, &corpus, &loaded, context)?,
         Some(folder) => {
@@ -129,10 +129,7 @@ fn adapted(
         .map(|tokens| tokens.div_ceil(span.seq_len));
     let limit = limit.or(config.data.max_examples);
     let examples = texts::cut(corpus, &documents, span, limit, &loaded.tokenizer, context)?;
-    let prompts: Vec<&[u32]> = examples
-        .iter()
-        .map(|example| example.sequence.conditioning())
-        .collect();
+    let prompts: Vec<&[u32]> = examples.iter().map(Example::prompt_token_ids).collect();
     let prompt_embeddings = adapter.embed_prompts(&loaded.model, &prompts);
     let assignments = assign(&prompt_embeddings, &adapter.centroids)?.assignments;
     let lengths: Vec<usize> = examples

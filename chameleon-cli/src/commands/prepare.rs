@@ -66,8 +66,7 @@ pub(crate) struct PreparedTest {
 const HELD_OUT_SHARE: usize = 4;
 
 pub(crate) fn prepare(sources: &Sources<'_>, context: &Context) -> Result<Prepared, CliError> {
-    let texts = Texts::read(sources.data, &[sources.held_out], context)?;
-    let (prepared, _) = train_and_aside(sources, &texts, context)?;
+    let (prepared, _) = train_and_aside(sources, &[sources.held_out], context)?;
     Ok(prepared)
 }
 
@@ -77,8 +76,7 @@ pub(crate) fn prepare_with_test(
     test: &HeldOut,
     context: &Context,
 ) -> Result<PreparedTest, CliError> {
-    let texts = Texts::read(sources.data, &[sources.held_out, test], context)?;
-    let (prepared, mut rest) = train_and_aside(sources, &texts, context)?;
+    let (prepared, mut rest) = train_and_aside(sources, &[sources.held_out, test], context)?;
     let test = rest.pop().expect("one part for each that is held out");
     Ok(PreparedTest { prepared, test })
 }
@@ -86,13 +84,14 @@ pub(crate) fn prepare_with_test(
 /// Everything with the first part that is held out, and the parts after it.
 fn train_and_aside(
     sources: &Sources<'_>,
-    texts: &Texts,
+    held_out: &[&HeldOut],
     context: &Context,
 ) -> Result<(Prepared, Vec<Part>), CliError> {
     let mut loaded = context.load_model(sources.model)?;
     loaded.model = loaded.model.no_grad();
     // Before the long work starts.
     check_adapter(&loaded.model, &sources.training.adapter)?;
+    let texts = Texts::read(sources.data, held_out, &loaded, context)?;
     let states_fingerprint = loaded.states_fingerprint();
     let limit = sources.data.max_examples;
     let cut = |corpus: &Corpus, documents: &[usize], limit| {
@@ -181,8 +180,13 @@ struct Aside {
 
 impl Texts {
     /// Reads the texts; one or two parts of them are held out.
-    fn read(data: &DataConfig, held_out: &[&HeldOut], context: &Context) -> Result<Self, CliError> {
-        let corpus = texts::read(data, context)?;
+    fn read(
+        data: &DataConfig,
+        held_out: &[&HeldOut],
+        loaded: &LoadedModel,
+        context: &Context,
+    ) -> Result<Self, CliError> {
+        let corpus = texts::read(data, loaded, context)?;
         let fraction = |idx: usize| match held_out.get(idx) {
             Some(HeldOut::Fraction(fraction)) => *fraction,
             Some(HeldOut::File(_)) | None => 0.0,
@@ -203,6 +207,7 @@ impl Texts {
                             path,
                             ..data.clone()
                         },
+                        loaded,
                         context,
                     )?;
                     Aside {
@@ -319,7 +324,7 @@ impl Prepared {
             .data
             .examples
             .iter()
-            .map(|example| with_prefix(example, span.smallest_prefix))
+            .map(|example| with_prefix(example, span))
             .collect();
         let cache = self.states_of(&examples, "hidden states", cache_dir, context)?;
         Ok(cache.map(|cache| cache.without_first(span.prefix - span.smallest_prefix)))
@@ -339,10 +344,15 @@ impl Prepared {
 }
 
 /// The same tokens, scored from another position on.
-fn with_prefix(example: &Example, prefix: usize) -> Example {
+/// The example as the smallest prefix of a sweep sees it; a prompt with an answer is cut where the answer begins,
+/// whatever the prefix.
+fn with_prefix(example: &Example, span: SpanConfig) -> Example {
+    if span.smallest_prefix == span.prefix {
+        return example.clone();
+    }
     let token_ids = example.sequence.token_ids().to_vec();
     Example {
-        sequence: SplitSequence::new(token_ids, prefix)
+        sequence: SplitSequence::new(token_ids, span.smallest_prefix)
             .expect("a smaller prefix leaves more to score"),
         ..example.clone()
     }

@@ -142,6 +142,15 @@ pub(super) fn data_help(error: &DataError) -> String {
         DataError::FieldMissing { .. } | DataError::FieldKind { .. } => {
             "name the right field with `--text-field`".to_owned()
         }
+        DataError::NoChatTemplate { .. } => {
+            "take a model that was made for conversations, or name another field".to_owned()
+        }
+        DataError::Chat { .. } | DataError::ChatRewritten { .. } => {
+            "the roles may be in an order that the model does not know".to_owned()
+        }
+        DataError::NoRecords { .. } => {
+            "name a .parquet, .csv, .tsv, .jsonl or .json file".to_owned()
+        }
         DataError::RaggedRow { .. } => {
             "put quotes around fields that hold the delimiter or a line break".to_owned()
         }
@@ -164,6 +173,15 @@ pub(super) fn data_help(error: &DataError) -> String {
         DataError::NoExamples { .. } => "make `--prefix` smaller, or use longer texts".to_owned(),
         DataError::TooLarge { .. } => "split the data and use a part of it".to_owned(),
         _ => "check what `--data` names".to_owned(),
+    }
+}
+
+pub(super) fn scored_help(flag: &str, error: &DataError) -> String {
+    match error {
+        DataError::FieldMissing { .. } | DataError::FieldKind { .. } => {
+            format!("name the right field with `{flag}`")
+        }
+        error => data_help(error),
     }
 }
 

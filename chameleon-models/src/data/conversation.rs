@@ -8,13 +8,13 @@ use super::corpus::{AnswerEnd, Exchange, Origin};
 use super::error::DataError;
 use super::fields::missing;
 use super::record::{Record, kind};
-use crate::chat::ChatMessage;
+use crate::chat::{ChatEnding, ChatMessage};
 
 /// Writes messages out as a model's chat template does: complete, or up to where an answer would begin.
 ///
 /// The second argument says which; templates come with models, so the caller has them.
-pub type RenderChat<'a> = dyn Fn(&[ChatMessage], crate::chat::ChatEnding) -> Result<String, Box<dyn Error + Send + Sync>>
-    + 'a;
+pub type RenderChat<'a> =
+    dyn Fn(&[ChatMessage], ChatEnding) -> Result<String, Box<dyn Error + Send + Sync>> + 'a;
 
 const EXPECTED: &str = "a list of objects with `role` and `content`";
 
@@ -72,8 +72,6 @@ pub(super) fn render(
     render_chat: Option<&RenderChat<'_>>,
     origin: &Origin,
 ) -> Result<Option<(String, Exchange)>, DataError> {
-    use crate::chat::ChatEnding;
-
     let Some(answer_idx) = messages
         .iter()
         .rposition(|message| message.role == "assistant" && !message.content.trim().is_empty())
@@ -102,4 +100,131 @@ pub(super) fn render(
         end: AnswerEnd::Written,
     };
     Ok(Some((text, exchange)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn record(messages: Value) -> Record {
+        let mut fields = Map::new();
+        fields.insert("messages".to_owned(), messages);
+        Record {
+            fields,
+            origin: Origin::new(Path::new("chats.jsonl"), 3),
+            columns: None,
+        }
+    }
+
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "stands in for a template, which may refuse"
+    )]
+    fn marked(
+        messages: &[ChatMessage],
+        ending: ChatEnding,
+    ) -> Result<String, Box<dyn Error + Send + Sync>> {
+        let mut text = String::new();
+        for message in messages {
+            for piece in ["<", &message.role, ">", &message.content, "</>"] {
+                text.push_str(piece);
+            }
+        }
+        if ending == ChatEnding::AwaitReply {
+            text += "<assistant>";
+        }
+        Ok(text)
+    }
+
+    fn rendered(messages: Value) -> Result<Option<(String, Exchange)>, DataError> {
+        let record = record(messages);
+        let messages = messages_of(&record)?;
+        render(&messages, Some(&marked), &record.origin)
+    }
+
+    fn messages_of(record: &Record) -> Result<Vec<ChatMessage>, DataError> {
+        messages(record, "messages")
+    }
+
+    #[test]
+    fn the_last_answer_is_scored_and_all_before_it_is_prompt() {
+        let (text, exchange) = rendered(json!([
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+            {"role": "user", "content": [{"type": "text", "text": "c"}]},
+            {"role": "assistant", "content": "d"},
+            {"role": "user", "content": "thanks"},
+        ]))
+        .unwrap()
+        .unwrap();
+        assert_eq!(&text[exchange.answer_start..], "d</>");
+        assert_eq!(
+            &text[..exchange.answer_start],
+            "<user>a</><assistant>b</><user>c</><assistant>"
+        );
+        assert_eq!(exchange.end, AnswerEnd::Written);
+    }
+
+    #[test]
+    fn other_names_for_the_same_roles_are_known() {
+        let (text, _) = rendered(json!([
+            {"from": "human", "value": "a"},
+            {"from": "gpt", "value": "b"},
+        ]))
+        .unwrap()
+        .unwrap();
+        assert_eq!(text, "<user>a</><assistant>b</>");
+    }
+
+    #[test]
+    fn nobody_answering_is_no_error() {
+        assert!(rendered(json!([])).unwrap().is_none());
+        assert!(
+            rendered(json!([{"role": "user", "content": "a"}]))
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn what_is_no_conversation_is_named() {
+        for (value, found) in [
+            (json!("text"), "a string"),
+            (json!([1]), "a list with something else"),
+            (json!([{"role": "user"}]), "an object without them"),
+            (
+                json!([{"role": 1, "content": "a"}]),
+                "an object without them",
+            ),
+            (
+                json!([{"role": "user", "content": null}]),
+                "an object without them",
+            ),
+        ] {
+            assert_eq!(
+                messages_of(&record(value)).unwrap_err().to_string(),
+                format!(
+                    "chats.jsonl:3: field `messages` holds {found}, expected a list of objects with `role` and `content`"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn templates_that_are_missing_or_change_their_mind_are_errors() {
+        let record = record(json!([
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+        ]));
+        let messages = messages_of(&record).unwrap();
+        let error = render(&messages, None, &record.origin).unwrap_err();
+        assert!(matches!(error, DataError::NoChatTemplate { .. }));
+        let fickle = |messages: &[ChatMessage], _: ChatEnding| Ok(messages.len().to_string());
+        let error = render(&messages, Some(&fickle), &record.origin).unwrap_err();
+        assert!(matches!(error, DataError::ChatRewritten { .. }));
+    }
 }

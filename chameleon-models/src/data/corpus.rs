@@ -113,6 +113,14 @@ pub struct NewDocument {
 }
 
 impl Document {
+    /// The text up to its answer; all of it if it is prose.
+    pub fn prompt(&self) -> &str {
+        match &self.exchange {
+            Some(exchange) => &self.text[..exchange.answer_start],
+            None => &self.text,
+        }
+    }
+
     /// Everything but the text.
     fn clone_without_text(&self) -> Self {
         Self {

@@ -309,7 +309,7 @@ fn name_of(value: &Value) -> Option<String> {
     }
 }
 
-fn take_string(record: &mut Record, field: &str) -> Result<String, DataError> {
+pub(super) fn take_string(record: &mut Record, field: &str) -> Result<String, DataError> {
     match record.fields.get_mut(field) {
         Some(Value::String(text)) => Ok(std::mem::take(text)),
         Some(value) => Err(DataError::FieldKind {

@@ -56,7 +56,7 @@ pub use error::DataError;
 pub use fields::{InstructionFields, TextFields};
 pub use instruction::{Instruction, InstructionCondition};
 pub use read::{FolderLabels, Format, LabelField, ReadOptions, read, read_with_chats};
-pub use record::{Record, Wanted, visit_records};
+pub use record::{Record, Wanted, read_column, visit_records};
 pub use split::{Split, SplitFractions, limit, split};
 pub use tokenised::TokenisedText;
 pub use windows::{

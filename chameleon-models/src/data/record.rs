@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 
 use super::corpus::Origin;
 use super::error::DataError;
+use super::fields::take_string;
 use super::read::{Format, ReadOptions};
-use super::{csv_file, json, jsonl, parquet_file};
+use super::{csv_file, json, jsonl, parquet_file, txt};
 
 /// One row of a `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet` file.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +72,29 @@ pub fn visit_records(
             path: path.to_owned(),
         }),
     }
+}
+
+/// The strings of one field of every row, blank ones too: where rows belong to those of another file, none may go.
+///
+/// A text without fields has one row a line.
+///
+/// # Errors
+/// A row without the field, or with something else than a string in it; a file that cannot be read.
+pub fn read_column(
+    path: &Path,
+    field: &str,
+    options: &ReadOptions,
+) -> Result<Vec<String>, DataError> {
+    if Format::of(path)? == Format::Text {
+        let text = txt::decode(txt::read_bytes(path, options.max_total_bytes)?, path)?;
+        return Ok(text.lines().map(str::to_owned).collect());
+    }
+    let mut rows = Vec::new();
+    visit_records(path, Wanted::Only(&[field]), options, &mut |mut record| {
+        rows.push(take_string(&mut record, field)?);
+        Ok(())
+    })?;
+    Ok(rows)
 }
 
 /// The kind of a value, for messages.

@@ -212,6 +212,26 @@ mod tests {
     }
 
     #[test]
+    fn documents_of_one_source_stay_on_one_side() {
+        let mut builder = CorpusBuilder::new();
+        for idx in 0..300 {
+            builder.push(NewDocument {
+                source: Some(format!("article {}", idx / 10)),
+                ..NewDocument::prose(format!("text {idx}"), Origin::new(Path::new("memory"), idx))
+            });
+        }
+        let corpus = builder.build(Path::new("memory")).unwrap();
+        let split = split(&corpus, SplitFractions::new(0.3, 0.3).unwrap(), RunSeed(1));
+        for part in [&split.train, &split.valid, &split.test] {
+            assert!(!part.is_empty());
+            assert!(
+                part.chunks(10).all(|chunk| chunk[9] - chunk[0] == 9),
+                "{part:?}"
+            );
+        }
+    }
+
+    #[test]
     fn copies_of_a_text_stay_on_one_side() {
         let corpus = corpus_of((0..400).map(|idx| format!("text {}", idx % 40)));
         let split = split(&corpus, SplitFractions::new(0.3, 0.3).unwrap(), RunSeed(5));

@@ -487,6 +487,66 @@ mod tests {
         );
     }
 
+    fn exchange(prompt: &str, answer: &str, end: AnswerEnd) -> Corpus {
+        let mut builder = CorpusBuilder::new();
+        builder.push(NewDocument {
+            exchange: Some(Exchange {
+                condition: 2..prompt.len(),
+                answer_start: prompt.len(),
+                end,
+            }),
+            ..NewDocument::prose(
+                format!("{prompt}{answer}"),
+                Origin::new(Path::new("memory"), 1),
+            )
+        });
+        builder.build(Path::new("memory")).unwrap()
+    }
+
+    #[test]
+    fn an_answer_is_scored_and_its_prompt_is_not() {
+        let corpus = exchange("Q: why?", "so", AnswerEnd::Unwritten);
+        let options = WindowOptions::new(64, 32).unwrap().with_answer_end(0);
+        let cut = cut(&corpus, &[0], options, bytes_as_tokens).unwrap();
+        let [example] = &cut.examples[..] else {
+            panic!("{:?}", cut.examples)
+        };
+        assert_eq!(example.sequence.scored(), [115, 111, 0]);
+        assert_eq!(example.sequence.boundary(), 7);
+        assert_eq!(example.prompt, 2..7);
+        assert_eq!(example.prompt_token_ids(), b" why?".map(u32::from));
+        assert_eq!(example.scored_bytes, 2);
+        let corpus = exchange("Q: why?", "so", AnswerEnd::Written);
+        let cut = super::cut(&corpus, &[0], options, bytes_as_tokens).unwrap();
+        assert_eq!(cut.examples[0].sequence.scored(), [115, 111]);
+    }
+
+    #[test]
+    fn long_answers_are_cut_off_and_long_prompts_left_out() {
+        let options = WindowOptions::new(12, 4).unwrap().with_answer_end(0);
+        let corpus = exchange("0123", "456789abcdef", AnswerEnd::Unwritten);
+        let cut = cut(&corpus, &[0], options, bytes_as_tokens).unwrap();
+        assert_eq!(cut.examples[0].sequence.len(), 12);
+        assert_eq!((cut.skipped.cut_answers, cut.skipped.num_tokens), (1, 4));
+        for prompt in ["0123456789ab", "0123456789"] {
+            let corpus = exchange(prompt, "answer", AnswerEnd::Unwritten);
+            assert!(matches!(
+                super::cut(&corpus, &[0], options, bytes_as_tokens),
+                Err(DataError::NoExamples { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn a_token_with_a_piece_of_the_answer_belongs_to_it() {
+        let corpus = exchange("ab", "cd", AnswerEnd::Unwritten);
+        let pairs = |_: &str| Ok::<_, io::Error>(TokenisedText::new(vec![7, 8, 9], vec![1, 3, 4]));
+        let options = WindowOptions::new(8, 4).unwrap();
+        let cut = cut(&corpus, &[0], options, pairs).unwrap();
+        assert_eq!(cut.examples[0].sequence.scored(), [8, 9]);
+        assert_eq!(cut.examples[0].prompt, 0..1);
+    }
+
     #[test]
     fn only_the_named_documents_are_cut_and_keep_their_index() {
         let corpus = corpus_of(&["aaaaaaaa".to_owned(), "bbbbbbbb".to_owned()]);
