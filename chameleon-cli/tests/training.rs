@@ -131,6 +131,13 @@ fn lora_inside_the_layers_trains_from_the_command_line() {
     let config: Value =
         serde_json::from_slice(&std::fs::read(out.join("adapter_config.json")).unwrap()).unwrap();
     assert_eq!(config["layers"]["targets"][0], "q_proj");
+    // Factors that never moved would be zero: the file is read far enough to see that they are not.
+    let bytes = std::fs::read(out.join("adapter.safetensors")).unwrap();
+    let header_len = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let header: Value = serde_json::from_slice(&bytes[8..8 + header_len]).unwrap();
+    let place = &header["layers.1.self_attn.v_proj.b"]["data_offsets"];
+    let at = |idx: usize| 8 + header_len + usize::try_from(place[idx].as_u64().unwrap()).unwrap();
+    assert!(bytes[at(0)..at(1)].iter().any(|&byte| byte != 0));
 }
 
 /// Generated cores in the upper layer, prompts by their hidden states.

@@ -288,6 +288,10 @@ fn lora_inside_the_layers_learns_and_resumes_bit_for_bit() {
     };
     let config = bench.config(bench.lora(), Some(layers));
     let adapter = interruption_changes_nothing(&bench, &config, HiddenStates::Layers(&bench.model));
+    for factors in &adapter.trainee.layers.as_ref().unwrap().factors {
+        let largest: f32 = factors.b.val().abs().max().into_scalar();
+        assert!(largest > 0.0, "the layers learn, not the head alone");
+    }
     let untrained = bench.untrained(&config).valid();
     let before = bench.scores(Some(&untrained), HiddenStates::Layers(&bench.model));
     let after = bench.scores(Some(&adapter.trainee), HiddenStates::Layers(&bench.model));
