@@ -18,10 +18,8 @@ use crate::{
 /// The name under which an engine of one adapter has it.
 const ADAPTER: &str = "adapter";
 
-/// Prompt tokens read at a time: nobody else waits.
-const PREFILL_CHUNK: usize = 512;
-
-/// An engine for a run whose requests all come from here.
+/// An engine for a run whose requests all come from here. Prompts are read in the same pieces as by a server, so that
+/// answers are the same to the last bit.
 pub(crate) fn start(
     loaded: LoadedModel,
     adapter: Option<Adapter>,
@@ -32,7 +30,6 @@ pub(crate) fn start(
         EngineOptions {
             max_batch_rows: decoding.batch_size,
             max_cached_tokens: usize::MAX,
-            prefill_chunk: PREFILL_CHUNK,
             max_queued_requests: usize::MAX,
             max_queued_tokens: usize::MAX,
             ..EngineOptions::default()
