@@ -1,27 +1,20 @@
 //! `report.html`: a comparison on one page.
 
-use std::fmt::Write as _;
+mod prompts;
 
-use chameleon_models::{Interval, grouped_examples::GroupedExamples};
+use chameleon_models::Interval;
 
 use crate::{
-    commands::texts::excerpt,
     errors::CliError,
     report::{
         Block, BreakdownRow, ChartPoint, HtmlTable, IntervalChart, IntervalRow, LineChart,
-        MapChart, MapPoint, Plane, ReportPage, Scale, Series, extremes, percent, sample, signed,
+        ReportPage, Scale, Series, percent, signed,
     },
 };
 
 use super::runs::{Comparison, MethodRuns};
 use super::store::TrainedRun;
 use super::table::{CompareReport, MethodRow};
-
-/// Samples shown of each kind.
-const NUM_SAMPLES: usize = 4;
-
-/// Prompts drawn on the map at most.
-const MAX_MAP_POINTS: usize = 800;
 
 /// The page of a finished comparison.
 pub(super) fn page(
@@ -53,8 +46,8 @@ pub(super) fn page(
             blocks.extend(breakdown_figure(report, kind, rows));
         }
     }
-    blocks.push(map(comparison)?);
-    blocks.extend(samples(report, comparison, methods)?);
+    blocks.push(prompts::map(comparison)?);
+    blocks.extend(prompts::samples(report, comparison, methods)?);
     blocks.push(heading("How it was made"));
     blocks.push(Block::Facts {
         rows: facts(report),
@@ -326,145 +319,6 @@ fn breakdown_figure(report: &CompareReport, kind: &str, rows: &[BreakdownRow]) -
         "Nats per token, with 95 % intervals over documents and seeds; left of the dashed line is a gain.",
         &rows,
     ))
-}
-
-/// Where the training prompts lie, in the plane in which they differ most.
-fn map(comparison: &Comparison<'_>) -> Result<Block, CliError> {
-    let prepared = comparison.prepared;
-    let data = &prepared.train.data;
-    let plane = Plane::fit(&data.prompt_embeddings, comparison.config.seeds[0]);
-    let places = plane.project(&data.prompt_embeddings);
-    let every = places.len().div_ceil(MAX_MAP_POINTS);
-    let mut points = Vec::new();
-    for (row, &at) in places.iter().enumerate().step_by(every) {
-        points.push(MapPoint {
-            at,
-            kind_idx: data.assignments[row],
-            title: prompt_title(comparison, data, row)?,
-        });
-    }
-    let chart = MapChart {
-        title: "Map of the groups".to_owned(),
-        points,
-        centers: plane.project(&prepared.centroids),
-    };
-    Ok(Block::Figure {
-        title: "Map of the groups".to_owned(),
-        caption: format!(
-            "Training prompts{} on their first two principal components, which hold {:.0} % of their variance; \
-             numbers are the groups' centroids. Point at a mark for its prompt.",
-            if every > 1 { ", a part of them," } else { "" },
-            plane.share * 100.0
-        ),
-        svg: chart.svg(),
-        table: group_table(comparison)?,
-    })
-}
-
-fn prompt_title(
-    comparison: &Comparison<'_>,
-    data: &GroupedExamples,
-    row: usize,
-) -> Result<String, CliError> {
-    let prepared = comparison.prepared;
-    let example = &data.examples[row];
-    let prompt = prepared
-        .loaded
-        .tokenizer
-        .decode(example.sequence.conditioning())?;
-    let mut title = format!("group {}", data.assignments[row]);
-    if let Some(label_idx) = example.label_idx {
-        write!(title, ", {}", prepared.train.label_names[label_idx])
-            .expect("a string takes any text");
-    }
-    write!(title, ": {}", excerpt(&prompt, 80)).expect("a string takes any text");
-    Ok(title)
-}
-
-/// How many prompts a group has, and the first of them.
-fn group_table(comparison: &Comparison<'_>) -> Result<HtmlTable, CliError> {
-    let data = &comparison.prepared.train.data;
-    let mut table = HtmlTable::of_numbers(
-        "Groups of the training",
-        ["group", "prompts", "one of them"],
-    )
-    .with_words(2);
-    for cluster_idx in 0..comparison.config.training.num_clusters {
-        let members = || {
-            let assignments = data.assignments.iter().enumerate();
-            assignments.filter(move |(_, found)| **found == cluster_idx)
-        };
-        let one = match members().next() {
-            Some((row, _)) => prompt_title(comparison, data, row)?,
-            None => String::new(),
-        };
-        table.row([cluster_idx.to_string(), members().count().to_string(), one]);
-    }
-    Ok(table)
-}
-
-/// The test examples on which the method and its baseline differ most, of the first seed.
-fn samples(
-    report: &CompareReport,
-    comparison: &Comparison<'_>,
-    methods: &[MethodRuns],
-) -> Result<Vec<Block>, CliError> {
-    let Some(names) = report.headline else {
-        return Ok(Vec::new());
-    };
-    let tokens_of = |name: &str| {
-        let runs = methods.iter().find(|runs| runs.method.name() == name);
-        runs.map(|runs| &runs.scored[0].token_nlls)
-    };
-    let (Some(ours), Some(theirs)) = (tokens_of(names.method), tokens_of(names.baseline)) else {
-        return Ok(Vec::new());
-    };
-    let gains: Vec<Vec<f32>> = ours
-        .iter()
-        .zip(theirs)
-        .map(|(ours, theirs)| {
-            let pairs = ours.iter().zip(theirs);
-            pairs.map(|(ours, theirs)| theirs - ours).collect()
-        })
-        .collect();
-    let means: Vec<f64> = gains
-        .iter()
-        .map(|gains| gains.iter().map(|&gain| f64::from(gain)).sum::<f64>() / gains.len() as f64)
-        .collect();
-    let found = extremes(&means, NUM_SAMPLES);
-    let tokenizer = &comparison.prepared.loaded.tokenizer;
-    let shown = |rows: &[usize]| -> Result<Vec<_>, CliError> {
-        rows.iter()
-            .map(|&row| {
-                let example = &comparison.test.data.examples[row];
-                let label = or_empty(example.label_idx, |label_idx| {
-                    format!(", {}", comparison.test.label_names[label_idx])
-                });
-                let title = format!(
-                    "{:+.3} nats per token; group {}{label}",
-                    means[row], comparison.test.data.assignments[row]
-                );
-                Ok(sample(title, example, &gains[row], tokenizer)?)
-            })
-            .collect()
-    };
-    let title = |word| {
-        format!(
-            "Most {word} by {} instead of {}",
-            names.method, names.baseline
-        )
-    };
-    Ok(vec![
-        heading("Texts"),
-        Block::Samples {
-            title: title("helped"),
-            samples: shown(&found.highest)?,
-        },
-        Block::Samples {
-            title: title("hurt"),
-            samples: shown(&found.lowest)?,
-        },
-    ])
 }
 
 fn facts(report: &CompareReport) -> Vec<[String; 2]> {
