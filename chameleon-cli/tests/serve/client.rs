@@ -62,6 +62,11 @@ pub(crate) fn adapter_dir() -> &'static Path {
 impl Served {
     /// Starts a server on a free port.
     pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::start_bare(&[&["--name", MODEL], flags].concat())
+    }
+
+    /// Starts a server that is named by its flags.
+    pub(crate) fn start_bare(flags: &[&str]) -> Self {
         let mut process = command(flags).spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let line = lines.next().expect("the server says where it is").unwrap();
@@ -149,7 +154,6 @@ fn command(flags: &[&str]) -> Command {
     command
         .args(["serve", "--model"])
         .arg(fixture(""))
-        .args(["--name", MODEL])
         .args(flags)
         .env("NO_COLOR", "1")
         .env_remove("CHAMELEON_API_KEY")

@@ -7,5 +7,6 @@
 
 mod answers;
 mod client;
+mod clients;
 mod hostile;
 mod life;

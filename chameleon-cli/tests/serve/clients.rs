@@ -1,0 +1,64 @@
+//! Clients that others have written, as they are.
+
+use std::process::Command;
+
+use crate::client::{ADAPTED, MODEL, Served, adapter_dir, fixture};
+
+#[test]
+fn public_clients_are_served() {
+    let served = Served::adapted(&[]);
+    let python = std::env::var("CHAMELEON_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let script = fixture("../../serve/python/clients.py");
+    let address = format!("http://{}", served.address);
+    let output = Command::new(&python)
+        .arg(script)
+        .args([address.as_str(), MODEL, ADAPTED])
+        .output();
+    let Ok(output) = output else {
+        println!("SKIPPED: there is no `{python}`");
+        return;
+    };
+    // What was skipped stands here.
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// The commands of the README's section "Serve".
+fn readme_commands() -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, section) = text.split_once("\n## Serve\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let blocks = section.split("```sh\n").skip(1);
+    blocks
+        .map(|block| block.split("```").next().unwrap().replace("\\\n", " "))
+        .collect()
+}
+
+#[test]
+fn the_commands_of_the_readme_work() {
+    let commands = readme_commands();
+    let [serve, ask] = commands.as_slice() else {
+        panic!("{commands:?}");
+    };
+    let flags = serve
+        .trim()
+        .strip_prefix("chameleon serve --model MODEL ")
+        .unwrap();
+    let mix = adapter_dir().join("mix");
+    let flags = flags.replace("mix=adapter", &format!("mix={}", mix.display()));
+    let served = Served::start_bare(&flags.split(' ').collect::<Vec<_>>());
+    let ask = ask.replace("127.0.0.1:8080", &served.address);
+    let output = Command::new("sh").args(["-c", &ask]).output().unwrap();
+    if output.status.code() == Some(127) {
+        println!("SKIPPED: there is no `curl`");
+        return;
+    }
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["model"], "small:mix");
+    assert_eq!(answer["choices"][0]["chameleon"]["condition"], "centroid");
+}
