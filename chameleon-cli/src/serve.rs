@@ -25,6 +25,7 @@ mod routes;
 mod settings;
 mod state;
 mod stream;
+mod strict;
 mod tokens;
 
 pub(crate) use auth::Access;

@@ -9,7 +9,10 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::error::ApiError;
+use super::{
+    error::ApiError,
+    strict::{Object, whole_numbers},
+};
 
 /// From the end of the head to the end of the body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -66,14 +69,14 @@ fn check_kind(headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// JSON to a request; the error names the place that is wrong.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let mut value = serde_json::from_slice(bytes).map_err(|error| refused(&error, None))?;
+    whole_numbers(&mut value);
+    let Object(request) = serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let param = (path != "." && !path.contains('?')).then_some(path);
         refused(error.inner(), param)
     })?;
-    deserializer.end().map_err(|error| refused(&error, None))?;
-    Ok(value)
+    Ok(request)
 }
 
 fn refused(error: &serde_json::Error, param: Option<String>) -> ApiError {
@@ -132,6 +135,7 @@ mod tests {
             assert_eq!(error(text).status, StatusCode::BAD_REQUEST);
         }
         assert!(parse::<Outer>(b"\xff").is_err());
-        assert!(parse::<Outer>(br#"{"inner": [], "inner": []}"#).is_err());
+        assert!(parse::<Outer>(br#"{"inner": [{"count": 1.0}]}"#).is_ok());
+        assert!(parse::<Outer>(b"[[]]").is_err());
     }
 }

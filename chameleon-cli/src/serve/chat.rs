@@ -25,6 +25,7 @@ use super::{
     },
     state::{Server, unix_seconds},
     stream::{self, Envelope, Pieces, UsagePiece},
+    strict::{Object, word},
 };
 
 /// What is asked.
@@ -32,19 +33,19 @@ use super::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChatRequest {
     model: String,
-    messages: Vec<Message>,
+    messages: Vec<Object<Message>>,
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
     temperature: Option<f64>,
     top_p: Option<f64>,
     n: Option<u64>,
     stream: Option<bool>,
-    stream_options: Option<StreamOptions>,
+    stream_options: Option<Object<StreamOptions>>,
     stop: Option<Stop>,
     seed: Option<i64>,
     logprobs: Option<bool>,
     top_logprobs: Option<u64>,
-    chameleon: Option<Extension>,
+    chameleon: Option<Object<Extension>>,
     #[serde(rename = "user")]
     _user: Option<String>,
     frequency_penalty: Option<Value>,
@@ -55,7 +56,8 @@ pub(crate) struct ChatRequest {
     parallel_tool_calls: Option<Value>,
     functions: Option<Value>,
     function_call: Option<Value>,
-    response_format: Option<ResponseFormat>,
+    #[serde(rename = "response_format")]
+    _response_format: Option<Object<ResponseFormat>>,
     store: Option<Value>,
     metadata: Option<Value>,
 }
@@ -75,7 +77,7 @@ struct Message {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 enum Role {
     System,
     /// What newer clients call the system.
@@ -91,19 +93,49 @@ enum Role {
 )]
 enum Content {
     Text(String),
-    Parts(Vec<Part>),
+    Parts(Vec<Object<Part>>),
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
-enum Part {
-    Text { text: String },
+#[serde(deny_unknown_fields)]
+struct Part {
+    #[serde(rename = "type")]
+    _kind: TextKind,
+    text: String,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
-enum ResponseFormat {
-    Text {},
+#[serde(deny_unknown_fields)]
+struct ResponseFormat {
+    #[serde(rename = "type")]
+    _kind: TextKind,
+}
+
+/// The only kind of content there is here.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+struct TextKind;
+
+impl TryFrom<String> for TextKind {
+    type Error = String;
+
+    fn try_from(found: String) -> Result<Self, String> {
+        word(&found, &[("text", Self)])
+    }
+}
+
+impl TryFrom<String> for Role {
+    type Error = String;
+
+    fn try_from(found: String) -> Result<Self, String> {
+        let words = [
+            ("system", Self::System),
+            ("developer", Self::Developer),
+            ("user", Self::User),
+            ("assistant", Self::Assistant),
+        ];
+        word(&found, &words)
+    }
 }
 
 /// `POST /v1/chat/completions`
@@ -181,10 +213,7 @@ impl ChatRequest {
             ("function_call", &self.function_call),
             ("store", &self.store),
             ("metadata", &self.metadata),
-        ])?;
-        match &self.response_format {
-            None | Some(ResponseFormat::Text {}) => Ok(()),
-        }
+        ])
     }
 
     fn settings(&self, server: &Server) -> Result<(Wishes, usize, Logprobs), ApiError> {
@@ -221,7 +250,7 @@ impl ChatRequest {
             num_choices: self.n,
             seed: self.seed,
             stop: self.stop.clone(),
-            extension: self.chameleon.clone().unwrap_or_default(),
+            extension: self.chameleon.clone().unwrap_or_default().0,
         };
         Ok((wishes, max_new_tokens, logprobs))
     }
@@ -233,7 +262,7 @@ impl ChatRequest {
         std::mem::take(&mut self.messages)
             .into_iter()
             .enumerate()
-            .map(|(idx, message)| message.into_chat(idx))
+            .map(|(idx, Object(message))| message.into_chat(idx))
             .collect()
     }
 }
@@ -254,7 +283,7 @@ impl Message {
         let content = match self.content {
             Some(Content::Text(text)) => text,
             Some(Content::Parts(parts)) => {
-                parts.into_iter().map(|Part::Text { text }| text).collect()
+                parts.into_iter().map(|Object(part)| part.text).collect()
             }
             None => return Err(ApiError::invalid(place("content"), "the message is empty")),
         };

@@ -25,6 +25,7 @@ use super::{
     },
     state::{Server, unix_seconds},
     stream::{self, Envelope, Pieces, UsagePiece},
+    strict::Object,
 };
 
 /// Prompts of one request at most.
@@ -46,12 +47,12 @@ pub(crate) struct CompletionRequest {
     n: Option<u64>,
     best_of: Option<u64>,
     stream: Option<bool>,
-    stream_options: Option<StreamOptions>,
+    stream_options: Option<Object<StreamOptions>>,
     stop: Option<Stop>,
     seed: Option<i64>,
     logprobs: Option<u64>,
     echo: Option<bool>,
-    chameleon: Option<Extension>,
+    chameleon: Option<Object<Extension>>,
     #[serde(rename = "user")]
     _user: Option<String>,
     frequency_penalty: Option<Value>,
@@ -174,7 +175,7 @@ impl CompletionRequest {
             num_choices: self.n,
             seed: self.seed,
             stop: self.stop.clone(),
-            extension: self.chameleon.clone().unwrap_or_default(),
+            extension: self.chameleon.clone().unwrap_or_default().0,
         }
     }
 }

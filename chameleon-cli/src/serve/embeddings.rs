@@ -18,6 +18,7 @@ use super::{
     error::{ApiError, json as respond_json},
     prompts::TextInput,
     state::Server,
+    strict::word,
 };
 
 /// Texts of one request at most.
@@ -37,7 +38,7 @@ pub(crate) struct EmbeddingRequest {
 
 /// How the numbers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 enum Encoding {
     #[default]
     Float,
@@ -97,6 +98,14 @@ pub(crate) async fn answer(
             "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
         }),
     ))
+}
+
+impl TryFrom<String> for Encoding {
+    type Error = String;
+
+    fn try_from(found: String) -> Result<Self, String> {
+        word(&found, &[("float", Self::Float), ("base64", Self::Base64)])
+    }
 }
 
 impl Encoding {

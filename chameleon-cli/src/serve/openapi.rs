@@ -167,7 +167,7 @@ fn json_content(name: &str) -> Value {
 fn streamed(whole: &str) -> Value {
     json!({
         "application/json": {"schema": schema(whole)},
-        "text/event-stream": {"schema": {"type": "string"}},
+        "text/event-stream": {"schema": schema("StreamEvent")},
     })
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{
     answer::{Answers, Step, UsageBody},
     settings::StreamOptions,
+    strict::Object,
 };
 
 /// Between two comments that keep a silent connection open.
@@ -80,8 +81,8 @@ pub(crate) enum UsagePiece {
 }
 
 impl UsagePiece {
-    pub(crate) fn of(options: Option<&StreamOptions>) -> Self {
-        match options.and_then(|options| options.include_usage) {
+    pub(crate) fn of(options: Option<&Object<StreamOptions>>) -> Self {
+        match options.and_then(|Object(options)| options.include_usage) {
             Some(true) => Self::Told,
             _ => Self::Left,
         }

@@ -14,6 +14,7 @@ pub(super) fn schemas(facts: &Facts) -> Map<String, Value> {
         ("GroupNote", group_note()),
         ("Completion", completion()),
         ("ChatCompletion", chat()),
+        ("StreamEvent", event()),
         ("EmbeddingList", embeddings(facts)),
         ("Model", model()),
         ("ModelList", list("Model")),
@@ -142,6 +143,15 @@ fn chat() -> Value {
         "chat.completion",
         json!({"message": message, "logprobs": {"anyOf": [logprobs, {"type": "null"}]}}),
     )
+}
+
+/// Every event of a stream.
+fn event() -> Value {
+    let mut event = object(&json!({"data": text()}));
+    event["description"] = json!(
+        "One event: `data` is a piece of the answer as JSON, or an error, or `[DONE]` at the end."
+    );
+    event
 }
 
 fn embeddings(facts: &Facts) -> Value {

@@ -8,6 +8,7 @@ A client that is not installed is skipped, and named.
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -59,7 +60,9 @@ def with_openai(address, base, adapted):
 
     # The client's own streaming helper puts the pieces together again.
     with client.chat.completions.stream(model=base, messages=MESSAGES, max_tokens=8, temperature=0) as stream:
-        assert stream.get_final_completion().choices[0].finish_reason == "length"
+        text = "".join(event.delta for event in stream if event.type == "content.delta")
+    chat = client.chat.completions.create(model=base, messages=MESSAGES, max_tokens=8, temperature=0)
+    assert text == chat.choices[0].message.content
 
     likely = client.completions.create(model=base, prompt=PROMPT, max_tokens=4, logprobs=2, temperature=0)
     assert len(likely.choices[0].logprobs.top_logprobs) == 4
@@ -100,6 +103,8 @@ def with_langchain_openai(address, base, adapted):
 
 
 def with_litellm(address, base, adapted):
+    # It would fetch a list of prices otherwise.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     import litellm
 
     shared = {"api_base": f"{address}/v1", "api_key": "none", "max_tokens": 8, "temperature": 0}

@@ -70,15 +70,15 @@ def body(rng, model):
 
 
 def message(rng, model):
-    """The bytes of one request."""
+    """The bytes of one request, and whether the server can tell that it is whole."""
     kind = rng.randrange(10)
     if kind == 0:
-        return bytes(rng.randrange(256) for _ in range(rng.randrange(1, 300)))
+        return bytes(rng.randrange(256) for _ in range(rng.randrange(1, 300))), False
     if kind == 1:
         junk = "".join(chr(rng.randrange(33, 127)) for _ in range(rng.randrange(40)))
         target = rng.choice(GETS) + urllib.parse.quote(junk, safe="%" if rng.random() < 0.3 else "")
         head = f"{rng.choice(METHODS)} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        return head.encode()
+        return head.encode(), True
     path, text = body(rng, model)
     length = len(text) if rng.random() < 0.9 else rng.choice([0, len(text) + 50, 10**12, -1])
     media = "application/json" if rng.random() < 0.95 else rng.choice(["text/plain", "", "application/json;x"])
@@ -86,17 +86,19 @@ def message(rng, model):
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media}\r\n"
         f"Content-Length: {length}\r\nConnection: close\r\n\r\n"
     )
-    return head.encode() + text
+    return head.encode() + text, length == len(text)
 
 
-def send(address, raw, rng):
+def send(address, raw, is_whole, rng):
     """The status of the answer; nothing when there was none, or when nobody waited for it."""
     with socket.create_connection(address, timeout=30) as connection:
         try:
             connection.sendall(raw)
             if rng.random() < 0.1:
                 return "left"
-            connection.shutdown(socket.SHUT_WR)
+            if not is_whole:
+                # Else the server waits for the rest.
+                connection.shutdown(socket.SHUT_WR)
             answer = b""
             while piece := connection.recv(65536):
                 answer += piece
@@ -117,8 +119,8 @@ def main():
     where = urllib.parse.urlparse(base)
     statuses = Counter()
     for _ in range(count):
-        raw = message(rng, model)
-        status = send((where.hostname, where.port), raw, rng)
+        raw, is_whole = message(rng, model)
+        status = send((where.hostname, where.port), raw, is_whole, rng)
         statuses[status] += 1
         if isinstance(status, int) and status >= 500:
             sys.exit(f"status {status} for {raw!r}")
