@@ -268,13 +268,12 @@ fn load() -> Value {
             "name": {
                 "description": "1 to 64 letters, digits, `-`, `_` and `.`",
                 "type": "string",
-                "minLength": 1,
-                "maxLength": 64,
+                "pattern": "^[A-Za-z0-9._-]{1,64}$",
             },
             "path": {
                 "description": "Inside the folder of adapters: relative, without `..`",
                 "type": "string",
-                "minLength": 1,
+                "pattern": "^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$",
             },
         },
     })
