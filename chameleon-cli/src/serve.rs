@@ -20,6 +20,7 @@ mod metrics;
 mod models;
 mod observe;
 mod openapi;
+mod page;
 mod prompts;
 mod routes;
 mod settings;

@@ -11,7 +11,7 @@ use axum::{
 };
 use futures_util::FutureExt as _;
 
-use super::{error::ApiError, state::Server};
+use super::{error::ApiError, page, routes, state::Server};
 
 /// Refuses those who may not ask.
 pub(crate) async fn guard(
@@ -74,9 +74,6 @@ pub(crate) async fn label(request: Request<Body>, next: Next) -> Response {
 
 /// Routes are few and known, so that their names live as long as the program.
 fn known(route: &str) -> &'static str {
-    super::routes::ROUTES
-        .iter()
-        .find(|known| **known == route)
-        .copied()
-        .unwrap_or("none")
+    let mut all = routes::ROUTES.iter().chain(page::ROUTES).copied();
+    all.find(|known| *known == route).unwrap_or("none")
 }

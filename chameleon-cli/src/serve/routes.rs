@@ -15,7 +15,7 @@ use super::{
     error::ApiError,
     health, models,
     observe::{guard, label, observe, survive},
-    openapi,
+    openapi, page,
     state::Server,
 };
 
@@ -57,6 +57,7 @@ pub(crate) fn router(server: &Arc<Server>) -> Router {
         .route("/openapi.json", get(openapi::document));
     let routes = guarded
         .merge(open)
+        .merge(page::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(server));
