@@ -27,6 +27,23 @@ fn public_clients_are_served() {
     );
 }
 
+#[test]
+fn the_page_works_in_a_browser() {
+    let python = std::env::var("CHAMELEON_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let output = Command::new(&python)
+        .arg(fixture("../../serve/python/page.py"))
+        .arg(env!("CARGO_BIN_EXE_chameleon"))
+        .output();
+    let Ok(output) = output else {
+        println!("SKIPPED: there is no `{python}`");
+        return;
+    };
+    let told = String::from_utf8_lossy(&output.stdout);
+    println!("{told}");
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}{complaints}");
+}
+
 /// The commands of the README's section "Serve".
 fn readme_commands() -> Vec<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
