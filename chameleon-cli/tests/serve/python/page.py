@@ -523,10 +523,10 @@ def main():
         playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=given.chromium, args=["--no-sandbox"])
         tests = {name: test for name, test in globals().items() if name.endswith("_page")}
+        if given.names:
+            tests = {name: test for name, test in tests.items() if any(part in name for part in given.names)}
         failed = []
         for name, test in tests.items():
-            if given.names and not any(part in name for part in given.names):
-                continue
             began = time.monotonic()
             needs_own = "start" in test.__code__.co_varnames[:2]
             try:
@@ -539,7 +539,10 @@ def main():
         if given.pictures:
             pictures(browser, server, given.pictures)
         browser.close()
-    print(f"{len(failed)} failed: {', '.join(failed)}" if failed else "the page works")
+    if not tests:
+        print(f"no test is named like {', '.join(given.names)}")
+        return 1
+    print(f"{len(failed)} of {len(tests)} failed: {', '.join(failed)}" if failed else f"{len(tests)} tests passed")
     return 1 if failed else 0
 
 
