@@ -506,7 +506,7 @@ def main():
     parser.add_argument("--strict", action="store_true", help="fail where it would be skipped")
     given = parser.parse_args()
     missing = [
-        *(["the Python package `playwright`"] if sync_playwright is None else []),
+        *(["Python package `playwright`"] if sync_playwright is None else []),
         *([] if given.chromium else ["Chromium"]),
     ]
     if missing:
