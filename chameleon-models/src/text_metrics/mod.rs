@@ -11,9 +11,12 @@
 //! ```
 //! use chameleon_models::text_metrics::{Stemming, bleu, meteor, rouge};
 //!
-//! let pairs = [("a robin sings", "a robin sings loudly"), ("it rains", "it rained")];
+//! let pairs = [
+//!     ("a robin sings in the morning", "a robin sings in the morning light"),
+//!     ("it rains", "it rained"),
+//! ];
 //! assert!(bleu(&pairs).score > 0.0);
-//! assert_eq!(rouge(&pairs, Stemming::Porter).rouge1.round(), 93.0);
+//! assert_eq!(rouge(&pairs, Stemming::Porter).rouge1.round(), 96.0);
 //! assert!(meteor(&pairs).score > 50.0);
 //! ```
 
