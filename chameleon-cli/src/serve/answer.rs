@@ -115,11 +115,17 @@ impl Answers {
             return None;
         }
         let limit = self.server.limits.request_timeout;
-        let left = limit.saturating_sub(self.timeline.arrived.elapsed());
-        let step = match tokio::time::timeout(left, self.events.recv()).await {
+        let deadline = (self.timeline.arrived + limit).into();
+        // Looked at first: an engine that always has the next token ready would never be waited for.
+        let next = tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(deadline) => Err(()),
+            event = self.events.recv() => Ok(event),
+        };
+        let step = match next {
             Ok(Some((choice_idx, event))) => self.step(choice_idx, event),
             Ok(None) => Err(RequestFailure::Stopped.into()),
-            Err(_) => Err(ApiError::timeout(limit)),
+            Err(()) => Err(ApiError::timeout(limit)),
         };
         if step.is_err() {
             // One broken answer ends the whole request.
