@@ -9,7 +9,7 @@ use chameleon_core::SplitSequence;
 use chameleon_hypernet::ConditionNorm;
 use chameleon_models::{
     AdapterConfig, AdapterError, CausalLm as _, Corpus, Example, GroupedExamples, HiddenCache,
-    LanguageModel, LayerRange, LoadedModel, Proceed, PromptEncoding, Representation,
+    LanguageModel, LayerRange, LoadedModel, PromptEncoding, Representation,
     adapter::ImpossibleAdapter,
     data::{self, SplitFractions},
     grouped_examples::{cache_hidden_states, states_fingerprint},
@@ -20,7 +20,7 @@ use chameleon_models::{
 use crate::{
     commands::{
         Context,
-        states::{encode_prompts, encode_training_prompts},
+        states::{encode_prompts, encode_training_prompts, with_states_bar},
         texts,
     },
     errors::CliError,
@@ -387,15 +387,8 @@ pub(crate) fn fill_cache(
     label: &'static str,
     context: &Context,
 ) -> Result<Option<HiddenCache>, CliError> {
-    let bar = context.output.progress(label, examples.len());
-    let cache = cache_hidden_states(model, fingerprint, examples, path, |progress| {
-        bar.set_position(progress.num_done as u64);
-        if context.interrupt.is_asked() {
-            Proceed::Stop
-        } else {
-            Proceed::Continue
-        }
-    });
-    bar.finish_and_clear();
-    Ok(cache?)
+    let cache = with_states_bar(label, examples.len(), context, |observe| {
+        cache_hidden_states(model, fingerprint, examples, path, observe)
+    })?;
+    Ok(cache)
 }

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use chameleon_hypernet::{ConditionNorm, ConditionScaling};
 use chameleon_models::{
     Example, HiddenCache, HiddenStates, LanguageModel, LayerRange, Proceed, PromptEncoding,
-    grouped_examples::{cache_entering_states, entering_fingerprint},
+    grouped_examples::{CacheProgress, cache_entering_states, entering_fingerprint},
     prompts::represent_examples,
 };
 
@@ -86,24 +86,37 @@ fn entering(
     let model_fingerprint = prepared.states_fingerprint();
     let fingerprint = entering_fingerprint(model_fingerprint, examples, first_layer);
     let path = cache_path(cache_dir, fingerprint)?;
-    let bar = context.output.progress("lower layers", examples.len());
-    let cache = cache_entering_states(
-        prepared.model(),
-        model_fingerprint,
-        examples,
-        first_layer,
-        &path,
-        |progress| {
-            bar.set_position(progress.num_done as u64);
-            if context.interrupt.is_asked() {
-                Proceed::Stop
-            } else {
-                Proceed::Continue
-            }
-        },
-    );
+    let cache = with_states_bar("lower layers", examples.len(), context, |observe| {
+        cache_entering_states(
+            prepared.model(),
+            model_fingerprint,
+            examples,
+            first_layer,
+            &path,
+            observe,
+        )
+    })?;
+    Ok(cache)
+}
+
+/// Shows how far a pass over the trunk is, and ends it when the user asks to stop.
+pub(crate) fn with_states_bar<T>(
+    label: &'static str,
+    num_examples: usize,
+    context: &Context,
+    fill: impl FnOnce(&mut dyn FnMut(CacheProgress) -> Proceed) -> T,
+) -> T {
+    let bar = context.output.progress(label, num_examples);
+    let filled = fill(&mut |progress| {
+        bar.set_position(progress.num_done as u64);
+        if context.interrupt.is_asked() {
+            Proceed::Stop
+        } else {
+            Proceed::Continue
+        }
+    });
     bar.finish_and_clear();
-    Ok(cache?)
+    filled
 }
 
 /// Prompts as vectors, with the statistics that standardise them, if they are.

@@ -8,7 +8,7 @@ use chameleon_core::{BatchPlan, PlannedBatch, RunSeed};
 use chameleon_hypernet::{AdaptedLayers, ConditionControl, ControlPlan};
 use chameleon_models::{
     AdapterError, CausalLm as _, Example, HiddenCache, LayerAdaptation, LayerKind, LayerRange,
-    Proceed, Trainee,
+    Trainee,
     adaptation::head_shape,
     recipes::{
         PaperSettings, PublishedData, PublishedOptions, PublishedRow, PublishedScore,
@@ -19,7 +19,7 @@ use chameleon_models::{
 };
 
 use crate::{
-    commands::{Context, prepare::cache_path},
+    commands::{Context, prepare::cache_path, states::with_states_bar},
     errors::CliError,
     resolve::ReproduceConfig,
 };
@@ -301,26 +301,17 @@ impl Part {
         let fingerprint =
             published_fingerprint(&base.states_fingerprint, &data.rows, &index, options);
         let path = cache_path(config.cache_dir.as_ref(), fingerprint)?;
-        let bar = context
-            .output
-            .progress("hidden states", index.num_distinct());
-        let cache = cache_published_states(
-            base.model(),
-            fingerprint,
-            &data.rows,
-            &index,
-            options,
-            &path,
-            |progress| {
-                bar.set_position(progress.num_done as u64);
-                if context.interrupt.is_asked() {
-                    Proceed::Stop
-                } else {
-                    Proceed::Continue
-                }
-            },
-        );
-        bar.finish_and_clear();
+        let cache = with_states_bar("hidden states", index.num_distinct(), context, |observe| {
+            cache_published_states(
+                base.model(),
+                fingerprint,
+                &data.rows,
+                &index,
+                options,
+                &path,
+                observe,
+            )
+        });
         Ok(cache?.map(|cache| Self { data, index, cache }))
     }
 }
