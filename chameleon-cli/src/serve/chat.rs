@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Instant};
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::StatusCode,
     response::Response,
 };
 use chameleon_models::{ChatMessage, engine::Logprobs};
@@ -16,7 +15,7 @@ use super::{
     answer::{Answers, CompleteAnswer, GroupNote, Step, StepKind, UsageBody},
     blocking::compute,
     body,
-    error::{ApiError, json as respond_json},
+    error::ApiError,
     logprobs::ChatLogprobs,
     prompts::encode_chat,
     settings::{
@@ -171,20 +170,10 @@ pub(crate) async fn answer(
         };
         return Ok(stream::respond(answers, pieces));
     }
-    let complete = answers.collect().await?;
-    let usage = complete.iter().fold(usage, |mut usage, answer| {
-        usage.add(&answer.usage);
-        usage
-    });
-    let choices: Vec<Value> = complete
-        .iter()
-        .enumerate()
-        .map(|(choice_idx, answer)| choice(choice_idx, answer, settings.logprobs, &server))
-        .collect();
-    Ok(respond_json(
-        StatusCode::OK,
-        &envelope.whole(&choices, usage),
-    ))
+    stream::respond_whole(answers, &envelope, usage, |choice_idx, answer| {
+        choice(choice_idx, answer, settings.logprobs, &server)
+    })
+    .await
 }
 
 /// Chats have messages where completions have a prompt.

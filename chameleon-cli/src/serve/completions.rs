@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Instant};
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::StatusCode,
     response::Response,
 };
 use chameleon_models::engine::Logprobs;
@@ -16,7 +15,7 @@ use super::{
     answer::{Answers, CompleteAnswer, GroupNote, Step, StepKind, UsageBody},
     blocking::compute,
     body,
-    error::{ApiError, json as respond_json},
+    error::ApiError,
     logprobs::CompletionLogprobs,
     prompts::TextInput,
     settings::{
@@ -121,20 +120,10 @@ pub(crate) async fn answer(
         };
         return Ok(stream::respond(answers, pieces));
     }
-    let complete = answers.collect().await?;
-    let usage = complete.iter().fold(usage, |mut usage, answer| {
-        usage.add(&answer.usage);
-        usage
-    });
-    let choices: Vec<Value> = complete
-        .iter()
-        .enumerate()
-        .map(|(idx, answer)| choice(idx, answer, &echo, logprobs, &server))
-        .collect();
-    Ok(respond_json(
-        StatusCode::OK,
-        &envelope.whole(&choices, usage),
-    ))
+    stream::respond_whole(answers, &envelope, usage, |choice_idx, answer| {
+        choice(choice_idx, answer, &echo, logprobs, &server)
+    })
+    .await
 }
 
 impl CompletionRequest {

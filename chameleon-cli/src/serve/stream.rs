@@ -1,17 +1,21 @@
-//! Answers piece by piece: server-sent events in the order in which tokens are chosen.
+//! Answers in one piece, or piece by piece: server-sent events in the order in which tokens are chosen.
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
-use axum::response::{
-    IntoResponse, Response,
-    sse::{Event, KeepAlive, Sse},
+use axum::{
+    http::StatusCode,
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
 };
 use futures_util::stream;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    answer::{Answers, Step, UsageBody},
+    answer::{Answers, CompleteAnswer, Step, UsageBody},
+    error::{ApiError, json as respond_json},
     settings::StreamOptions,
     strict::Object,
 };
@@ -39,7 +43,7 @@ pub(crate) struct Envelope {
 
 impl Envelope {
     /// A whole answer.
-    pub(crate) fn whole(&self, choices: &[Value], usage: UsageBody) -> Value {
+    fn whole(&self, choices: &[Value], usage: UsageBody) -> Value {
         let mut value = self.value(choices);
         value["usage"] = json!(usage);
         value
@@ -92,6 +96,25 @@ impl UsagePiece {
 /// The text of one piece.
 fn piece(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("pieces have text keys and finite depth")
+}
+
+/// Waits for all answers and responds with them in one piece; `choice` writes each of them.
+pub(crate) async fn respond_whole(
+    answers: Answers,
+    envelope: &Envelope,
+    mut usage: UsageBody,
+    choice: impl Fn(usize, &CompleteAnswer) -> Value,
+) -> Result<Response, ApiError> {
+    let complete = answers.collect().await?;
+    let mut choices = Vec::new();
+    for (choice_idx, answer) in complete.iter().enumerate() {
+        usage.add(&answer.usage);
+        choices.push(choice(choice_idx, answer));
+    }
+    Ok(respond_json(
+        StatusCode::OK,
+        &envelope.whole(&choices, usage),
+    ))
 }
 
 /// A streamed response. When its client goes away it is dropped, and the answers with it.

@@ -185,6 +185,21 @@ impl SweepPoint {
 }
 
 impl SweepReport {
+    /// Setting, perplexity, baseline, and the difference in nats and in percent: one row for each point and baseline.
+    fn rows(&self) -> impl Iterator<Item = [String; 5]> {
+        self.points.iter().flat_map(|point| {
+            point.gains.iter().map(|gain| {
+                [
+                    point.value.to_string(),
+                    format!("{:.3}", point.perplexity),
+                    gain.against.to_owned(),
+                    signed(gain.difference, 4),
+                    percent(gain.difference),
+                ]
+            })
+        })
+    }
+
     fn page(&self) -> ReportPage {
         let mut table = HtmlTable::of_numbers(
             &format!("{} at each {}", self.method, self.setting),
@@ -196,16 +211,8 @@ impl SweepReport {
                 "perplexity [95 %]",
             ],
         );
-        for point in &self.points {
-            for gain in &point.gains {
-                table.row([
-                    point.value.to_string(),
-                    format!("{:.3}", point.perplexity),
-                    gain.against.to_owned(),
-                    signed(gain.difference, 4),
-                    percent(gain.difference),
-                ]);
-            }
+        for row in self.rows() {
+            table.row(row);
         }
         let mut blocks = vec![
             Block::Figure {
@@ -294,16 +301,8 @@ impl Results for SweepReport {
             Column::text("nats/token"),
             Column::text("perplexity"),
         ]);
-        for point in &self.points {
-            for gain in &point.gains {
-                table.row([
-                    point.value.to_string(),
-                    format!("{:.3}", point.perplexity),
-                    gain.against.to_owned(),
-                    signed(gain.difference, 4),
-                    percent(gain.difference),
-                ]);
-            }
+        for row in self.rows() {
+            table.row(row);
         }
         page.table(&table);
         page.heading("files");

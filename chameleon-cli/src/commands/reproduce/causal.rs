@@ -140,20 +140,7 @@ impl<'a> Causal<'a> {
         let valid_loss = |trainee: Option<&Trainee>| -> Result<f64, CliError> {
             Ok(mean_nll(&score(&self.valid, trainee)?))
         };
-        let mut run = Run {
-            recipe: "causal".to_owned(),
-            method,
-            seed: seed.0,
-            facts: self.facts,
-            num_trainable_params: 0,
-            curve: Vec::new(),
-            chosen_epoch: None,
-            valid_loss: f64::NAN,
-            test_loss: None,
-            units: Vec::new(),
-            text: None,
-            seconds: 0.0,
-        };
+        let mut run = Run::new("causal", method, seed, self.facts);
         let head = heads::causal(
             method,
             settings,

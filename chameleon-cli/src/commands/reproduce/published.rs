@@ -145,20 +145,7 @@ impl<'a> Published<'a> {
         let quirks = &self.options.quirks;
         let shape = head_shape(self.base.model(), self.config.settings.rank);
         let control = |part: &Part| control(method, part, seed);
-        let mut run = Run {
-            recipe: self.name.clone(),
-            method,
-            seed: seed.0,
-            facts: self.facts,
-            num_trainable_params: 0,
-            curve: Vec::new(),
-            chosen_epoch: None,
-            valid_loss: f64::NAN,
-            test_loss: None,
-            units: Vec::new(),
-            text: None,
-            seconds: 0.0,
-        };
+        let mut run = Run::new(&self.name, method, seed, self.facts);
         let valid_control = control(&self.valid)?;
         let score = |trainee: Option<&Trainee>| -> Result<PublishedScore, CliError> {
             let scorer = PublishedScorer {

@@ -86,6 +86,26 @@ pub(super) struct Run {
     pub(super) seconds: f64,
 }
 
+impl Run {
+    /// A run of which nothing is known yet but what it is.
+    pub(super) fn new(recipe: &str, method: Method, seed: RunSeed, facts: Facts) -> Self {
+        Self {
+            recipe: recipe.to_owned(),
+            method,
+            seed: seed.0,
+            facts,
+            num_trainable_params: 0,
+            curve: Vec::new(),
+            chosen_epoch: None,
+            valid_loss: f64::NAN,
+            test_loss: None,
+            units: Vec::new(),
+            text: None,
+            seconds: 0.0,
+        }
+    }
+}
+
 /// One epoch of a learning curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Epoch {
