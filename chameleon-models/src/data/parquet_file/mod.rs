@@ -8,6 +8,7 @@ mod column;
 mod pages;
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -56,8 +57,7 @@ pub(super) fn visit(
             let count = BATCH_ROWS.min(rows - done);
             let mut batch = vec![Map::new(); count];
             for column in &mut open {
-                let cells = column
-                    .read(count)
+                let cells = caught(|| column.read(count))
                     .map_err(|source| table.broken(&column.place(group_idx), source))?;
                 if cells.len() < count {
                     return Err(DataError::ShortColumn {
@@ -158,7 +158,8 @@ impl Table<'_> {
             .iter()
             .map(|plan| {
                 let place = format!("row group {group_idx}, column `{}`", plan.name());
-                OpenColumn::new(plan, group).map_err(|source| self.broken(&place, source))
+                caught(|| OpenColumn::new(plan, group))
+                    .map_err(|source| self.broken(&place, source))
             })
             .collect()
     }
@@ -170,6 +171,16 @@ impl Table<'_> {
             source: Box::new(source),
         }
     }
+}
+
+/// The decoders of the parquet crate hold some facts about a file for certain; where it lies, they panic, and the file
+/// is to blame. The panic hook still reports it: every such place deserves a check in `pages`.
+fn caught<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+        Err(ParquetError::General(
+            "its bytes contradict themselves".to_owned(),
+        ))
+    })
 }
 
 /// Start and length of a column chunk; `None` if one is negative.
