@@ -1,22 +1,40 @@
-//! `cargo xtask bench`: the divan benches, with the machine and the commit they ran on.
+//! `cargo xtask bench`: the divan benches, with the machine and the commit they ran on; `bench peers` runs us beside
+//! other programs.
 //!
 //! Benches run in the dev profile, which is optimised: another profile would build Burn once more.
 
-use clap::Args;
+mod peers;
+mod side;
+mod table;
+mod workloads;
+
+use clap::{Args, Subcommand};
 use xshell::{Shell, cmd};
 
 use crate::workspace::Workspace;
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
     /// Handed to every bench: names to run, or divan's own flags
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     filter: Vec<String>,
 }
 
-/// Runs the benches of every member that has some.
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Run us and our peers alternately on the same weights and data, and compare times and memory
+    Peers(peers::PeersArgs),
+}
+
+/// Runs the benches of every member that has some, or the peers.
 pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<()> {
+    if let Some(BenchCommand::Peers(args)) = &args.command {
+        return peers::run(workspace, args);
+    }
     let shell = workspace.shell()?;
     println!("machine  {}", machine());
     println!("commit   {}", commit(&shell));

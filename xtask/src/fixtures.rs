@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use xshell::{Shell, cmd};
+use xshell::cmd;
 
-use crate::files;
 use crate::workspace::Workspace;
+use crate::{files, python};
 
 /// Options of `fixtures`.
 #[derive(Debug, Args)]
@@ -28,9 +28,9 @@ pub(crate) fn run(workspace: &Workspace, args: &FixturesArgs) -> anyhow::Result<
     let folders = selected(workspace, args.filter.as_deref())?;
     ensure!(!folders.is_empty(), "no fixture matches");
     let shell = workspace.shell()?;
-    let python = match &args.python {
-        Some(python) => python.clone(),
-        None => environment(workspace, &shell)?,
+    let interpreter = match &args.python {
+        Some(interpreter) => interpreter.clone(),
+        None => python::environment(workspace, &shell, "requirements.txt")?,
     };
     let compare = workspace.root.join("xtask/python/compare.py");
 
@@ -45,10 +45,10 @@ pub(crate) fn run(workspace: &Workspace, args: &FixturesArgs) -> anyhow::Result<
         copy_folder(&committed, &fresh)?;
         let exported = {
             let _in_fixture = shell.push_dir(&fresh);
-            cmd!(shell, "{python} export.py").quiet().run()
+            cmd!(shell, "{interpreter} export.py").quiet().run()
         };
         let same = exported.is_ok()
-            && cmd!(shell, "{python} {compare} {committed} {fresh}")
+            && cmd!(shell, "{interpreter} {compare} {committed} {fresh}")
                 .quiet()
                 .run()
                 .is_ok();
@@ -71,30 +71,6 @@ fn selected(workspace: &Workspace, filter: Option<&str>) -> anyhow::Result<Vec<P
         .filter(|folder| folder.to_string_lossy().contains("tests/fixtures/"))
         .filter(|folder| filter.is_none_or(|part| folder.to_string_lossy().contains(part)))
         .collect())
-}
-
-/// A virtual environment in the user's cache, filled once.
-fn environment(workspace: &Workspace, shell: &Shell) -> anyhow::Result<PathBuf> {
-    let requirements = workspace.root.join("xtask/python/requirements.txt");
-    let cache = dirs::cache_dir().context("no cache folder for this user")?;
-    let folder = cache.join("chameleon/fixtures-python");
-    let python = if cfg!(windows) {
-        folder.join("Scripts/python.exe")
-    } else {
-        folder.join("bin/python")
-    };
-    if !python.exists() {
-        println!("making a Python environment in {}", folder.display());
-        cmd!(shell, "python3 -m venv {folder}").quiet().run()?;
-    }
-    cmd!(
-        shell,
-        "{python} -m pip install --quiet --disable-pip-version-check -r {requirements}"
-    )
-    .quiet()
-    .run()
-    .context("cannot install the packages that the exports need")?;
-    Ok(python)
 }
 
 fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ mod check;
 mod docs;
 mod files;
 mod fixtures;
+mod python;
 mod quickstart;
 mod release;
 mod tidy;

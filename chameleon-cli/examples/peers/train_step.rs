@@ -1,0 +1,125 @@
+//! Training steps: LoRA in every linear module of every layer, and a generated head.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+use burn::module::Module as _;
+use burn::tensor::Device;
+use chameleon_core::{BatchPlan, PlannedBatch, RunSeed, SplitSequence};
+use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig};
+use chameleon_models::adaptation::head_shape;
+use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
+use chameleon_models::data::Example;
+use chameleon_models::grouped_examples::embed_examples;
+use chameleon_models::{
+    Adaptation, AdapterConfig, CausalLm as _, GroupedExamples, HiddenStates, HubOptions,
+    LayerAdaptation, LayerKind, LayerRange, LoadedModel, ModelSource, PromptEncoding, Recipe,
+    TrainOptions, TrainSetup, Trainer, load,
+};
+use serde_json::json;
+
+use crate::rounds;
+
+/// Linear modules of a layer, all of which are adapted.
+pub(crate) const LLAMA: [&str; 7] = [
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+];
+/// The same of GPT-2.
+pub(crate) const GPT2: [&str; 4] = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"];
+
+const RANK: usize = 8;
+const SEED: RunSeed = RunSeed(1);
+
+pub(crate) fn run(folder: &Path, targets: &[&str]) -> Result<(), Box<dyn Error>> {
+    let device = Device::flex();
+    let loaded = load(
+        &ModelSource::Folder(folder.to_owned()),
+        &HubOptions::from_env(),
+        &device,
+    )?;
+    let batch: Vec<Vec<u32>> = serde_json::from_slice(&fs::read(folder.join("batch.json"))?)?;
+    let data = grouped(&loaded, batch)?;
+    let config = config(&loaded, targets);
+    let trainee = empty_trainee(&config, &loaded.model, &device.clone().autodiff())?;
+    let setup = json!({ "trainable": trainee.num_trainable_params() });
+    let model = loaded.model.no_grad();
+    let train_setup = TrainSetup {
+        data: &data,
+        hidden_states: HiddenStates::Layers(&model),
+        head_weight: model.head_weight(),
+        centroids: data.prompt_embeddings.clone().mean_dim(0),
+        condition: Condition::Batch,
+        control: ConditionControl::None.plan(1, SEED)?,
+        options: config.training,
+        seed: SEED,
+    };
+    let mut trainer = Trainer::new(train_setup, trainee);
+    rounds::serve(&setup, || {
+        let report = trainer.next_step()?.ok_or("more rounds than steps")?;
+        Ok(report.loss)
+    })
+}
+
+/// The whole batch as one group; all tokens but the first are scored.
+fn grouped(loaded: &LoadedModel, batch: Vec<Vec<u32>>) -> Result<GroupedExamples, Box<dyn Error>> {
+    let examples = batch
+        .into_iter()
+        .enumerate()
+        .map(|(idx, token_ids)| {
+            let sequence = SplitSequence::new(token_ids, 1)?;
+            Ok(Example::of_prefix(sequence, idx, None, 1))
+        })
+        .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+    Ok(GroupedExamples {
+        prompt_embeddings: embed_examples(&loaded.model, &examples),
+        assignments: vec![0; examples.len()],
+        plan: BatchPlan {
+            batches: vec![PlannedBatch {
+                cluster_idx: 0,
+                rows: (0..examples.len()).collect(),
+            }],
+        },
+        examples,
+    })
+}
+
+fn config(loaded: &LoadedModel, targets: &[&str]) -> AdapterConfig {
+    let shape = head_shape(&loaded.model, RANK);
+    AdapterConfig {
+        format_version: FORMAT_VERSION,
+        base: loaded.identity.clone(),
+        recipe: Recipe::Causal {
+            prefix: 1,
+            seq_len: 128,
+        },
+        head: Adaptation::Hyper {
+            config: HyperLoraHeadConfig::preset(GeneratorKind::Core, shape.in_size, shape),
+        },
+        layers: Some(LayerAdaptation {
+            targets: targets.iter().map(|&name| name.to_owned()).collect(),
+            layers: LayerRange::All,
+            kind: LayerKind::Lora,
+            rank: RANK,
+            scale: 1.0,
+        }),
+        prompts: PromptEncoding::default(),
+        condition: Condition::Batch,
+        num_clusters: 1,
+        // So small a rate that later rounds compute almost what the first one did.
+        training: TrainOptions {
+            num_epochs: 100_000,
+            learning_rate: 1e-6,
+            warmup: 0.0,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+        },
+        seed: SEED,
+    }
+}

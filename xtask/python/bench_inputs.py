@@ -1,0 +1,61 @@
+"""Writes the weights and data that both sides of `cargo xtask bench peers` read.
+
+    python bench_inputs.py FOLDER
+
+Models have the shapes of published ones and seeded random weights: what a step costs does not depend on them, and
+nothing has to be downloaded. What is there already is kept.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+BATCH_SIZE, SEQ_LEN = 4, 128
+
+MODELS = {
+    "smollm2": lambda: LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=49152,
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            max_position_embeddings=8192,
+            rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
+            rms_norm_eps=1e-5,
+            tie_word_embeddings=True,
+        )
+    ),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)),
+}
+
+
+def write(name, build, folder):
+    torch.manual_seed(1)
+    model = build().eval()
+    model.save_pretrained(folder)
+    vocab_size = model.config.vocab_size
+    # Never used to tokenise anything, but a model folder has one.
+    vocab = {f"t{token_id}": token_id for token_id in range(vocab_size)}
+    Tokenizer(models.WordLevel(vocab, unk_token="t0")).save(str(folder / "tokenizer.json"))
+    batch = torch.randint(vocab_size, (BATCH_SIZE, SEQ_LEN), generator=torch.Generator().manual_seed(2))
+    # Last, because it says that the folder is whole.
+    (folder / "batch.json").write_text(json.dumps(batch.tolist()))
+    print(f"wrote {name}")
+
+
+def main():
+    for name, build in MODELS.items():
+        folder = Path(sys.argv[1]) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "batch.json").exists():
+            write(name, build, folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+//! `cargo xtask bench peers`: us and other programs alternately, on the same weights and data, with as many threads.
+//!
+//! Each side is a process that sets itself up, says that it is ready, and computes one round for every line it is
+//! sent; the others wait meanwhile. What they computed is compared before any time is believed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use xshell::cmd;
+
+use super::side::Side;
+use super::table::{self, Outcome, Taken};
+use super::workloads::{Peer, TOLERANCE, WORKLOADS, Workload};
+use crate::workspace::Workspace;
+use crate::{files, python};
+
+/// Options of `bench peers`.
+#[derive(Debug, Args)]
+pub(crate) struct PeersArgs {
+    /// Only these workloads; all by default
+    #[arg(long, num_args = 1.., value_name = "NAME")]
+    only: Vec<String>,
+    /// Timed rounds of every side, after one that is not counted
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Threads of every side
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Also write everything that was measured
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// A Python that already has the packages, instead of an environment of our own
+    #[arg(long)]
+    python: Option<PathBuf>,
+}
+
+/// Gives processor caches and waiting threads of the other side time to come to rest.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Runs the selected workloads and prints a table.
+pub(crate) fn run(workspace: &Workspace, args: &PeersArgs) -> anyhow::Result<()> {
+    ensure!(args.rounds > 0, "no round, nothing to compare");
+    let workloads = selected(&args.only)?;
+    let shell = workspace.shell()?;
+    let interpreter = match &args.python {
+        Some(interpreter) => interpreter.clone(),
+        None => python::environment(workspace, &shell, "requirements.txt")?,
+    };
+    cmd!(
+        shell,
+        "cargo build --locked --quiet -p chameleon-cli --example peers"
+    )
+    .run()?;
+    let inputs = workspace.target_dir.join("peers");
+    let scripts = workspace.root.join("xtask/python");
+    cmd!(shell, "{interpreter} {scripts}/bench_inputs.py {inputs}")
+        .quiet()
+        .run()
+        .context("cannot write the inputs of both sides")?;
+    let bench = Bench {
+        ours: workspace.target_dir.join("debug/examples/peers"),
+        interpreter,
+        scripts,
+        inputs,
+        threads: args.threads,
+    };
+
+    let (machine, commit) = (super::machine(), super::commit(&shell));
+    println!("machine  {machine}");
+    println!("commit   {commit}");
+    println!(
+        "rounds   {} of every side, alternating, after one that is not counted; {} threads",
+        args.rounds, args.threads
+    );
+    let mut outcomes = Vec::new();
+    for workload in workloads {
+        println!("\n== {}", workload.name);
+        outcomes.push(bench.compare(workload, args.rounds)?);
+    }
+    println!("\n{}", table::markdown(&outcomes));
+    if let Some(path) = &args.json {
+        let json = table::json(&outcomes, &machine, &commit);
+        files::write_atomically(path, serde_json::to_string_pretty(&json)?.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn selected(only: &[String]) -> anyhow::Result<Vec<&'static Workload>> {
+    if only.is_empty() {
+        return Ok(WORKLOADS.iter().collect());
+    }
+    only.iter()
+        .map(|name| {
+            let found = WORKLOADS.iter().find(|workload| workload.name == name);
+            found.with_context(|| {
+                let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
+                format!("no workload `{name}`; there are: {}", names.join(", "))
+            })
+        })
+        .collect()
+}
+
+/// Where everything lies.
+struct Bench {
+    ours: PathBuf,
+    interpreter: PathBuf,
+    scripts: PathBuf,
+    inputs: PathBuf,
+    threads: usize,
+}
+
+impl Bench {
+    fn compare(&self, workload: &'static Workload, rounds: usize) -> anyhow::Result<Outcome> {
+        let mut ours = Side::start("ours", &mut self.our_command(workload.name))?;
+        println!("{:<28} {}", ours.name, ours.setup);
+        let mut theirs = workload
+            .peers
+            .iter()
+            .map(|peer| {
+                let side = Side::start(peer.name, &mut self.peer_command(peer))?;
+                println!("{:<28} {}", side.name, side.setup);
+                Ok(side)
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        for _ in 0..=rounds {
+            for side in std::iter::once(&mut ours).chain(&mut theirs) {
+                std::thread::sleep(PAUSE);
+                let round = side.round()?;
+                println!(
+                    "{:<28} {:10.4} s  {:.6}",
+                    side.name, round.seconds, round.value
+                );
+            }
+            agree(&ours, &theirs)?;
+        }
+        let outcome = Outcome {
+            workload,
+            ours: Taken::of(&ours),
+            theirs: theirs.iter().map(Taken::of).collect(),
+        };
+        for side in std::iter::once(&mut ours).chain(&mut theirs) {
+            side.finish()?;
+        }
+        Ok(outcome)
+    }
+
+    fn our_command(&self, workload: &str) -> Command {
+        let mut command = self.limited(&self.ours);
+        command.arg(workload).arg(&self.inputs);
+        command
+    }
+
+    fn peer_command(&self, peer: &Peer) -> Command {
+        let mut command = self.limited(&self.interpreter);
+        command
+            .arg(self.scripts.join(peer.script))
+            .arg(&self.inputs)
+            .arg(self.threads.to_string())
+            .args(peer.args);
+        command
+    }
+
+    /// A command that uses no more threads than it should, whichever library counts them.
+    fn limited(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        for name in [
+            "RAYON_NUM_THREADS",
+            "OMP_NUM_THREADS",
+            "MKL_NUM_THREADS",
+            "OPENBLAS_NUM_THREADS",
+        ] {
+            command.env(name, self.threads.to_string());
+        }
+        command
+    }
+}
+
+/// Whether the last round computed the same everywhere.
+fn agree(ours: &Side, theirs: &[Side]) -> anyhow::Result<()> {
+    let last = |side: &Side| side.rounds.last().map_or(f64::NAN, |round| round.value);
+    let expected = last(ours);
+    for side in theirs {
+        let found = last(side);
+        let close = (found - expected).abs() <= TOLERANCE * expected.abs().max(1.0);
+        // Written so that a NaN does not pass.
+        if !close {
+            bail!(
+                "{} computed {found}, ours {expected}: not the same work",
+                side.name
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_workload_is_refused_with_those_that_exist() {
+        assert_eq!(selected(&[]).unwrap().len(), WORKLOADS.len());
+        let error = selected(&["no-such-work".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains(WORKLOADS[0].name), "{error}");
+    }
+}
