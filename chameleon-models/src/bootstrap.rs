@@ -1,6 +1,7 @@
-//! How sure a difference between two methods is: a paired bootstrap over seeds and documents.
+//! How sure a difference between two methods is: a paired bootstrap over seeds and units of text.
 //!
-//! Sequences cut from one document resemble each other, so whole documents are drawn, not sequences.
+//! Sequences cut from one text resemble each other, so whole units are drawn, not sequences: documents, or the sources
+//! that several documents were cut from.
 
 use std::collections::BTreeMap;
 
@@ -46,11 +47,11 @@ pub struct PairedSequence {
     pub differences: Vec<f64>,
     /// How many tokens were scored.
     pub num_tokens: usize,
-    /// The document it was cut from.
-    pub document_idx: usize,
+    /// What it is drawn together with: the sequences of one document, or of one source.
+    pub unit_idx: usize,
 }
 
-/// The token-weighted mean of paired differences, resampled over seeds and over documents.
+/// The token-weighted mean of paired differences, resampled over seeds and over units.
 ///
 /// With one seed the interval holds the variation of texts only, none of training.
 ///
@@ -58,12 +59,12 @@ pub struct PairedSequence {
 ///
 /// When there is no seed, no sequence, or the numbers of seeds differ.
 pub fn paired_interval(sequences: &[PairedSequence], seed: RunSeed) -> Interval {
-    let documents = Document::gather(sequences);
-    let num_seeds = documents[0].differences.len();
+    let units = Unit::gather(sequences);
+    let num_seeds = units[0].differences.len();
     assert!(num_seeds > 0, "at least one seed");
     let mut rng = seed.stream("bootstrap");
     let mut means: Vec<f64> = (0..NUM_RESAMPLES)
-        .map(|_| resampled_mean(&documents, num_seeds, &mut rng))
+        .map(|_| resampled_mean(&units, num_seeds, &mut rng))
         .collect();
     means.sort_by(f64::total_cmp);
     let percentile = |share: f64| {
@@ -75,11 +76,8 @@ pub fn paired_interval(sequences: &[PairedSequence], seed: RunSeed) -> Interval 
         let idx = (share * (NUM_RESAMPLES - 1) as f64).round() as usize;
         means[idx]
     };
-    let total: f64 = documents
-        .iter()
-        .flat_map(|document| &document.differences)
-        .sum();
-    let tokens: usize = documents.iter().map(|document| document.num_tokens).sum();
+    let total: f64 = units.iter().flat_map(|unit| &unit.differences).sum();
+    let tokens: usize = units.iter().map(|unit| unit.num_tokens).sum();
     Interval {
         mean: total / (tokens * num_seeds) as f64,
         low: percentile(0.025),
@@ -87,45 +85,43 @@ pub fn paired_interval(sequences: &[PairedSequence], seed: RunSeed) -> Interval 
     }
 }
 
-/// The sequences of one document added up.
-struct Document {
+/// The sequences of one unit added up.
+struct Unit {
     differences: Vec<f64>,
     num_tokens: usize,
 }
 
-impl Document {
+impl Unit {
     fn gather(sequences: &[PairedSequence]) -> Vec<Self> {
-        let mut documents: BTreeMap<usize, Self> = BTreeMap::new();
+        let mut units: BTreeMap<usize, Self> = BTreeMap::new();
         for sequence in sequences {
-            let document = documents
-                .entry(sequence.document_idx)
-                .or_insert_with(|| Self {
-                    differences: vec![0.0; sequence.differences.len()],
-                    num_tokens: 0,
-                });
-            assert_eq!(document.differences.len(), sequence.differences.len());
-            for (sum, difference) in document.differences.iter_mut().zip(&sequence.differences) {
+            let unit = units.entry(sequence.unit_idx).or_insert_with(|| Self {
+                differences: vec![0.0; sequence.differences.len()],
+                num_tokens: 0,
+            });
+            assert_eq!(unit.differences.len(), sequence.differences.len());
+            for (sum, difference) in unit.differences.iter_mut().zip(&sequence.differences) {
                 *sum += difference;
             }
-            document.num_tokens += sequence.num_tokens;
+            unit.num_tokens += sequence.num_tokens;
         }
-        assert!(!documents.is_empty(), "at least one sequence");
-        documents.into_values().collect()
+        assert!(!units.is_empty(), "at least one sequence");
+        units.into_values().collect()
     }
 }
 
-fn resampled_mean(documents: &[Document], num_seeds: usize, rng: &mut impl Rng) -> f64 {
+fn resampled_mean(units: &[Unit], num_seeds: usize, rng: &mut impl Rng) -> f64 {
     let seeds: Vec<usize> = (0..num_seeds)
         .map(|_| rng.random_range(0..num_seeds))
         .collect();
     let (mut total, mut tokens) = (0.0, 0);
-    for _ in 0..documents.len() {
-        let document = &documents[rng.random_range(0..documents.len())];
+    for _ in 0..units.len() {
+        let unit = &units[rng.random_range(0..units.len())];
         total += seeds
             .iter()
-            .map(|&seed_idx| document.differences[seed_idx])
+            .map(|&seed_idx| unit.differences[seed_idx])
             .sum::<f64>();
-        tokens += document.num_tokens * num_seeds;
+        tokens += unit.num_tokens * num_seeds;
     }
     total / tokens as f64
 }
@@ -134,16 +130,16 @@ fn resampled_mean(documents: &[Document], num_seeds: usize, rng: &mut impl Rng) 
 mod tests {
     use super::*;
 
-    /// 400 sequences of 20 tokens, each a document of its own.
+    /// 400 sequences of 20 tokens, each a unit of its own.
     fn sequences(shift: f64) -> Vec<PairedSequence> {
         let mut rng = RunSeed(9).stream("test");
         (0..400)
-            .map(|document_idx| PairedSequence {
+            .map(|unit_idx| PairedSequence {
                 differences: (0..3)
                     .map(|_| shift * 20.0 + rng.random_range(-10.0..10.0))
                     .collect(),
                 num_tokens: 20,
-                document_idx,
+                unit_idx,
             })
             .collect()
     }
@@ -201,7 +197,7 @@ mod tests {
         let sequence = PairedSequence {
             differences: vec![3.0],
             num_tokens: 2,
-            document_idx: 0,
+            unit_idx: 0,
         };
         let interval = paired_interval(&[sequence], RunSeed(1));
         assert_eq!(
@@ -211,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_within_a_document_do_not_make_the_interval_narrower() {
+    fn copies_within_a_unit_do_not_make_the_interval_narrower() {
         let width = |interval: Interval| interval.high - interval.low;
         let alone = sequences(0.0);
         let copied: Vec<_> = alone.iter().flat_map(|one| vec![one.clone(); 4]).collect();

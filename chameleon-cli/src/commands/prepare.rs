@@ -1,6 +1,8 @@
 //! What `train` and `compare` do before anything trains: texts to grouped examples with hidden states.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use burn::module::Module as _;
 use burn::tensor::Tensor;
@@ -11,7 +13,7 @@ use chameleon_models::{
     AdapterConfig, AdapterError, CausalLm as _, Corpus, Example, GroupedExamples, HiddenCache,
     LanguageModel, LayerRange, LoadedModel, PromptEncoding, Representation,
     adapter::ImpossibleAdapter,
-    data::{self, SplitFractions},
+    data::{self, ResamplingUnits, SplitFractions, UnitKind},
     grouped_examples::{cache_hidden_states, states_fingerprint},
     hidden_cache::Fingerprint,
     layer_adaptation::check_targets,
@@ -46,6 +48,33 @@ pub(crate) struct Prepared {
 pub(crate) struct Part {
     pub(crate) data: GroupedExamples,
     pub(crate) label_names: Vec<String>,
+    pub(crate) units: Units,
+}
+
+/// What the examples of a part are resampled by.
+#[derive(Clone)]
+pub(crate) struct Units {
+    pub(crate) kind: UnitKind,
+    /// The unit of each example.
+    pub(crate) of_example: Rc<[usize]>,
+}
+
+impl Units {
+    fn of(corpus: &Corpus, examples: &[Example]) -> Self {
+        let ResamplingUnits { kind, of_document } = ResamplingUnits::of(corpus);
+        let units = examples
+            .iter()
+            .map(|example| of_document[example.document_idx]);
+        Self {
+            kind,
+            of_example: units.collect(),
+        }
+    }
+
+    /// How many units the examples are of.
+    pub(crate) fn count(&self) -> usize {
+        self.of_example.iter().collect::<BTreeSet<_>>().len()
+    }
 }
 
 /// What was asked for.
@@ -112,12 +141,14 @@ fn train_and_aside(
     let kmeans = KMeansConfig::new(sources.training.num_clusters)
         .fit(&prompts.vectors, context.settings.seed.derive("clusters"))?;
     let batch_size = sources.training.optimizer.batch_size;
+    let units = Units::of(&texts.corpus, &train);
     let train = grouped(train, prompts.vectors, kmeans.assignments, batch_size)?;
     let mut parts = Vec::new();
     for (aside, examples) in texts.asides.iter().zip(asides) {
         let prompts = encode_prompts(&loaded.model, encoding, norm.as_ref(), &examples, context);
         let assignments = assign(&prompts, &kmeans.centroids)?.assignments;
         parts.push(Part {
+            units: Units::of(texts.corpus_of(aside), &examples),
             data: grouped(examples, prompts, assignments, batch_size)?,
             label_names: texts.corpus_of(aside).label_names().to_vec(),
         });
@@ -128,6 +159,7 @@ fn train_and_aside(
         train: Part {
             data: train,
             label_names: texts.corpus.label_names().to_vec(),
+            units,
         },
         held_out: parts.remove(0),
         centroids: kmeans.centroids,

@@ -7,7 +7,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Sample {
     pub(crate) title: String,
-    /// What was looked at and not scored.
+    /// What was looked at and not scored, without the words of a template around it.
     pub(crate) prompt: String,
     pub(crate) tokens: Vec<TokenGain>,
 }
@@ -54,9 +54,16 @@ pub(crate) fn sample(
     tokenizer: &Tokenizer,
 ) -> Result<Sample, ModelError> {
     let sequence = &example.sequence;
-    let prompt = tokenizer.decode(sequence.conditioning())?;
+    let conditioning = tokenizer.decode(sequence.conditioning())?;
+    let prompt = if example.prompt_token_ids() == sequence.conditioning() {
+        conditioning.clone()
+    } else {
+        // The words of the template, left out here, stood between the prompt and its answer.
+        let prompt = tokenizer.decode(example.prompt_token_ids())?;
+        format!("{}\n", prompt.trim_end())
+    };
     // Several tokens may make one character; the text of each is what it adds to the whole.
-    let mut shown = prompt.clone();
+    let mut shown = conditioning;
     let mut tokens = Vec::new();
     for (idx, &gain) in gains.iter().enumerate() {
         let end = sequence.boundary() + idx + 1;

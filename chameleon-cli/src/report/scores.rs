@@ -1,6 +1,6 @@
 //! Scores of several methods on the same examples, and what one may say about their differences.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use chameleon_core::{RunSeed, perplexity};
 use chameleon_models::{
@@ -16,6 +16,8 @@ pub(crate) struct MethodScores {
     /// One run for each seed, each with every held-out example in the same order. A method without randomness has
     /// one run, which stands for all seeds.
     pub(crate) runs: Vec<Vec<ExampleScore>>,
+    /// What each example is resampled together with.
+    pub(crate) units: Rc<[usize]>,
 }
 
 impl MethodScores {
@@ -37,7 +39,7 @@ impl MethodScores {
                     .map(|seed_idx| self.run(seed_idx)[row].nll - other.run(seed_idx)[row].nll)
                     .collect(),
                 num_tokens: score.num_tokens,
-                document_idx: score.document_idx,
+                unit_idx: self.units[row],
             })
             .collect();
         (!sequences.is_empty()).then(|| paired_interval(&sequences, seed))
@@ -196,6 +198,7 @@ mod tests {
         MethodScores {
             name,
             runs: losses.iter().map(run).collect(),
+            units: (0..losses[0].len()).collect(),
         }
     }
 

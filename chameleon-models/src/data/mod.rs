@@ -46,6 +46,7 @@ mod record;
 mod split;
 mod tokenised;
 mod txt;
+mod units;
 mod windows;
 
 pub use conversation::RenderChat;
@@ -59,6 +60,7 @@ pub use read::{FolderLabels, Format, LabelField, ReadOptions, read, read_with_ch
 pub use record::{Record, Wanted, read_column, visit_records};
 pub use split::{Split, SplitFractions, limit, split};
 pub use tokenised::TokenisedText;
+pub use units::{ResamplingUnits, UnitKind};
 pub use windows::{
     EvalWindow, Example, Examples, Skipped, WindowOptions, cut, non_overlapping, sliding,
 };

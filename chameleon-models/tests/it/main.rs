@@ -5,6 +5,7 @@
     reason = "a test that cannot read its input fails"
 )]
 
+mod bootstrap; // intervals against numpy
 mod chat; // chat templates against transformers
 mod checkpoint; // files against what gguf and transformers read from them
 mod engine;

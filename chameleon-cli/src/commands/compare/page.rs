@@ -82,7 +82,10 @@ fn or_empty<T>(value: Option<T>, write: impl FnOnce(T) -> String) -> String {
 
 fn methods_table(report: &CompareReport) -> HtmlTable {
     let mut table = HtmlTable::of_numbers(
-        "Scores on the test; changes of perplexity are paired by seed and document, with 95 % intervals",
+        &format!(
+            "Scores on the test; changes of perplexity are paired by seed and example, with 95 % intervals over {}",
+            report.resampled.words()
+        ),
         [
             "method",
             "trained numbers",
@@ -148,8 +151,11 @@ fn differences(report: &CompareReport) -> Vec<Block> {
     }
     vec![interval_figure(
         "Differences on the test",
-        "Nats per token, with 95 % intervals; left of the dashed line the first method is better. Blue discs \
-         exclude zero on that side, orange triangles on the other.",
+        &format!(
+            "Nats per token, with 95 % intervals over {}; left of the dashed line the first method is better. Blue \
+             discs exclude zero on that side, orange triangles on the other.",
+            report.resampled.words()
+        ),
         &rows,
     )]
 }
@@ -316,7 +322,10 @@ fn breakdown_figure(report: &CompareReport, kind: &str, rows: &[BreakdownRow]) -
         .collect();
     Some(interval_figure(
         &format!("{} against {} by {kind}", names.method, names.baseline),
-        "Nats per token, with 95 % intervals over documents and seeds; left of the dashed line is a gain.",
+        &format!(
+            "Nats per token, with 95 % intervals over {} and seeds; left of the dashed line is a gain.",
+            report.resampled.unit.name()
+        ),
         &rows,
     ))
 }
@@ -353,6 +362,10 @@ fn facts(report: &CompareReport) -> Vec<[String; 2]> {
                 "{} tokens of {} documents",
                 report.num_test_tokens, report.num_test_documents
             ),
+        ),
+        (
+            "resampled for the intervals",
+            format!("whole {}: {}", report.resampled.unit.name(), report.resampled.words()),
         ),
         ("groups", report.num_clusters.to_string()),
         ("seconds", format!("{:.0} in this call", report.seconds)),

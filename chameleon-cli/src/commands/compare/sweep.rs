@@ -146,6 +146,7 @@ fn group_sizes(
                     size,
                 )?,
                 label_names: texts.test.label_names.clone(),
+                units: texts.test.units.clone(),
             };
             let mut comparison = texts.comparison(config, context);
             comparison.test = &test;
@@ -217,7 +218,7 @@ impl SweepReport {
         let mut blocks = vec![
             Block::Figure {
                 title: format!("Gain by {}", self.setting),
-                caption: "Change of perplexity in percent, with 95 % intervals over documents and seeds. Below the \
+                caption: "Change of perplexity in percent, with 95 % intervals over texts and seeds. Below the \
                           dashed line is a gain."
                     .to_owned(),
                 svg: self.chart().svg(),

@@ -1,14 +1,14 @@
 //! What `compare` found: a table, differences with intervals, and what they allow one to say.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, rc::Rc};
 
 use chameleon_core::{BackendKind, RunSeed};
-use chameleon_models::{ExampleScore, Interval, ScoreSummary};
+use chameleon_models::{ExampleScore, Interval, ScoreSummary, data::UnitKind};
 use serde::Serialize;
 
 use crate::{
     args::CompareMethod,
-    commands::info::BURN_VERSION,
+    commands::{info::BURN_VERSION, prepare::Part},
     memory,
     output::{Column, Page, Results, Table},
     report::{
@@ -36,6 +36,7 @@ pub(super) struct CompareReport {
     pub(super) num_valid_examples: usize,
     pub(super) num_test_examples: usize,
     pub(super) num_test_documents: usize,
+    pub(super) resampled: Resampled,
     pub(super) num_test_tokens: usize,
     pub(super) num_clusters: usize,
     pub(super) prefix: usize,
@@ -53,6 +54,29 @@ pub(super) struct CompareReport {
     pub(super) seconds: f64,
     pub(super) peak_memory_bytes: Option<u64>,
     pub(super) out: PathBuf,
+}
+
+/// What the intervals are drawn from.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Resampled {
+    /// Examples of one unit are drawn together.
+    pub(super) unit: UnitKind,
+    /// Of the test.
+    pub(super) num_units: usize,
+    pub(super) num_seeds: usize,
+}
+
+impl Resampled {
+    /// `37 sources and 3 seeds`
+    pub(super) fn words(self) -> String {
+        let Self {
+            unit,
+            num_units,
+            num_seeds,
+        } = self;
+        let seeds = if num_seeds == 1 { "seed" } else { "seeds" };
+        format!("{num_units} {} and {num_seeds} {seeds}", unit.name())
+    }
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -111,10 +135,11 @@ pub(super) struct AllScores {
 }
 
 impl AllScores {
-    pub(super) fn of(methods: &[MethodRuns]) -> Self {
+    pub(super) fn of(methods: &[MethodRuns], test: &Part) -> Self {
         let scores = |runs: &MethodRuns| MethodScores {
             name: runs.method.name(),
             runs: runs.scored.iter().map(|run| run.scores.clone()).collect(),
+            units: Rc::clone(&test.units.of_example),
         };
         Self {
             methods: methods
@@ -181,13 +206,18 @@ impl CompareReport {
             config, prepared, ..
         } = comparison;
         let seed = config.seeds[0];
-        let all = AllScores::of(methods);
+        let all = AllScores::of(methods, comparison.test);
         let scores: Vec<&MethodScores> = all.methods.iter().map(|(_, scores)| scores).collect();
         let headline = all.headline();
         let test = &comparison.test.data.examples;
         let label_names = &comparison.test.label_names;
         let documents: std::collections::BTreeSet<usize> =
             test.iter().map(|example| example.document_idx).collect();
+        let resampled = Resampled {
+            unit: comparison.test.units.kind,
+            num_units: comparison.test.units.count(),
+            num_seeds: config.seeds.len(),
+        };
         let duels = all.duels(seed);
         let mut findings: Vec<Finding> = duels
             .iter()
@@ -196,7 +226,7 @@ impl CompareReport {
         findings.extend(cautions(
             methods,
             config.training.optimizer.num_epochs,
-            documents.len(),
+            resampled,
         ));
         Self {
             command: std::env::args().collect(),
@@ -212,6 +242,7 @@ impl CompareReport {
             num_valid_examples: prepared.held_out.data.examples.len(),
             num_test_examples: test.len(),
             num_test_documents: documents.len(),
+            resampled,
             num_test_tokens: test
                 .iter()
                 .map(|example| example.sequence.scored().len())
@@ -299,11 +330,11 @@ fn method_row(runs: &MethodRuns, duel: Option<Duel<'_>>, seed: RunSeed) -> Metho
     }
 }
 
-/// Documents below which a bootstrap over them says little.
-const FEW_DOCUMENTS: usize = 30;
+/// Units below which a bootstrap over them says little.
+const FEW_UNITS: usize = 30;
 
 /// What the intervals do not hold, and choices that may not be the best ones.
-fn cautions(methods: &[MethodRuns], num_epochs: usize, num_documents: usize) -> Vec<Finding> {
+fn cautions(methods: &[MethodRuns], num_epochs: usize, resampled: Resampled) -> Vec<Finding> {
     let mut notes = Vec::new();
     if methods.iter().all(|runs| runs.scored.len() == 1) {
         notes.push(Finding::note(
@@ -311,9 +342,11 @@ fn cautions(methods: &[MethodRuns], num_epochs: usize, num_documents: usize) -> 
              add `--num-seeds 3`",
         ));
     }
-    if num_documents < FEW_DOCUMENTS {
+    if resampled.num_units < FEW_UNITS {
         notes.push(Finding::note(format!(
-            "the test has {num_documents} documents: intervals from so few are rough"
+            "the test has {} {}: intervals from so few are rough",
+            resampled.num_units,
+            resampled.unit.name()
         )));
     }
     let names = |is_meant: &dyn Fn(&MethodRuns) -> bool| -> Option<String> {
@@ -365,6 +398,10 @@ impl Results for CompareReport {
         ));
         page.heading("methods");
         self.write_methods(page);
+        page.line(format_args!(
+            "intervals: 95 % of the differences when {} are drawn anew",
+            self.resampled.words()
+        ));
         if !self.labels.is_empty() {
             self.write_breakdown(page, "perplexity by label", &self.labels);
         }

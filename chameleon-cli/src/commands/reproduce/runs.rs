@@ -177,7 +177,7 @@ pub(super) fn difference(runs: &[&Run], others: &[&Run], seed: RunSeed) -> Optio
                 .map(|(run, other)| run.units[unit_idx].nll - other.units[unit_idx].nll)
                 .collect(),
             num_tokens: unit.num_tokens,
-            document_idx: unit.document_idx,
+            unit_idx: unit.document_idx,
         })
         .collect();
     Some(paired_interval(&sequences, seed))
