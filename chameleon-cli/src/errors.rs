@@ -97,6 +97,8 @@ pub(crate) enum CliError {
     NoCacheFolder,
     #[error("cannot make the folder {}", path.display())]
     Folder { path: PathBuf, source: io::Error },
+    #[error("cannot delete {}", path.display())]
+    Delete { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Train(#[from] TrainError),
     #[error(transparent)]
@@ -227,7 +229,10 @@ impl Diagnostic for CliError {
                 "name local data with `--data`, or check the network and `HF_ENDPOINT`".to_owned()
             }
             Self::NoCacheFolder => "name one with `--cache-dir`".to_owned(),
-            Self::Metrics { .. } | Self::Folder { .. } | Self::Journal { .. } => {
+            Self::Metrics { .. }
+            | Self::Folder { .. }
+            | Self::Journal { .. }
+            | Self::Delete { .. } => {
                 "check the rights of the folder and the space on the disk".to_owned()
             }
             Self::Train(TrainError::HiddenCache(error)) | Self::HiddenCache(error) => {

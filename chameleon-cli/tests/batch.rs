@@ -1,9 +1,6 @@
 //! Answers whole files with the program itself: killed, gone on with, and compared with a run in one go.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot run the program fails"
-)]
+mod support;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -13,70 +10,23 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/tiny-llama")
-        .join(name)
-}
-
-fn chameleon(command: &str, folder: &Path) -> Command {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_chameleon"));
-    program
-        .arg(command)
-        .arg("--model")
-        .arg(fixture(""))
-        .env("XDG_CACHE_HOME", folder.join("cache"))
-        .env("NO_COLOR", "1");
-    program
-}
+use support::{TRAINING, chameleon, chameleon_on, fixture, run};
 
 /// An adapter that sees the mean of a group, so that answers depend on which prompts are grouped.
 fn train(folder: &Path) -> PathBuf {
     let out = folder.join("adapter");
-    let output = chameleon("train", folder)
-        .arg("--data")
-        .arg(fixture("mix.jsonl"))
-        .args([
-            "--prefix",
-            "8",
-            "--seq-len",
-            "24",
-            "--clusters",
-            "3",
-            "--rank",
-            "2",
-        ])
-        .args([
-            "--lr",
-            "0.01",
-            "--epochs",
-            "4",
-            "--condition",
-            "batch",
-            "--out",
-        ])
-        .arg(&out)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    let more = ["--lr", "0.01", "--epochs", "4", "--condition", "batch"];
+    run(chameleon("train", folder, &TRAINING)
+        .args(more)
+        .arg("--out")
+        .arg(&out));
     out
 }
 
 fn batch(folder: &Path, adapter: &Path, out: &Path, batch_size: &str) -> Command {
-    let mut program = chameleon("batch", folder);
-    program
-        .arg("--data")
-        .arg(fixture("mix.jsonl"))
-        .arg("--adapter")
-        .arg(adapter)
-        .args([
-            "--max-new-tokens",
-            "40",
-            "--batch-size",
-            batch_size,
-            "--out",
-        ])
-        .arg(out);
+    let flags = ["--max-new-tokens", "40", "--batch-size", batch_size];
+    let mut program = chameleon("batch", folder, &flags);
+    program.arg("--adapter").arg(adapter).arg("--out").arg(out);
     program
 }
 
@@ -95,10 +45,7 @@ fn a_killed_batch_goes_on_to_the_same_file() {
     let folder = tempfile::tempdir().unwrap();
     let adapter = train(folder.path());
     let (straight, killed) = (folder.path().join("straight"), folder.path().join("killed"));
-    let output = batch(folder.path(), &adapter, &straight, "8")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    run(&mut batch(folder.path(), &adapter, &straight, "8"));
 
     for num_answers in [5, 30] {
         let mut child = batch(folder.path(), &adapter, &killed, "2")
@@ -125,10 +72,7 @@ fn a_killed_batch_goes_on_to_the_same_file() {
             .unwrap();
         file.write_all(b"7\t{\"line\":8,\"pro").unwrap();
     }
-    let output = batch(folder.path(), &adapter, &killed, "3")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    let output = run(&mut batch(folder.path(), &adapter, &killed, "3"));
     let messages = String::from_utf8_lossy(&output.stderr);
     assert!(
         messages.contains("prompts are answered already"),
@@ -155,11 +99,9 @@ fn a_killed_batch_goes_on_to_the_same_file() {
 fn what_is_there_is_not_written_over_and_other_flags_do_not_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("answers.jsonl");
-    let run = |more: &[&str]| {
-        let output = chameleon("batch", folder.path())
-            .arg("--data")
-            .arg(fixture("mix.jsonl"))
-            .args(["--max-examples", "2", "--out"])
+    let answer = |more: &[&str]| {
+        let output = chameleon("batch", folder.path(), &["--max-examples", "2"])
+            .arg("--out")
             .arg(&out)
             .args(more)
             .output()
@@ -171,13 +113,13 @@ fn what_is_there_is_not_written_over_and_other_flags_do_not_go_on() {
         .unwrap()
         .write_all(b"{\"run\":\"another\"}\n")
         .unwrap();
-    let (code, messages) = run(&[]);
+    let (code, messages) = answer(&[]);
     assert_eq!(code, Some(2));
     assert!(messages.contains("other prompts or flags"), "{messages}");
     fs::remove_file(journal(&out)).unwrap();
-    assert_eq!(run(&["--max-new-tokens", "4"]).0, Some(0));
+    assert_eq!(answer(&["--max-new-tokens", "4"]).0, Some(0));
     let before = fs::read(&out).unwrap();
-    let (code, messages) = run(&["--max-new-tokens", "4"]);
+    let (code, messages) = answer(&["--max-new-tokens", "4"]);
     assert_eq!(code, Some(2));
     assert!(messages.contains("is there already"), "{messages}");
     assert_eq!(fs::read(&out).unwrap(), before);
@@ -194,10 +136,9 @@ fn a_prompt_that_cannot_be_answered_says_why_in_its_row() {
         .unwrap()
         .write_all(rows.as_bytes())
         .unwrap();
-    let output = chameleon("batch", folder.path())
-        .arg("--data")
-        .arg(&data)
-        .args(["--greedy", "--max-new-tokens", "4", "--json", "--out"])
+    let flags = ["--greedy", "--max-new-tokens", "4", "--json"];
+    let output = chameleon_on(&data, "batch", folder.path(), &flags)
+        .arg("--out")
         .arg(&out)
         .output()
         .unwrap();

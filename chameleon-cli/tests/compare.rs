@@ -7,32 +7,38 @@
 
 mod support;
 
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use support::{TRAINING, chameleon, run};
+use support::{TRAINING, chameleon, chameleon_on, run};
+
+/// The flags of all trainings, less those that a test gives itself.
+fn shared<'a>(more: &[&str]) -> Vec<&'a str> {
+    let flags = TRAINING.chunks(2).filter(|flag| !more.contains(&flag[0]));
+    flags.flatten().copied().collect()
+}
 
 fn compare(folder: &Path, out: &Path, more: &[&str]) -> Command {
-    let shared = TRAINING.chunks(2).filter(|flag| !more.contains(&flag[0]));
-    let mut program = chameleon(
-        "compare",
-        folder,
-        &shared.flatten().copied().collect::<Vec<_>>(),
-    );
+    let parts = [
+        "--json",
+        "--test-fraction",
+        "0.2",
+        "--valid-fraction",
+        "0.2",
+    ];
+    let mut program = chameleon("compare", folder, &shared(more));
+    program.args(parts).arg("--out").arg(out).args(more);
     program
-        .args([
-            "--json",
-            "--test-fraction",
-            "0.2",
-            "--valid-fraction",
-            "0.2",
-        ])
-        .arg("--out")
-        .arg(out)
-        .args(more);
+}
+
+/// The same on other rows, with the usual parts and a table as text.
+fn compare_rows(data: &Path, out: &Path, folder: &Path, more: &[&str]) -> Command {
+    let mut program = chameleon_on(data, "compare", folder, &shared(more));
+    program.arg("--out").arg(out).args(more);
     program
 }
 
@@ -140,6 +146,98 @@ fn a_hypernetwork_brings_its_controls_and_its_lora_and_all_choose_alike() {
     assert_eq!(written["methods"], report["methods"]);
 }
 
+/// The texts of the fixture, four of each source, in a file of their own.
+fn with_sources(folder: &Path) -> PathBuf {
+    let mix = std::fs::read_to_string(support::fixture("mix.jsonl")).unwrap();
+    let path = folder.join("sources.jsonl");
+    let mut file = std::fs::File::create(&path).unwrap();
+    for (idx, line) in mix.lines().enumerate() {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        record["article"] = Value::from(format!("article {}", idx / 4));
+        writeln!(file, "{record}").unwrap();
+    }
+    path
+}
+
+#[test]
+fn sources_are_resampled_whole_and_the_report_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = with_sources(folder.path());
+    let out = folder.path().join("compare");
+    let more = [
+        "--source-field",
+        "article",
+        "--methods",
+        "lora",
+        "--epochs",
+        "1",
+        "--lr",
+        "0.01",
+        "--test-fraction",
+        "0.4",
+    ];
+    let mut program = compare_rows(&data, &out, folder.path(), &more);
+    let text = String::from_utf8(run(&mut program).stdout).unwrap();
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(out.join("compare.json")).unwrap()).unwrap();
+    let resampled = &report["resampled"];
+    assert_eq!(resampled["unit"], "sources");
+    let num_units = resampled["num_units"].as_u64().unwrap();
+    assert_eq!(
+        report["num_test_documents"].as_u64(),
+        Some(4 * num_units),
+        "{resampled}"
+    );
+    let words = format!("{num_units} sources and 1 seed");
+    assert!(text.contains(&words), "{text}");
+    let html = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(html.contains(&words));
+}
+
+#[test]
+fn the_page_shows_of_instructions_what_is_wanted_and_not_the_words_of_the_template() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("alpaca.jsonl");
+    let mut file = std::fs::File::create(&data).unwrap();
+    for idx in 0..60 {
+        let record = serde_json::json!({
+            "instruction": format!("Tell of the lizard {idx}."),
+            "output": "The lizard rested by the barn until the toad circled too.",
+        });
+        writeln!(file, "{record}").unwrap();
+    }
+    let out = folder.path().join("compare");
+    let more = ["--epochs", "1", "--lr", "0.01", "--seq-len", "256"];
+    run(&mut compare_rows(&data, &out, folder.path(), &more));
+    let html = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(html.contains("Most helped by core"));
+    assert!(html.contains("group 0: Tell of the lizard"), "the map");
+    assert!(
+        html.contains("<span class=\"prompt\">Tell of the lizard"),
+        "the samples"
+    );
+    assert!(!html.contains("Below is an instruction"));
+}
+
+#[test]
+fn adapters_of_rates_that_lost_are_deleted_and_made_again_when_they_are_all_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("compare");
+    let shared = ["--epochs", "2", "--methods", "lora"];
+    let both = report(compare(folder.path(), &out, &shared).args(["--lr", "0.002,0.01"]));
+    let chosen = row(&both, "lora")["chosen"]["learning_rate"]
+        .as_f64()
+        .unwrap();
+    let lost = if chosen < 0.005 { "0.01" } else { "0.002" };
+    let weights = |rate: &str| out.join(format!("runs/lora-seed-1-lr-{rate}/adapter.safetensors"));
+    assert!(weights(&chosen.to_string()).exists() && !weights(lost).exists());
+    let alone = report(compare(folder.path(), &out, &shared).args(["--lr", lost, "--resume"]));
+    assert!(weights(lost).exists());
+    let trial = |report: &Value, idx: usize| row(report, "lora")["trials"][idx]["kept"].clone();
+    let lost_idx = usize::from(lost == "0.01");
+    assert_eq!(trial(&alone, 0), trial(&both, lost_idx));
+}
+
 /// Every opening tag has its closing one, in order; enough of HTML to know that no text broke out.
 fn assert_balanced(html: &str) {
     const VOID: [&str; 2] = ["meta", "!doctype"];
@@ -169,28 +267,18 @@ fn the_report_is_one_page_with_all_figures_and_hostile_texts_stay_texts() {
         .replace("The lizard", "</pre><img src=x onerror=alert(1)> & lizard");
     assert_ne!(hostile, mix);
     std::fs::File::create(&data)
-        .and_then(|mut file| std::io::Write::write_all(&mut file, hostile.as_bytes()))
+        .and_then(|mut file| file.write_all(hostile.as_bytes()))
         .unwrap();
     let out = folder.path().join("compare");
-    let mut program = Command::new(env!("CARGO_BIN_EXE_chameleon"));
-    program
-        .args([
-            "compare",
-            "--label-field",
-            "kind",
-            "--epochs",
-            "2",
-            "--lr",
-            "0.002,0.01",
-        ])
-        .args(TRAINING)
-        .arg("--model")
-        .arg(support::fixture(""))
-        .arg("--data")
-        .arg(&data)
-        .arg("--out")
-        .arg(&out)
-        .env("XDG_CACHE_HOME", folder.path().join("cache"));
+    let more = [
+        "--label-field",
+        "kind",
+        "--epochs",
+        "2",
+        "--lr",
+        "0.002,0.01",
+    ];
+    let mut program = compare_rows(&data, &out, folder.path(), &more);
     run(&mut program);
     let html = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert_balanced(&html);
@@ -267,7 +355,7 @@ fn a_killed_comparison_keeps_its_finished_runs_and_resumes_to_the_same_table() {
         !child.wait().unwrap().success(),
         "it ended before it was killed"
     );
-    let kept = killed.join("runs/lora-seed-1-lr-0.002/adapter.safetensors");
+    let kept = killed.join("runs/lora-seed-1-lr-0.002/run.json");
     let written = std::fs::metadata(&kept).unwrap().modified().unwrap();
 
     // Not without being asked to, and not with other settings.

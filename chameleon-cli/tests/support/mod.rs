@@ -16,13 +16,23 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 
 /// `chameleon COMMAND --model TINY --data MIX` and more, with caches in `folder`.
 pub(crate) fn chameleon(command: &str, folder: &Path, arguments: &[&str]) -> Command {
+    chameleon_on(&fixture("mix.jsonl"), command, folder, arguments)
+}
+
+/// The same on other data.
+pub(crate) fn chameleon_on(
+    data: &Path,
+    command: &str,
+    folder: &Path,
+    arguments: &[&str],
+) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_chameleon"));
     program
         .arg(command)
         .arg("--model")
         .arg(fixture(""))
         .arg("--data")
-        .arg(fixture("mix.jsonl"))
+        .arg(data)
         .args(arguments)
         .env("XDG_CACHE_HOME", folder.join("cache"))
         .env("NO_COLOR", "1");

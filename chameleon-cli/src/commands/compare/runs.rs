@@ -106,6 +106,20 @@ impl Comparison<'_> {
             seed: seed.0,
         })?;
         let learning_rate = best.learning_rate;
+        let best_name = RunName::of(method, seed, learning_rate);
+        if !self.store.has_adapter(best_name) {
+            // It was dropped when it lost to a rate that is no longer asked for.
+            self.store.forget(best_name)?;
+            if self.training(trained, best_name, Keep::Best)?.is_none() {
+                return Ok(None);
+            }
+        }
+        for trial in &trials {
+            let name = RunName::of(method, seed, trial.learning_rate);
+            if name != best_name {
+                self.store.drop_adapter(name)?;
+            }
+        }
         let mut runs = MethodRuns {
             method,
             chosen: vec![best.clone()],

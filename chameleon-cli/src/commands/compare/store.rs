@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! OUT/runs/METHOD-seed-S-lr-L/
-//!   adapter_config.json, adapter.safetensors   the epoch that was kept
+//!   adapter_config.json, adapter.safetensors   the epoch that was kept, unless another rate was chosen
 //!   run.json                                   the course of the training
 //!   scores.json                                what it scored on the test, of chosen runs
 //! ```
@@ -171,6 +171,28 @@ impl Store {
         })
     }
 
+    /// Whether the adapter of a finished training is still there.
+    pub(super) fn has_adapter(&self, name: RunName) -> bool {
+        let folder = self.adapter_folder(name);
+        ADAPTER_FILES.iter().all(|file| folder.join(file).exists())
+    }
+
+    /// Deletes the adapter of a training that was not chosen; the record of its course stays.
+    pub(super) fn drop_adapter(&self, name: RunName) -> Result<(), CliError> {
+        let folder = self.adapter_folder(name);
+        for file in ADAPTER_FILES {
+            let path = folder.join(file);
+            deleted(&path, fs::remove_file(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes everything of a training, which will be done again.
+    pub(super) fn forget(&self, name: RunName) -> Result<(), CliError> {
+        let folder = self.adapter_folder(name);
+        deleted(&folder, fs::remove_dir_all(&folder))
+    }
+
     /// What a run scored on the test, if that is there.
     ///
     /// # Errors
@@ -205,6 +227,21 @@ impl Store {
             Some(size) => format!("scores-group-size-{size}.json"),
             None => "scores.json".to_owned(),
         })
+    }
+}
+
+/// What an adapter folder holds of the adapter itself; the weights go first, so that a folder with the other file
+/// alone is never taken for an adapter.
+const ADAPTER_FILES: [&str; 2] = ["adapter.safetensors", "adapter_config.json"];
+
+/// What is not there counts as deleted.
+fn deleted(path: &Path, result: io::Result<()>) -> Result<(), CliError> {
+    match result {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(CliError::Delete {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -281,6 +318,27 @@ mod tests {
             store.trained(NAME, "b"),
             Err(CliError::OtherComparison { .. })
         ));
+    }
+
+    #[test]
+    fn a_dropped_adapter_leaves_the_record_and_a_forgotten_run_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::of(folder.path());
+        let save = |folder: &Path| {
+            for file in ADAPTER_FILES {
+                atomic_file::write(&folder.join(file), b"x")?;
+            }
+            Ok(())
+        };
+        store.keep_trained(NAME, &run("a"), save).unwrap();
+        assert!(store.has_adapter(NAME));
+        store.drop_adapter(NAME).unwrap();
+        store.drop_adapter(NAME).unwrap();
+        assert!(!store.has_adapter(NAME));
+        assert_eq!(store.trained(NAME, "a").unwrap(), Some(run("a")));
+        store.forget(NAME).unwrap();
+        store.forget(NAME).unwrap();
+        assert_eq!(store.trained(NAME, "a").unwrap(), None);
     }
 
     #[test]

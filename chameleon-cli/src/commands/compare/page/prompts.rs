@@ -63,7 +63,7 @@ fn prompt_title(
     let prompt = prepared
         .loaded
         .tokenizer
-        .decode(example.sequence.conditioning())?;
+        .decode(example.prompt_token_ids())?;
     let mut title = format!("group {}", data.assignments[row]);
     if let Some(label_idx) = example.label_idx {
         write!(title, ", {}", prepared.train.label_names[label_idx])
