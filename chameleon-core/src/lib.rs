@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod device;
 pub mod factors;
+mod fused;
 pub mod loss;
 pub mod pooling;
 pub mod seed;

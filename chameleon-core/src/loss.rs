@@ -10,9 +10,10 @@
 
 use std::num::NonZeroUsize;
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, assert_shape};
+use burn::tensor::{Int, Tensor, assert_shape};
 
 use crate::factors::LoraFactors;
+use crate::fused::{add_product, cross_entropy, cross_entropy_losses, product};
 
 /// How many rows of logits exist at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,26 +85,30 @@ pub fn linear_cross_entropy(
     let targets = targets.without_autodiff();
     assert_shape!(targets, [num_rows]);
 
+    let share = 1.0 / num_rows as f64;
+    let weights = Tensor::full([num_rows], share, &plain.hidden.device());
     let mut row_losses = Vec::new();
     let mut hidden_grads = Vec::new();
     let mut narrow_grads = Vec::new();
     let mut b_grad: Option<Tensor<2>> = None;
     for range in chunks(num_rows, chunk) {
-        let targets = targets.clone().slice([range.clone()]).unsqueeze_dim::<2>(1); // [chunk, 1]
-        let softmax = SoftmaxRows::of(plain.logits(range.clone()));
-        row_losses.push(softmax.losses(targets.clone()));
-        let logit_grad = softmax.gradient(targets, num_rows); // [chunk, vocab]
+        let scored = cross_entropy(
+            plain.logits(range.clone()),
+            targets.clone().slice([range.clone()]),
+            weights.clone().slice([range.clone()]),
+        );
+        row_losses.push(scored.losses);
+        let logit_grad = scored.gradient; // [chunk, vocab]
         if let Some(narrow) = &plain.narrow {
-            let rows = narrow.rows.clone().slice([range]);
-            let partial = rows.transpose().matmul(logit_grad.clone()); // [rank, vocab]
+            let rows = narrow.rows.clone().slice([range]).transpose(); // [rank, chunk]
             b_grad = Some(match b_grad.take() {
-                Some(sum) => sum + partial,
-                None => partial,
+                Some(sum) => add_product(sum, rows, logit_grad.clone()),
+                None => product(rows, logit_grad.clone()),
             });
-            narrow_grads.push(logit_grad.clone().matmul(narrow.b.clone().transpose()));
+            narrow_grads.push(product(logit_grad.clone(), narrow.b.clone().transpose()));
         }
         if hidden_is_tracked {
-            hidden_grads.push(logit_grad.matmul(plain.weight.clone().transpose()));
+            hidden_grads.push(product(logit_grad, plain.weight.clone().transpose()));
         }
     }
 
@@ -155,8 +160,8 @@ pub fn score_rows(input: HeadInput, targets: Tensor<1, Int>, chunk: ChunkRows) -
     };
     let losses = chunks(num_rows, chunk)
         .map(|range| {
-            let targets = targets.clone().slice([range.clone()]).unsqueeze_dim::<2>(1);
-            SoftmaxRows::of(plain.logits(range)).losses(targets)
+            let targets = targets.clone().slice([range.clone()]);
+            cross_entropy_losses(plain.logits(range), targets)
         })
         .collect();
     Tensor::cat(losses, 0)
@@ -185,54 +190,15 @@ struct PlainHead {
 impl PlainHead {
     /// `[chunk, vocab]`
     fn logits(&self, range: std::ops::Range<usize>) -> Tensor<2> {
-        let base = self
-            .hidden
-            .clone()
-            .slice([range.clone()])
-            .matmul(self.weight.clone());
+        let hidden = self.hidden.clone().slice([range.clone()]);
+        let base = product(hidden, self.weight.clone());
         match &self.narrow {
-            Some(narrow) => base + narrow.rows.clone().slice([range]).matmul(narrow.b.clone()),
+            Some(narrow) => {
+                let rows = narrow.rows.clone().slice([range]);
+                add_product(base, rows, narrow.b.clone())
+            }
             None => base,
         }
-    }
-}
-
-/// Softmax of a chunk of logits, kept as its parts so that loss and gradient share the exponentials.
-struct SoftmaxRows {
-    /// `[chunk, vocab]`, logits less their row maximum
-    shifted: Tensor<2>,
-    /// `[chunk, vocab]`
-    exponentials: Tensor<2>,
-    /// `[chunk, 1]`
-    sums: Tensor<2>,
-}
-
-impl SoftmaxRows {
-    fn of(logits: Tensor<2>) -> Self {
-        let shifted = logits.clone() - logits.max_dim(1);
-        let exponentials = shifted.clone().exp();
-        let sums = exponentials.clone().sum_dim(1);
-        Self {
-            shifted,
-            exponentials,
-            sums,
-        }
-    }
-
-    /// `targets` `[chunk, 1]` -> `[chunk]`
-    fn losses(&self, targets: Tensor<2, Int>) -> Tensor<1> {
-        (self.sums.clone().log() - self.shifted.clone().gather(1, targets)).squeeze_dim(1)
-    }
-
-    /// `(softmax - one_hot(targets)) / num_rows`, `[chunk, vocab]`
-    fn gradient(self, targets: Tensor<2, Int>, num_rows: usize) -> Tensor<2> {
-        let [chunk_rows, _] = self.shifted.dims();
-        let share = 1.0 / num_rows as f64;
-        let device = self.shifted.device();
-        drop(self.shifted);
-        let probs = self.exponentials * (self.sums.recip() * share);
-        let minus_one = Tensor::full([chunk_rows, 1], -share, &device);
-        probs.scatter(1, targets, minus_one, IndexingUpdateOp::Add)
     }
 }
 

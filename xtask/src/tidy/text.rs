@@ -26,8 +26,11 @@ const MAY_BE_LONGER: &[(&str, &str)] = &[
 /// This folder quotes what it forbids.
 const QUOTES_THE_FORBIDDEN: &str = "xtask/src/tidy";
 
-/// The one file that turns cargo features into backends.
-const DEVICE_FILE: &str = "chameleon-core/src/device.rs";
+/// The files that ask which backends there are: one opens their devices, the other has kernels for one of them.
+const DEVICE_FILES: &[&str] = &[
+    "chameleon-core/src/device.rs",
+    "chameleon-core/src/fused.rs",
+];
 
 /// Members that read and write nothing: their sources may not name the file system.
 const WITHOUT_FILES: &[&str] = &["chameleon-core", "chameleon-cluster", "chameleon-hypernet"];
@@ -100,10 +103,14 @@ fn length(path: &Path, contents: &str) -> Option<Finding> {
 
 /// Features become code in one file of core, and in the program.
 fn features(path: &Path, contents: &str) -> Vec<Finding> {
-    if path == Path::new(DEVICE_FILE) || path.starts_with("chameleon-cli") {
+    let may = DEVICE_FILES.iter().any(|file| path == Path::new(file));
+    if may || path.starts_with("chameleon-cli") {
         return Vec::new();
     }
-    let message = format!("looks at a cargo feature; only {DEVICE_FILE} and the cli do");
+    let message = format!(
+        "looks at a cargo feature; only {} and the cli do",
+        DEVICE_FILES.join(", ")
+    );
     lines(path, contents, &message, |line| {
         let squeezed: String = line.chars().filter(|c| !c.is_whitespace()).collect();
         squeezed.contains("cfg") && squeezed.contains("feature=\"")
@@ -264,7 +271,9 @@ mod tests {
     fn features_belong_to_the_device_file_and_the_cli() {
         let code = "//! X.\n#[cfg(any(feature = \"flex\", test))]\n";
         assert_eq!(messages("chameleon-core/src/batch.rs", code).len(), 1);
-        assert_eq!(messages("chameleon-core/src/device.rs", code), [""; 0]);
+        for file in DEVICE_FILES {
+            assert_eq!(messages(file, code), [""; 0]);
+        }
         assert_eq!(messages("chameleon-cli/src/main.rs", code), [""; 0]);
         assert_eq!(
             messages("chameleon-core/src/x.rs", "//! X.\n#[cfg(test)]\n"),

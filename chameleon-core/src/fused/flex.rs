@@ -1,0 +1,154 @@
+//! The kernels as operations of the flex backend.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, Flex, TensorMetadata as _, backend_extension};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use super::RowCrossEntropy;
+use super::kernels::cross_entropy::{CrossEntropyRows, with_gradient, without_gradient};
+use super::kernels::product::{Matrix, Product};
+
+/// Whether a tensor lives where the kernels can take it.
+pub(super) fn runs<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.dtype() == DType::F32 && tensor.device().without_autodiff() == Device::flex()
+}
+
+pub(super) fn product(lhs: Tensor<2>, rhs: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as FusedOps>::product(
+        lhs.into_dispatch(),
+        rhs.into_dispatch(),
+    ))
+}
+
+pub(super) fn add_product(sum: Tensor<2>, lhs: Tensor<2>, rhs: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as FusedOps>::add_product(
+        sum.into_dispatch(),
+        lhs.into_dispatch(),
+        rhs.into_dispatch(),
+    ))
+}
+
+pub(super) fn cross_entropy(
+    logits: Tensor<2>,
+    targets: Tensor<1, Int>,
+    weights: Tensor<1>,
+) -> RowCrossEntropy {
+    let (losses, gradient) = <Dispatch as FusedOps>::cross_entropy(
+        logits.into_dispatch(),
+        targets.into_dispatch(),
+        weights.into_dispatch(),
+    );
+    RowCrossEntropy {
+        losses: Tensor::from_dispatch(losses),
+        gradient: Tensor::from_dispatch(gradient),
+    }
+}
+
+pub(super) fn cross_entropy_losses(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as FusedOps>::cross_entropy_losses(
+        logits.into_dispatch(),
+        targets.into_dispatch(),
+    ))
+}
+
+/// What the flex backend can do besides Burn's own operations. Gradients are not recorded.
+#[backend_extension(Flex)]
+pub(super) trait FusedOps: Backend {
+    /// `lhs · rhs`.
+    fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `sum + lhs · rhs`.
+    fn add_product(
+        sum: FloatTensor<Self>,
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// Losses of the rows, and the gradient of their weighted sum.
+    fn cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Losses of the rows.
+    fn cross_entropy_losses(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+type FlexTensor = FloatTensor<Flex>;
+
+impl FusedOps for Flex {
+    fn product(lhs: FlexTensor, rhs: FlexTensor) -> FlexTensor {
+        let product = Product::of(matrix(&lhs), matrix(&rhs));
+        let shape = [product.num_rows(), product.num_columns()];
+        tensor(product.compute(), shape)
+    }
+
+    fn add_product(sum: FlexTensor, lhs: FlexTensor, rhs: FlexTensor) -> FlexTensor {
+        let mut sum = contiguous(sum);
+        Product::of(matrix(&lhs), matrix(&rhs)).add_to(sum.storage_mut());
+        sum
+    }
+
+    fn cross_entropy(
+        logits: FlexTensor,
+        targets: IntTensor<Self>,
+        weights: FlexTensor,
+    ) -> (FlexTensor, FlexTensor) {
+        let mut logits = contiguous(logits);
+        let num_rows = logits.shape()[0];
+        let losses = with_gradient(
+            CrossEntropyRows {
+                logits: logits.storage_mut(),
+                targets: &indices(targets),
+            },
+            contiguous(weights).storage(),
+        );
+        (tensor(losses, [num_rows]), logits)
+    }
+
+    fn cross_entropy_losses(logits: FlexTensor, targets: IntTensor<Self>) -> FlexTensor {
+        let logits = contiguous(logits);
+        let num_rows = logits.shape()[0];
+        let losses = without_gradient(&CrossEntropyRows {
+            logits: logits.storage(),
+            targets: &indices(targets),
+        });
+        tensor(losses, [num_rows])
+    }
+}
+
+/// The same values one after the other and nothing else in memory; a copy only where they do not lie so.
+fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    let num_bytes = tensor.shape().num_elements() * size_of::<f32>();
+    if tensor.is_contiguous() && tensor.bytes().len() == num_bytes {
+        tensor
+    } else {
+        tensor.to_contiguous()
+    }
+}
+
+/// A matrix where it lies, whatever its strides.
+fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
+    let layout = tensor.layout();
+    let (shape, strides) = (layout.shape(), layout.strides());
+    Matrix {
+        values: &tensor.storage::<f32>()[layout.start_offset()..],
+        shape: [shape[0], shape[1]],
+        strides: [strides[0], strides[1]],
+    }
+}
+
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape))
+}
+
+fn indices(tensor: IntTensor<Flex>) -> Vec<usize> {
+    let data = tensor.into_data();
+    data.iter::<i64>()
+        .map(|index| usize::try_from(index).expect("a target is no negative number"))
+        .collect()
+}

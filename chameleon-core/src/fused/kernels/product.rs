@@ -1,0 +1,159 @@
+//! Matrix products into memory that nobody has cleared before.
+//!
+//! The same kernels as flex calls, but flex clears the result first and copies it once more. Calls are cut and
+//! ordered as flex does, so that a product is the same to the last bit whoever computes it.
+#![expect(
+    unsafe_code,
+    reason = "the product is called with pointers; their ranges are checked here, in one place"
+)]
+
+use gemm::{Parallelism, gemm};
+
+/// Numbers in memory as rows and columns.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::fused) struct Matrix<'a> {
+    /// From the first number on.
+    pub(in crate::fused) values: &'a [f32],
+    /// Rows and columns.
+    pub(in crate::fused) shape: [usize; 2],
+    /// How far apart rows and columns lie.
+    pub(in crate::fused) strides: [isize; 2],
+}
+
+/// Two matrices to be multiplied.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::fused) struct Product<'a> {
+    lhs: Matrix<'a>,
+    rhs: Matrix<'a>,
+}
+
+/// Multiplications below which one thread is faster.
+const PARALLEL_FROM: usize = 192 * 192 * 192;
+
+impl Matrix<'_> {
+    /// Whether every number of the matrix lies within its memory.
+    fn is_inside(&self) -> bool {
+        let last = |axis: usize| {
+            let steps = self.shape[axis].saturating_sub(1).cast_signed();
+            steps.checked_mul(self.strides[axis])
+        };
+        let is_empty = self.shape.contains(&0);
+        let furthest = last(0).zip(last(1)).and_then(|(a, b)| a.checked_add(b));
+        let forward = self.strides.iter().all(|&stride| stride >= 0);
+        is_empty
+            || (forward
+                && furthest.is_some_and(|furthest| furthest < self.values.len().cast_signed()))
+    }
+}
+
+impl<'a> Product<'a> {
+    /// # Panics
+    ///
+    /// When the inner sizes differ, or a matrix reaches past its memory.
+    pub(in crate::fused) fn of(lhs: Matrix<'a>, rhs: Matrix<'a>) -> Self {
+        assert_eq!(lhs.shape[1], rhs.shape[0], "inner sizes");
+        assert!(lhs.is_inside() && rhs.is_inside(), "within the memory");
+        Self { lhs, rhs }
+    }
+
+    pub(in crate::fused) fn num_rows(&self) -> usize {
+        self.lhs.shape[0]
+    }
+
+    pub(in crate::fused) fn num_columns(&self) -> usize {
+        self.rhs.shape[1]
+    }
+
+    /// The product, row by row.
+    pub(in crate::fused) fn compute(&self) -> Vec<f32> {
+        let len = self.num_rows() * self.num_columns();
+        let mut values = Vec::with_capacity(len);
+        // SAFETY: `values` has room for as many numbers as `write` writes, and it writes every one of them without
+        // reading it before.
+        unsafe {
+            self.write(values.as_mut_ptr(), false);
+            values.set_len(len);
+        }
+        values
+    }
+
+    /// Adds the product to `sum`, `[rows, columns]`.
+    ///
+    /// # Panics
+    ///
+    /// When `sum` has another size.
+    pub(in crate::fused) fn add_to(&self, sum: &mut [f32]) {
+        assert_eq!(
+            sum.len(),
+            self.num_rows() * self.num_columns(),
+            "size of the sum"
+        );
+        // SAFETY: as many numbers as are written, all of them there.
+        unsafe { self.write(sum.as_mut_ptr(), true) }
+    }
+
+    /// Writes `[rows, columns]` numbers, or adds to them.
+    ///
+    /// # Safety
+    ///
+    /// `values` points to as many numbers, which are initialised if they are added to.
+    unsafe fn write(&self, values: *mut f32, add: bool) {
+        let Self { lhs, rhs } = self;
+        let ([num_rows, inner], num_columns) = (lhs.shape, rhs.shape[1]);
+        let parallelism = if num_rows * inner * num_columns >= PARALLEL_FROM {
+            Parallelism::Rayon(0)
+        } else {
+            Parallelism::None
+        };
+        // SAFETY: both operands lie within their slices, as `of` has checked, and the caller vouches for the result.
+        unsafe {
+            gemm(
+                num_rows,
+                num_columns,
+                inner,
+                values,
+                1,
+                num_columns.cast_signed(),
+                add,
+                lhs.values.as_ptr(),
+                lhs.strides[1],
+                lhs.strides[0],
+                rhs.values.as_ptr(),
+                rhs.strides[1],
+                rhs.strides[0],
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matrix(values: &[f32], shape: [usize; 2]) -> Matrix<'_> {
+        Matrix {
+            values,
+            shape,
+            strides: [shape[1].cast_signed(), 1],
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "within the memory")]
+    fn a_matrix_that_reaches_past_its_memory_is_refused() {
+        let values = [0.0; 6];
+        let _ = Product::of(matrix(&values[1..], [2, 3]), matrix(&values, [3, 2]));
+    }
+
+    #[test]
+    fn a_product_of_nothing_is_zero() {
+        let (lhs, rhs) = (matrix(&[], [2, 0]), matrix(&[], [0, 3]));
+        assert_eq!(Product::of(lhs, rhs).compute(), [0.0; 6]);
+    }
+}
