@@ -38,7 +38,7 @@ pub(in crate::fused) fn with_gradient(
 
 /// The losses alone.
 pub(in crate::fused) fn without_gradient(rows: &CrossEntropyRows<'_, &[f32]>) -> Vec<f32> {
-    let CrossEntropyRows { logits, targets } = rows;
+    let CrossEntropyRows { logits, targets } = *rows;
     let vocab = logits.len() / targets.len();
     logits
         .par_chunks(vocab)
