@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor, assert_shape};
 use crate::{
     error::ClusterError,
     points::{self, Frame, PointSet},
+    processor::PackedCentroids,
 };
 
 /// Points compared with all centroids at a time when nothing else is asked for.
@@ -85,7 +86,7 @@ impl CentroidIndex {
     /// When there is no point, one is not finite, or the width is not that of the centroids.
     pub fn nearest(&self, points: &Tensor<2>) -> Result<NearestCentroids, ClusterError> {
         let points = PointSet::entering(points, &self.frame)?;
-        let assignments = self.scorer.nearest(points.tensor(), DEFAULT_CHUNK_ROWS);
+        let assignments = self.scorer.nearest(&points, DEFAULT_CHUNK_ROWS);
         let distances = points
             .square_distances(&self.rows, &assignments)
             .into_iter()
@@ -112,22 +113,46 @@ pub fn assign(points: &Tensor<2>, centroids: &Tensor<2>) -> Result<NearestCentro
     CentroidIndex::new(centroids)?.nearest(points)
 }
 
+/// Centroids laid out for comparison with points.
+#[derive(Debug, Clone)]
+pub(crate) enum CentroidScorer {
+    /// By the kernel for the processor.
+    Processor(PackedCentroids),
+    /// By Burn's products, on any device.
+    Device(Box<DeviceCentroids>),
+}
+
+impl CentroidScorer {
+    /// From rows in the frame of the points they will be compared with.
+    pub(crate) fn new(rows: &[f32], hidden_size: usize, device: &Device) -> Self {
+        if chameleon_core::is_flex(device) {
+            Self::Processor(PackedCentroids::new(rows, hidden_size))
+        } else {
+            Self::Device(Box::new(DeviceCentroids::new(rows, hidden_size, device)))
+        }
+    }
+
+    /// Nearest centroid of each point, the lowest index of several equally near.
+    pub(crate) fn nearest(&self, points: &PointSet, chunk_rows: usize) -> Vec<usize> {
+        match self {
+            Self::Processor(centroids) => centroids.nearest(points.rows()),
+            Self::Device(centroids) => centroids.nearest(points.tensor(), chunk_rows),
+        }
+    }
+}
+
 /// Centroids laid out for the product with a chunk of points.
 #[derive(Debug, Clone)]
-pub(crate) struct CentroidScorer {
+pub(crate) struct DeviceCentroids {
     /// `-2c`: `[hidden, clusters]`
     doubled: Tensor<2>,
     /// `|c|²`: `[1, clusters]`
     square_norms: Tensor<2>,
 }
 
-impl CentroidScorer {
-    /// From rows in the frame of the points they will be compared with.
-    pub(crate) fn new(rows: &[f32], hidden_size: usize, device: &Device) -> Self {
-        let square_norms: Vec<f32> = rows
-            .chunks_exact(hidden_size)
-            .map(|row| points::narrow(row.iter().map(|&value| f64::from(value).powi(2)).sum()))
-            .collect();
+impl DeviceCentroids {
+    fn new(rows: &[f32], hidden_size: usize, device: &Device) -> Self {
+        let square_norms = points::narrow_square_norms(rows, hidden_size);
         let doubled = rows.iter().map(|value| -2.0 * value).collect();
         let num_clusters = square_norms.len();
         Self {
@@ -140,7 +165,7 @@ impl CentroidScorer {
     ///
     /// `|x|²` is the same for all centroids and left out; at most `[chunk_rows, clusters]` scores
     /// exist at a time.
-    pub(crate) fn nearest(&self, points: &Tensor<2>, chunk_rows: usize) -> Vec<usize> {
+    fn nearest(&self, points: &Tensor<2>, chunk_rows: usize) -> Vec<usize> {
         let [num_points, hidden_size] = points.dims();
         assert_shape!(self.doubled, [hidden_size, _]);
         let chunks: Vec<Tensor<1, Int>> = (0..num_points)
@@ -162,6 +187,9 @@ impl CentroidScorer {
 
 #[cfg(test)]
 mod tests {
+    use chameleon_core::RunSeed;
+    use rand::RngExt as _;
+
     use super::*;
 
     fn tensor<const N: usize>(rows: [[f32; 2]; N]) -> Tensor<2> {
@@ -204,11 +232,32 @@ mod tests {
     fn chunks_change_nothing() {
         let rows: Vec<f32> = (0..26_u8).map(|idx| f32::from(idx) * 0.37 % 1.0).collect();
         let points = points::upload(rows.clone(), 2, &Device::flex());
-        let scorer = CentroidScorer::new(&rows[..8], 2, &Device::flex());
+        let scorer = DeviceCentroids::new(&rows[..8], 2, &Device::flex());
         let whole = scorer.nearest(&points, 100);
         assert_eq!(whole.len(), 13);
         for chunk_rows in [1, 2, 5, 13] {
             assert_eq!(scorer.nearest(&points, chunk_rows), whole);
+        }
+    }
+
+    #[test]
+    fn the_kernel_for_the_processor_finds_what_products_find() {
+        let mut rng = RunSeed(11).stream("points");
+        for (num_points, hidden_size, num_clusters) in
+            [(1, 1, 1), (5, 3, 2), (700, 17, 33), (61, 300, 400)]
+        {
+            let mut random = |num_rows: usize| -> Vec<f32> {
+                (0..num_rows * hidden_size)
+                    .map(|_| rng.random_range(-1.0..1.0))
+                    .collect()
+            };
+            let (points, centroids) = (random(num_points), random(num_clusters));
+            let on_device = DeviceCentroids::new(&centroids, hidden_size, &Device::flex()).nearest(
+                &points::upload(points.clone(), hidden_size, &Device::flex()),
+                64,
+            );
+            let on_processor = PackedCentroids::new(&centroids, hidden_size).nearest(&points);
+            assert_eq!(on_processor, on_device);
         }
     }
 }

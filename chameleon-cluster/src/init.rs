@@ -45,7 +45,7 @@ pub fn seed_centroids(
     check_num_clusters(num_clusters, points.num_points())?;
     let rows = points.gather(&seed_rows(&points, num_clusters, seeding, rng));
     let rows = points.frame().leave(&rows);
-    Ok(points::upload(rows, points.hidden_size(), &points.device()))
+    Ok(points::upload(rows, points.hidden_size(), points.device()))
 }
 
 pub(crate) fn check_num_clusters(
@@ -197,7 +197,7 @@ impl<'a> NearestChosen<'a> {
     /// `[points, candidates]`, row after row.
     fn products(&self, candidates: &[usize]) -> Vec<f32> {
         let rows = self.points.gather(candidates);
-        let rows = points::upload(rows, self.points.hidden_size(), &self.points.device());
+        let rows = points::upload(rows, self.points.hidden_size(), self.points.device());
         let products = self.points.tensor().clone().matmul(rows.transpose()); // [points, candidates]
         products
             .into_data()

@@ -181,7 +181,7 @@ impl KMeansConfig {
             centroids: points::upload(
                 frame.leave(&centroids),
                 points.hidden_size(),
-                &points.device(),
+                points.device(),
             ),
             assignments,
             inertia: frame.square_distance(inertia),

@@ -8,6 +8,7 @@ mod linfa_engine;
 mod lloyd;
 mod plan;
 mod points;
+mod processor;
 mod quality;
 
 pub use assign::{CentroidIndex, DEFAULT_CHUNK_ROWS, NearestCentroids, assign};

@@ -50,9 +50,9 @@ pub(crate) fn run(
             break Convergence::WithinTolerance;
         }
     };
-    let scorer = CentroidScorer::new(&centroids, points.hidden_size(), &points.device());
+    let scorer = CentroidScorer::new(&centroids, points.hidden_size(), points.device());
     Ok(LloydRun {
-        assignments: scorer.nearest(points.tensor(), config.chunk_rows),
+        assignments: scorer.nearest(points, config.chunk_rows),
         centroids,
         num_iterations,
         convergence,

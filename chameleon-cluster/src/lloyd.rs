@@ -22,8 +22,8 @@ pub(crate) struct LloydRun {
 /// Alternates assignment and means until nothing changes, little moves, or the limit is reached.
 pub(crate) fn run(points: &PointSet, start: Vec<f32>, config: &KMeansConfig) -> LloydRun {
     let nearest = |centroids: &[f32]| {
-        CentroidScorer::new(centroids, points.hidden_size(), &points.device())
-            .nearest(points.tensor(), config.chunk_rows)
+        CentroidScorer::new(centroids, points.hidden_size(), points.device())
+            .nearest(points, config.chunk_rows)
     };
     let still = StillBelow::new(points, config.tolerance);
     let mut centroids = start;

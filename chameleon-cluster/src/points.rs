@@ -1,10 +1,13 @@
 //! Points as k-means works on them: checked, moved to a frame in which f32 products are accurate,
-//! and held both on the host (means, exact distances) and on the device (products).
+//! and held on the host (means, exact distances) and, where the processor is not the device, on
+//! the device (products).
 //!
 //! `|x|² - 2x·c + |c|²` cancels badly when all points share a large offset, and prompt embeddings
 //! do. Distances do not change when everything is moved by the same vector, so points are moved to
 //! their mean; and a power of two, which is exact, brings the largest coordinate near one, so that
 //! no square overflows or vanishes.
+
+use std::sync::OnceLock;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rayon::prelude::*;
@@ -97,8 +100,9 @@ impl Frame {
 pub(crate) struct PointSet {
     /// `[points, hidden]`, row after row.
     rows: Vec<f32>,
-    /// `[points, hidden]`, the same numbers on the device.
-    tensor: Tensor<2>,
+    /// `[points, hidden]`, the same numbers on the device, once somebody has asked for them.
+    tensor: OnceLock<Tensor<2>>,
+    device: Device,
     frame: Frame,
 }
 
@@ -122,11 +126,10 @@ impl PointSet {
     }
 
     fn in_frame(rows: Vec<f32>, frame: Frame, device: &Device) -> Self {
-        let rows = frame.enter(rows);
-        let tensor = upload(rows.clone(), frame.hidden_size(), device);
         Self {
-            rows,
-            tensor,
+            rows: frame.enter(rows),
+            tensor: OnceLock::new(),
+            device: device.clone().inner(),
             frame,
         }
     }
@@ -143,13 +146,15 @@ impl PointSet {
         &self.frame
     }
 
-    pub(crate) fn device(&self) -> Device {
-        self.tensor.device()
+    /// Where the points came from, without autodiff.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
     }
 
     /// `[points, hidden]`
     pub(crate) fn tensor(&self) -> &Tensor<2> {
-        &self.tensor
+        self.tensor
+            .get_or_init(|| upload(self.rows.clone(), self.hidden_size(), &self.device))
     }
 
     /// `[points, hidden]`, row after row.
@@ -175,7 +180,7 @@ impl PointSet {
     pub(crate) fn square_norms(&self) -> Vec<f64> {
         self.rows
             .par_chunks(self.hidden_size())
-            .map(|row| row.iter().map(|&value| f64::from(value).powi(2)).sum())
+            .map(square_norm)
             .collect()
     }
 
@@ -246,6 +251,18 @@ pub(crate) fn add_row(sum: &mut [f64], row: &[f32]) {
     sum.iter_mut()
         .zip(row)
         .for_each(|(total, &value)| *total += f64::from(value));
+}
+
+/// `|row|²`
+pub(crate) fn square_norm(row: &[f32]) -> f64 {
+    row.iter().map(|&value| f64::from(value).powi(2)).sum()
+}
+
+/// `|row|²` of every row, as products take it.
+pub(crate) fn narrow_square_norms(rows: &[f32], hidden_size: usize) -> Vec<f32> {
+    rows.chunks_exact(hidden_size)
+        .map(|row| narrow(square_norm(row)))
+        .collect()
 }
 
 /// `|left - right|²` without cancellation.

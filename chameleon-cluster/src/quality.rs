@@ -188,9 +188,8 @@ fn mean_silhouette(
         .iter()
         .flat_map(|cluster| cluster.rows.iter().copied())
         .collect();
-    let on_device = |rows: &[usize]| {
-        points::upload(points.gather(rows), points.hidden_size(), &points.device())
-    };
+    let on_device =
+        |rows: &[usize]| points::upload(points.gather(rows), points.hidden_size(), points.device());
     let transposed = on_device(&references).transpose(); // [hidden, references]
     let mut sum = 0.0;
     // Products of a chunk with all references are the largest thing held.

@@ -82,6 +82,18 @@ impl BackendKind {
     }
 }
 
+/// Whether tensors of a device are computed by Flex, on this processor: then kernels for the processor may take over.
+pub fn is_flex(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    let is_flex = device.clone().inner() == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    let is_flex = {
+        let _ = device;
+        false
+    };
+    is_flex
+}
+
 impl fmt::Display for BackendKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -10,7 +10,7 @@ pub mod seed;
 pub mod sequence;
 
 pub use batch::{BatchPlan, PlannedBatch, TokenBatch};
-pub use device::{BackendKind, DeviceError, DeviceSpec};
+pub use device::{BackendKind, DeviceError, DeviceSpec, is_flex};
 pub use factors::{FactorShape, LoraFactors};
 pub use loss::{
     ChunkRows, HeadInput, LinearCrossEntropy, linear_cross_entropy, perplexity, score_rows,
