@@ -212,9 +212,10 @@ impl SharedLayers {
         (0..num_groups)
             .map(|group_idx| GroupLayers {
                 layers: self.clone(),
-                cores: cores
-                    .as_ref()
-                    .map(|cores| cores.clone().slice([group_idx..=group_idx]).squeeze_dim(0)),
+                cores: cores.as_ref().map(|cores| {
+                    let own = cores.clone().slice([group_idx..=group_idx]);
+                    Arc::new(own.squeeze_dim(0))
+                }),
                 strength: 1.0,
             })
             .collect()
@@ -250,8 +251,8 @@ impl SharedLayers {
 #[derive(Debug, Clone)]
 pub struct GroupLayers {
     layers: SharedLayers,
-    /// `[modules, rank, rank]`
-    cores: Option<Tensor<3>>,
+    /// `[modules, rank, rank]`; one object for all clones.
+    cores: Option<Arc<Tensor<3>>>,
     strength: f64,
 }
 
@@ -261,6 +262,17 @@ impl GroupLayers {
     pub fn with_strength(mut self, strength: f64) -> Self {
         self.strength = strength;
         self
+    }
+
+    /// Whether it is a clone of the other: what is made of one serves both.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let are_cores_same = match (&self.cores, &other.cores) {
+            (None, None) => true,
+            (Some(own), Some(others)) => Arc::ptr_eq(own, others),
+            _ => false,
+        };
+        let is_strength_same = self.strength.to_bits() == other.strength.to_bits();
+        are_cores_same && is_strength_same && self.layers.is(&other.layers)
     }
 
     /// Each adapted module with its factors, the core multiplied into `a`: for export.
@@ -293,7 +305,7 @@ impl GroupLayers {
     pub fn is_finite(&self) -> bool {
         self.cores
             .as_ref()
-            .is_none_or(|cores| cores.clone().is_finite().all().into_scalar::<bool>())
+            .is_none_or(|cores| Tensor::clone(cores).is_finite().all().into_scalar::<bool>())
     }
 
     /// What a pass over a batch of this group alone is given.
@@ -307,12 +319,12 @@ impl GroupLayers {
 
     /// `strength * scale * (I + core)` of every module, `[modules, rank, rank]`; nothing where there are no cores.
     fn mixes(&self) -> Option<Tensor<3>> {
-        let cores = self.cores.as_ref()?;
+        let cores = self.cores.as_deref()?;
         let [_, rank, _] = cores.dims();
         let identity = Tensor::<2>::eye(rank, &cores.device()).unsqueeze();
         // One scale serves all modules.
         let scale = self.layers.0.factors.first()?.scale * self.strength;
-        Some((cores.clone() + identity) * scale)
+        Some((Tensor::clone(cores) + identity) * scale)
     }
 
     /// The mixes, or multiples of the identity in their place.

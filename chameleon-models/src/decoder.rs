@@ -125,7 +125,7 @@ pub(crate) fn forward_with_cache<D: Decoder>(
     cache: &mut KvCache,
 ) -> Tensor<2> {
     let mut pass = cache.begin(segments);
-    let factors = pass.take_factors();
+    let factors = pass.factors();
     let positions = decoder.positions(pass.positions());
     let mut states = decoder.enter(pass.token_ids(), pass.positions());
     for layer_idx in 0..decoder.num_layers() {

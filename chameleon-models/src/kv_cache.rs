@@ -4,6 +4,7 @@
 //! prompts, and single tokens side by side. All products of a pass run over all of its tokens at once; attention
 //! runs row by row, over as many slots as the row itself needs. So nothing in a row depends on its neighbours.
 
+mod kept_factors;
 mod pass;
 mod shelf;
 
@@ -13,6 +14,7 @@ use burn::tensor::Device;
 use chameleon_hypernet::GroupLayers;
 
 use crate::causal_lm::ModelSizes;
+use kept_factors::KeptFactors;
 use shelf::{Shelf, ShelfShape};
 
 pub(crate) use pass::{LayerPass, MIN_PRODUCT_ROWS};
@@ -48,6 +50,7 @@ pub struct KvCache {
     /// By the slots each of their rows has.
     shelves: BTreeMap<usize, Shelf>,
     num_rows_ever: u64,
+    factors: KeptFactors,
 }
 
 /// How far a row is, and where it lies.
@@ -70,6 +73,7 @@ impl KvCache {
             rows: BTreeMap::new(),
             shelves: BTreeMap::new(),
             num_rows_ever: 0,
+            factors: KeptFactors::default(),
         }
     }
 

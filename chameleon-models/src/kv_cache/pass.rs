@@ -1,5 +1,7 @@
 //! One pass of a model over new tokens of some rows: where they stand, what they see, and their attention.
 
+use std::sync::Arc;
+
 use burn::tensor::{Bool, Int, Tensor, TensorData, assert_shape};
 use chameleon_hypernet::{GroupLayers, LayerFactors};
 
@@ -24,7 +26,7 @@ pub(crate) struct CachePass<'a> {
     /// For each token of the caller, where it is computed, unless that is the same order.
     asked_rows: Option<Tensor<1, Int>>,
     /// What is changed inside the layers for each computed token.
-    factors: LayerFactors,
+    factors: Arc<LayerFactors>,
 }
 
 /// The part of a pass that one layer sees.
@@ -297,7 +299,7 @@ impl<'s> Layout<'s> {
             shelves,
             attended_rows: unless_in_order(self.attended, self.num_attended),
             asked_rows: unless_in_order(asked, num_tokens),
-            factors: LayerFactors::for_rows(&self.layers),
+            factors: cache.factors.for_rows(&self.layers),
             cache,
         }
     }
@@ -315,8 +317,8 @@ impl<'a> CachePass<'a> {
     }
 
     /// What is changed inside the layers for each token to compute.
-    pub(crate) fn take_factors(&mut self) -> LayerFactors {
-        std::mem::take(&mut self.factors)
+    pub(crate) fn factors(&self) -> Arc<LayerFactors> {
+        Arc::clone(&self.factors)
     }
 
     /// The part that one layer sees.
