@@ -88,6 +88,205 @@ pub(crate) fn cross_entropy_losses(logits: Tensor<2>, targets: Tensor<1, Int>) -
     plain::cross_entropy_losses(logits, targets)
 }
 
+/// Two tensors of angles, by which the halves of each head turn against each other.
+#[derive(Debug, Clone)]
+pub struct HalfTurn {
+    /// `[batch or 1, 1, seq, head_dim / 2]`
+    pub cos: Tensor<4>,
+    /// `[batch or 1, 1, seq, head_dim / 2]`
+    pub sin: Tensor<4>,
+}
+
+impl HalfTurn {
+    /// Turns the first half of each head against the second one.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`, output: `[batch, heads, seq, head_dim]`
+    pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        let half = x.dims()[3] / 2;
+        let first = x.clone().narrow(3, 0, half);
+        let second = x.narrow(3, half, half);
+        let turned_first = first.clone() * self.cos.clone() - second.clone() * self.sin.clone();
+        let turned_second = second * self.cos.clone() + first * self.sin.clone();
+        Tensor::cat(vec![turned_first, turned_second], 3)
+    }
+}
+
+/// Attention over whole sequences in which every token sees itself and what precedes it.
+#[derive(Debug, Clone)]
+pub struct CausalAttention {
+    /// `[batch, seq, heads * head_dim]`
+    pub query: Tensor<3>,
+    /// `[batch, seq, kv_heads * head_dim]`; several query heads may share one.
+    pub key: Tensor<3>,
+    /// `[batch, seq, kv_heads * head_dim]`
+    pub value: Tensor<3>,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// How positions turn queries and keys, if they do.
+    pub turn: Option<HalfTurn>,
+}
+
+/// A change of low rank: `(x·a)·mix·b`.
+#[derive(Debug, Clone)]
+pub struct LowRankChange {
+    /// `[in, rank]`
+    pub a: Tensor<2>,
+    /// What stands between the factors.
+    pub mix: RankMix,
+    /// `[rank, out]`
+    pub b: Tensor<2>,
+}
+
+/// What stands between two factors.
+#[derive(Debug, Clone)]
+pub enum RankMix {
+    /// A number.
+    Scale(f64),
+    /// `[rank, rank]`
+    Matrix(Tensor<2>),
+}
+
+/// `gate * sigmoid(gate) * up`.
+///
+/// # Shapes
+///
+/// - `gate`, `up`, output: `[batch, seq, intermediate]`
+///
+/// # Panics
+///
+/// When the shapes differ.
+pub fn swiglu(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
+    let [batch, seq_len, width] = gate.dims();
+    assert_shape!(up, [batch, seq_len, width]);
+    #[cfg(feature = "flex")]
+    if flex::runs(&gate) && flex::runs(&up) {
+        return flex::swiglu(gate, up);
+    }
+    plain::silu(gate) * up
+}
+
+/// GELU by its tanh approximation.
+///
+/// # Shapes
+///
+/// - `x`, output: `[batch, seq, intermediate]`
+pub fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
+    #[cfg(feature = "flex")]
+    if flex::runs(&x) {
+        return flex::gelu_tanh(x);
+    }
+    plain::gelu_tanh(x)
+}
+
+/// Rows divided by the root of their mean square, then scaled.
+///
+/// # Shapes
+///
+/// - `x`, output: `[batch, seq, hidden]`, `scale`: `[hidden]`
+///
+/// # Panics
+///
+/// When the shapes do not fit each other.
+pub fn rms_norm(x: Tensor<3>, scale: Tensor<1>, epsilon: f64) -> Tensor<3> {
+    let [_, _, hidden_size] = x.dims();
+    assert_shape!(scale, [hidden_size]);
+    #[cfg(feature = "flex")]
+    if flex::runs(&x) && flex::runs(&scale) && !scale.is_tracked() {
+        #[expect(clippy::cast_possible_truncation, reason = "the rows are f32")]
+        return flex::rms_norm(x, scale, epsilon as f32);
+    }
+    plain::rms_norm(x, scale, epsilon)
+}
+
+/// Softmax of the scaled, causally masked scores times the values, heads side by side.
+///
+/// # Shapes
+///
+/// - output: `[batch, seq, heads * head_dim]`
+///
+/// # Panics
+///
+/// When the shapes do not fit each other.
+pub fn causal_attention(input: CausalAttention) -> Tensor<3> {
+    let [batch, seq_len, kv_width] = input.key.dims();
+    let [_, _, width] = input.query.dims();
+    assert_shape!(input.query, [batch, seq_len, width]);
+    assert_shape!(input.value, [batch, seq_len, kv_width]);
+    assert!(
+        kv_width % input.head_dim == 0 && width % kv_width == 0,
+        "heads of {} in {width} and {kv_width}",
+        input.head_dim
+    );
+    if let Some(turn) = &input.turn {
+        let [num_turns, _, _, _] = turn.cos.dims();
+        assert_shape!(turn.cos, [num_turns, 1, seq_len, input.head_dim / 2]);
+        assert_shape!(turn.sin, [num_turns, 1, seq_len, input.head_dim / 2]);
+    }
+    #[cfg(feature = "flex")]
+    {
+        let turns_alike = input
+            .turn
+            .as_ref()
+            .is_none_or(|turn| turn.cos.dims()[0] == 1);
+        let inputs = [&input.query, &input.key, &input.value];
+        if turns_alike && inputs.into_iter().all(flex::runs) {
+            return flex::causal_attention(input);
+        }
+    }
+    plain::causal_attention(input)
+}
+
+/// `x · weight + bias` of a frozen linear module, with a change if it has one.
+///
+/// # Shapes
+///
+/// - `x`: `[batch, seq, in]`, `weight`: `[in, out]`, `bias`: `[out]`
+/// - output: `[batch, seq, out]`
+///
+/// # Panics
+///
+/// When the shapes do not fit each other.
+pub fn linear(
+    x: Tensor<3>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    change: Option<LowRankChange>,
+) -> Tensor<3> {
+    let output = product_with_change(x, weight, change);
+    match bias {
+        Some(bias) => output + bias.unsqueeze(),
+        None => output,
+    }
+}
+
+fn product_with_change(
+    x: Tensor<3>,
+    weight: Tensor<2>,
+    change: Option<LowRankChange>,
+) -> Tensor<3> {
+    let [_, _, in_size] = x.dims();
+    let [_, out_size] = weight.dims();
+    assert_shape!(weight, [in_size, out_size]);
+    if let Some(LowRankChange { a, b, .. }) = &change {
+        let [_, rank] = a.dims();
+        assert_shape!(a, [in_size, rank]);
+        assert_shape!(b, [rank, out_size]);
+    }
+    #[cfg(feature = "flex")]
+    if flex::runs(&x) && flex::runs(&weight) && !weight.is_tracked() {
+        match change {
+            None => return flex::linear(x, weight),
+            Some(change) if flex::runs(&change.a) && flex::runs(&change.b) => {
+                return flex::adapted_linear(x, weight, change);
+            }
+            change => return plain::linear(x, weight, change),
+        }
+    }
+    plain::linear(x, weight, change)
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, Distribution, TensorData, Tolerance};
@@ -106,7 +305,164 @@ mod tests {
     fn assert_close<const D: usize>(found: Tensor<D>, expected: Tensor<D>) {
         found
             .into_data()
-            .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::rel_abs(1e-5, 1e-6));
+            .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::rel_abs(1e-4, 1e-5));
+    }
+
+    /// Values and the gradients of a weighted sum of them.
+    fn with_gradients<const N: usize>(
+        compute: impl Fn(&[Tensor<3>; N]) -> Tensor<3>,
+        inputs: &[Tensor<3>; N],
+    ) -> Vec<Tensor<3>> {
+        let tracked = inputs.clone().map(|input| input.autodiff().require_grad());
+        let output = compute(&tracked);
+        let [a, b, c] = output.dims();
+        let weights = Tensor::<1, Int>::arange(0..(a * b * c) as i64, &Device::flex())
+            .float()
+            .sin()
+            .reshape([a, b, c]);
+        let grads = (output.clone() * weights.autodiff()).sum().backward();
+        let mut results = vec![output.inner()];
+        results.extend(tracked.iter().map(|input| input.grad(&grads).unwrap()));
+        results
+    }
+
+    fn assert_twins<const N: usize>(
+        inputs: [Tensor<3>; N],
+        fused: impl Fn(&[Tensor<3>; N]) -> Tensor<3>,
+        plain: impl Fn(&[Tensor<3>; N]) -> Tensor<3>,
+    ) {
+        let untracked = fused(&inputs);
+        let found = with_gradients(fused, &inputs);
+        for (found, expected) in found.iter().zip(with_gradients(plain, &inputs)) {
+            assert_close(found.clone(), expected);
+        }
+        assert_close(untracked, found[0].clone());
+    }
+
+    /// `[1, in, out]` as a matrix.
+    fn matrix(x: &Tensor<3>) -> Tensor<2> {
+        x.clone().squeeze_dim(0)
+    }
+
+    #[test]
+    fn activations_are_their_plain_twins() {
+        let far = Tensor::<1, Int>::arange(-400..400, &Device::flex());
+        let far = (far.float() * 0.5).reshape([2, 10, 40]);
+        for x in [random([2, 10, 40]), far] {
+            let up = random([2, 10, 40]);
+            assert_twins(
+                [x.clone(), up],
+                |[gate, up]| swiglu(gate.clone(), up.clone()),
+                |[gate, up]| plain::silu(gate.clone()) * up.clone(),
+            );
+            assert_twins(
+                [x],
+                |[x]| gelu_tanh(x.clone()),
+                |[x]| plain::gelu_tanh(x.clone()),
+            );
+        }
+    }
+
+    #[test]
+    fn norms_are_their_plain_twins() {
+        let scale = random([37]);
+        assert_twins(
+            [random([2, 19, 37])],
+            |[x]| rms_norm(x.clone(), scale.clone(), 1e-5),
+            |[x]| plain::rms_norm(x.clone(), scale.clone(), 1e-5),
+        );
+    }
+
+    #[test]
+    fn attention_is_its_plain_twin_in_one_block_and_in_several() {
+        let head_dim = 6;
+        for (batch, seq_len, num_heads, num_kv_heads) in
+            [(2, 7, 4, 2), (1, 1, 2, 2), (1, 300, 3, 1)]
+        {
+            let angles: Tensor<4> = random([1, 1, seq_len, head_dim / 2]);
+            let turn = HalfTurn {
+                cos: angles.clone().cos(),
+                sin: angles.sin(),
+            };
+            for turn in [None, Some(turn)] {
+                let input = |[query, key, value]: &[Tensor<3>; 3]| CausalAttention {
+                    query: query.clone(),
+                    key: key.clone(),
+                    value: value.clone(),
+                    head_dim,
+                    turn: turn.clone(),
+                };
+                let rows = |heads| random([batch, seq_len, heads * head_dim]);
+                assert_twins(
+                    [rows(num_heads), rows(num_kv_heads), rows(num_kv_heads)],
+                    |inputs| causal_attention(input(inputs)),
+                    |inputs| plain::causal_attention(input(inputs)),
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn adapted_linear_modules_are_their_plain_twins() {
+        let (x, weight) = (random([2, 9, 12]), random([12, 20]));
+        let factors = || [random([1, 12, 3]), random([1, 3, 20])];
+        let [a, b] = factors();
+        for transposed in [false, true] {
+            let weight = if transposed {
+                (weight.clone().transpose() * 1.0).transpose()
+            } else {
+                weight.clone()
+            };
+            let scaled = |[_, a, b]: &[Tensor<3>; 3]| LowRankChange {
+                a: matrix(a),
+                mix: RankMix::Scale(0.7),
+                b: matrix(b),
+            };
+            assert_twins(
+                [x.clone(), a.clone(), b.clone()],
+                |inputs| {
+                    linear(
+                        inputs[0].clone(),
+                        weight.clone(),
+                        None,
+                        Some(scaled(inputs)),
+                    )
+                },
+                |inputs| plain::linear(inputs[0].clone(), weight.clone(), Some(scaled(inputs))),
+            );
+            let mixed = |[_, a, mix, b]: &[Tensor<3>; 4]| LowRankChange {
+                a: matrix(a),
+                mix: RankMix::Matrix(matrix(mix)),
+                b: matrix(b),
+            };
+            assert_twins(
+                [x.clone(), a.clone(), random([1, 3, 3]), b.clone()],
+                |inputs| linear(inputs[0].clone(), weight.clone(), None, Some(mixed(inputs))),
+                |inputs| plain::linear(inputs[0].clone(), weight.clone(), Some(mixed(inputs))),
+            );
+            let bias = random([20]);
+            assert_twins(
+                [x.clone()],
+                |[x]| linear(x.clone(), weight.clone(), Some(bias.clone()), None),
+                |[x]| plain::linear(x.clone(), weight.clone(), None) + bias.clone().unsqueeze(),
+            );
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_same_in_every_crowd() {
+        let (x, scale) = (random([1, 40, 50]), random([50]));
+        let all = rms_norm(x.clone(), scale.clone(), 1e-5);
+        let gates = swiglu(x.clone(), x.clone());
+        for row in [0, 17, 39] {
+            let alone = x.clone().narrow(1, row, 1);
+            let same = |found: Tensor<3>, all: &Tensor<3>| {
+                let expected = all.clone().narrow(1, row, 1).into_data();
+                found.into_data().assert_eq(&expected, true);
+            };
+            same(rms_norm(alone.clone(), scale.clone(), 1e-5), &all);
+            same(swiglu(alone.clone(), alone), &gates);
+        }
     }
 
     #[test]

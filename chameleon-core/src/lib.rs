@@ -3,7 +3,7 @@
 pub mod batch;
 pub mod device;
 pub mod factors;
-mod fused;
+pub mod fused;
 pub mod loss;
 pub mod pooling;
 pub mod seed;
@@ -12,6 +12,7 @@ pub mod sequence;
 pub use batch::{BatchPlan, PlannedBatch, TokenBatch};
 pub use device::{BackendKind, DeviceError, DeviceSpec, is_flex};
 pub use factors::{FactorShape, LoraFactors};
+pub use fused::{CausalAttention, HalfTurn, LowRankChange, RankMix};
 pub use loss::{
     ChunkRows, HeadInput, LinearCrossEntropy, linear_cross_entropy, perplexity, score_rows,
 };

@@ -1,12 +1,15 @@
-//! The kernels as operations of the flex backend.
+//! The kernels as operations of the flex backend. Those whose gradients are recorded are in [`recorded`].
+
+mod recorded;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, Flex, TensorMetadata as _, backend_extension};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::RowCrossEntropy;
+use self::recorded::RecordedOps;
 use super::kernels::cross_entropy::{CrossEntropyRows, with_gradient, without_gradient};
 use super::kernels::product::{Matrix, Product};
+use super::{CausalAttention, LowRankChange, RankMix, RowCrossEntropy};
 
 /// Whether a tensor lives where the kernels can take it.
 pub(super) fn runs<const D: usize>(tensor: &Tensor<D>) -> bool {
@@ -51,6 +54,66 @@ pub(super) fn cross_entropy_losses(logits: Tensor<2>, targets: Tensor<1, Int>) -
     ))
 }
 
+pub(super) fn swiglu(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as RecordedOps>::swiglu(
+        gate.into_dispatch(),
+        up.into_dispatch(),
+    ))
+}
+
+pub(super) fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as RecordedOps>::gelu_tanh(x.into_dispatch()))
+}
+
+pub(super) fn rms_norm(x: Tensor<3>, scale: Tensor<1>, epsilon: f32) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as RecordedOps>::rms_norm(
+        x.into_dispatch(),
+        scale.into_dispatch(),
+        epsilon,
+    ))
+}
+
+pub(super) fn causal_attention(input: CausalAttention) -> Tensor<3> {
+    let (cos, sin) = match input.turn {
+        Some(turn) => (turn.cos, turn.sin),
+        None => {
+            let none = Tensor::empty([0; 4], &input.query.device().without_autodiff());
+            (none.clone(), none)
+        }
+    };
+    Tensor::from_dispatch(<Dispatch as RecordedOps>::causal_attention(
+        input.query.into_dispatch(),
+        input.key.into_dispatch(),
+        input.value.into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+        input.head_dim,
+    ))
+}
+
+pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as RecordedOps>::linear(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+    ))
+}
+
+pub(super) fn adapted_linear(x: Tensor<3>, weight: Tensor<2>, change: LowRankChange) -> Tensor<3> {
+    let LowRankChange { a, mix, b } = change;
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    let (a, b) = (a.into_dispatch(), b.into_dispatch());
+    Tensor::from_dispatch(match mix {
+        RankMix::Scale(scale) => {
+            #[expect(clippy::cast_possible_truncation, reason = "the factors are f32")]
+            let scale = scale as f32;
+            <Dispatch as RecordedOps>::scaled_linear(x, weight, a, b, scale)
+        }
+        RankMix::Matrix(mix) => {
+            <Dispatch as RecordedOps>::mixed_linear(x, weight, a, mix.into_dispatch(), b)
+        }
+    })
+}
+
 /// What the flex backend can do besides Burn's own operations. Gradients are not recorded.
 #[backend_extension(Flex)]
 pub(super) trait FusedOps: Backend {
@@ -78,7 +141,7 @@ pub(super) trait FusedOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-type FlexTensor = FloatTensor<Flex>;
+pub(super) type FlexTensor = FloatTensor<Flex>;
 
 impl FusedOps for Flex {
     fn product(lhs: FlexTensor, rhs: FlexTensor) -> FlexTensor {
@@ -122,7 +185,7 @@ impl FusedOps for Flex {
 }
 
 /// The same values one after the other and nothing else in memory; a copy only where they do not lie so.
-fn contiguous(tensor: FlexTensor) -> FlexTensor {
+pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
     let num_bytes = tensor.shape().num_elements() * size_of::<f32>();
     if tensor.is_contiguous() && tensor.bytes().len() == num_bytes {
         tensor
@@ -132,7 +195,7 @@ fn contiguous(tensor: FlexTensor) -> FlexTensor {
 }
 
 /// A matrix where it lies, whatever its strides.
-fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
+pub(super) fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
     let layout = tensor.layout();
     let (shape, strides) = (layout.shape(), layout.strides());
     Matrix {
@@ -142,7 +205,7 @@ fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
     }
 }
 
-fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 

@@ -8,8 +8,11 @@
     reason = "what is not inlined into a kernel is compiled for the oldest processor"
 )]
 
+pub(super) mod activation;
+pub(super) mod attention;
 pub(super) mod cross_entropy;
-pub(super) mod math;
+mod math;
+pub(super) mod norm;
 pub(super) mod product;
 
 use pulp::{Arch, WithSimd};

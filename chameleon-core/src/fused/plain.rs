@@ -1,8 +1,83 @@
 //! The same operations made of Burn's own, for every backend, and to compare the kernels with.
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor};
+use burn::tensor::activation::{sigmoid, softmax};
+use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor};
 
-use super::RowCrossEntropy;
+use super::{CausalAttention, LowRankChange, RankMix, RowCrossEntropy};
+
+/// `x * sigmoid(x)`.
+pub(super) fn silu(x: Tensor<3>) -> Tensor<3> {
+    x.clone() * sigmoid(x)
+}
+
+/// GELU by its tanh approximation, written with a sigmoid: `tanh(u) = 2 sigmoid(2u) - 1`.
+///
+/// The same function, to rounding; Burn's own version raises to a power and takes a hyperbolic tangent.
+pub(super) fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
+    /// `2 * sqrt(2 / pi)`
+    const SLOPE: f64 = 1.595_769_121_605_731;
+    let steepness = (x.clone() * x.clone()) * (SLOPE * 0.044_715) + SLOPE;
+    x.clone() * sigmoid(steepness * x)
+}
+
+pub(super) fn rms_norm(x: Tensor<3>, scale: Tensor<1>, epsilon: f64) -> Tensor<3> {
+    let root = (x.clone().square().mean_dim(2) + epsilon).sqrt();
+    (x / root) * scale.unsqueeze()
+}
+
+pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, change: Option<LowRankChange>) -> Tensor<3> {
+    let [batch, seq_len, in_size] = x.dims();
+    let [_, out_size] = weight.dims();
+    let x = x.reshape([batch * seq_len, in_size]);
+    let mut output = x.clone().matmul(weight);
+    if let Some(LowRankChange { a, mix, b }) = change {
+        let narrow = x.matmul(a);
+        let mixed = match mix {
+            RankMix::Scale(scale) => narrow * scale,
+            RankMix::Matrix(mix) => narrow.matmul(mix),
+        };
+        output = output + mixed.matmul(b);
+    }
+    output.reshape([batch, seq_len, out_size])
+}
+
+pub(super) fn causal_attention(input: CausalAttention) -> Tensor<3> {
+    let [batch, seq_len, width] = input.query.dims();
+    let head_dim = input.head_dim;
+    let heads = |x: Tensor<3>| {
+        let [_, _, width] = x.dims();
+        x.reshape([batch, seq_len, width / head_dim, head_dim])
+            .swap_dims(1, 2) // [batch, heads, seq, head_dim]
+    };
+    let turned = |x: Tensor<3>| match &input.turn {
+        Some(turn) => turn.apply(heads(x)),
+        None => heads(x),
+    };
+    let query = turned(input.query.clone()) * (head_dim as f64).sqrt().recip();
+    let (key, value) = (turned(input.key.clone()), heads(input.value.clone()));
+
+    // The queries that share a key-value head stand below one another, so no key or value is copied.
+    let [_, num_heads, _, _] = query.dims();
+    let [_, num_kv_heads, _, _] = key.dims();
+    let rows = num_heads / num_kv_heads * seq_len;
+    let hidden = Tensor::<2, Bool>::tril_mask([seq_len, seq_len], 0, &query.device());
+    let scores = query
+        .reshape([batch, num_kv_heads, rows, head_dim])
+        .matmul(key.transpose()) // [batch, kv_heads, group * seq, seq]
+        .reshape([batch, num_heads, seq_len, seq_len])
+        .mask_fill(
+            hidden
+                .unsqueeze::<4>()
+                .expand([batch, num_heads, seq_len, seq_len]),
+            f32::NEG_INFINITY,
+        );
+    softmax(scores, 3)
+        .reshape([batch, num_kv_heads, rows, seq_len])
+        .matmul(value) // [batch, kv_heads, group * seq, head_dim]
+        .reshape([batch, num_heads, seq_len, head_dim])
+        .swap_dims(1, 2)
+        .reshape([batch, seq_len, width])
+}
 
 pub(super) fn cross_entropy(
     logits: Tensor<2>,

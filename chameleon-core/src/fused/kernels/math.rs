@@ -1,4 +1,4 @@
-//! The exponential, and sums and maxima in lanes.
+//! The exponential; maxima, sums and sums of products in lanes.
 //!
 //! Everything is inlined into kernels, so that it is compiled for the processor that they are compiled for.
 
@@ -62,6 +62,23 @@ fn larger(a: f32, b: f32) -> f32 {
 #[inline(always)]
 pub(super) fn sum_lanes(lanes: [f32; LANES]) -> f32 {
     lanes.iter().sum()
+}
+
+/// Sum of products, always in the same order.
+#[inline(always)]
+pub(super) fn dot(left: &[f32], right: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (lefts, rights) = (left.chunks_exact(LANES), right.chunks_exact(LANES));
+    let rest = lefts.remainder().iter().zip(rights.remainder());
+    for (left, right) in lefts.zip(rights) {
+        for ((lane, &left), &right) in lanes.iter_mut().zip(left).zip(right) {
+            *lane += left * right;
+        }
+    }
+    for (lane, (&left, &right)) in lanes.iter_mut().zip(rest) {
+        *lane += left * right;
+    }
+    sum_lanes(lanes)
 }
 
 #[cfg(test)]

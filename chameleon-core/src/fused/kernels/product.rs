@@ -30,7 +30,24 @@ pub(in crate::fused) struct Product<'a> {
 /// Multiplications below which one thread is faster.
 const PARALLEL_FROM: usize = 192 * 192 * 192;
 
-impl Matrix<'_> {
+impl<'a> Matrix<'a> {
+    /// Rows one after the other.
+    pub(in crate::fused) fn from_rows(values: &'a [f32], num_columns: usize) -> Self {
+        Self {
+            values,
+            shape: [values.len() / num_columns.max(1), num_columns],
+            strides: [num_columns.cast_signed(), 1],
+        }
+    }
+
+    pub(in crate::fused) fn transpose(self) -> Self {
+        Self {
+            values: self.values,
+            shape: [self.shape[1], self.shape[0]],
+            strides: [self.strides[1], self.strides[0]],
+        }
+    }
+
     /// Whether every number of the matrix lies within its memory.
     fn is_inside(&self) -> bool {
         let last = |axis: usize| {
@@ -66,12 +83,21 @@ impl<'a> Product<'a> {
 
     /// The product, row by row.
     pub(in crate::fused) fn compute(&self) -> Vec<f32> {
+        self.compute_on(self.threads())
+    }
+
+    /// The same on this thread alone, for callers that have given every thread its part.
+    pub(in crate::fused) fn compute_alone(&self) -> Vec<f32> {
+        self.compute_on(Parallelism::None)
+    }
+
+    fn compute_on(&self, threads: Parallelism) -> Vec<f32> {
         let len = self.num_rows() * self.num_columns();
         let mut values = Vec::with_capacity(len);
         // SAFETY: `values` has room for as many numbers as `write` writes, and it writes every one of them without
         // reading it before.
         unsafe {
-            self.write(values.as_mut_ptr(), false);
+            self.write(values.as_mut_ptr(), false, threads);
             values.set_len(len);
         }
         values
@@ -83,13 +109,30 @@ impl<'a> Product<'a> {
     ///
     /// When `sum` has another size.
     pub(in crate::fused) fn add_to(&self, sum: &mut [f32]) {
+        self.add_on(sum, self.threads());
+    }
+
+    /// The same on this thread alone.
+    pub(in crate::fused) fn add_alone_to(&self, sum: &mut [f32]) {
+        self.add_on(sum, Parallelism::None);
+    }
+
+    fn add_on(&self, sum: &mut [f32], threads: Parallelism) {
         assert_eq!(
             sum.len(),
             self.num_rows() * self.num_columns(),
             "size of the sum"
         );
         // SAFETY: as many numbers as are written, all of them there.
-        unsafe { self.write(sum.as_mut_ptr(), true) }
+        unsafe { self.write(sum.as_mut_ptr(), true, threads) }
+    }
+
+    fn threads(&self) -> Parallelism {
+        if self.num_rows() * self.lhs.shape[1] * self.num_columns() >= PARALLEL_FROM {
+            Parallelism::Rayon(0)
+        } else {
+            Parallelism::None
+        }
     }
 
     /// Writes `[rows, columns]` numbers, or adds to them.
@@ -97,14 +140,9 @@ impl<'a> Product<'a> {
     /// # Safety
     ///
     /// `values` points to as many numbers, which are initialised if they are added to.
-    unsafe fn write(&self, values: *mut f32, add: bool) {
+    unsafe fn write(&self, values: *mut f32, add: bool, threads: Parallelism) {
         let Self { lhs, rhs } = self;
         let ([num_rows, inner], num_columns) = (lhs.shape, rhs.shape[1]);
-        let parallelism = if num_rows * inner * num_columns >= PARALLEL_FROM {
-            Parallelism::Rayon(0)
-        } else {
-            Parallelism::None
-        };
         // SAFETY: both operands lie within their slices, as `of` has checked, and the caller vouches for the result.
         unsafe {
             gemm(
@@ -126,7 +164,7 @@ impl<'a> Product<'a> {
                 false,
                 false,
                 false,
-                parallelism,
+                threads,
             );
         }
     }

@@ -1,0 +1,570 @@
+//! Operations of flex whose gradients are recorded, each with a backward pass of its own.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Flex, TensorMetadata as _, backend_extension};
+
+use super::{FlexTensor, contiguous, matrix, tensor};
+use crate::fused::kernels::activation;
+use crate::fused::kernels::attention::{Attention, AttentionSizes, Turn};
+use crate::fused::kernels::norm::RmsNorm;
+use crate::fused::kernels::product::{Matrix, Product};
+
+/// What the flex backend can do besides Burn's own operations, with gradients. Weights, scales, cosines and sines
+/// are frozen.
+#[backend_extension(Autodiff, Flex)]
+pub(super) trait RecordedOps: Backend {
+    /// `gate * sigmoid(gate) * up`.
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// GELU by its tanh approximation.
+    fn gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Rows divided by the root of their mean square.
+    fn rms_norm(x: FloatTensor<Self>, scale: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
+
+    /// Attention of whole sequences; cosines and sines are empty where positions do not turn.
+    fn causal_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        head_dim: usize,
+    ) -> FloatTensor<Self>;
+
+    /// `x · weight`.
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `x · weight + scale * (x · a) · b`.
+    fn scaled_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self>;
+
+    /// `x · weight + (x · a) · mix · b`.
+    fn mixed_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        mix: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+impl RecordedOps for Flex {
+    fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
+        let (gate, up) = (contiguous(gate), contiguous(up));
+        like(&gate, activation::swiglu(gate.storage(), up.storage()))
+    }
+
+    fn gelu_tanh(x: FlexTensor) -> FlexTensor {
+        let x = contiguous(x);
+        like(&x, activation::gelu_tanh(x.storage()))
+    }
+
+    fn rms_norm(x: FlexTensor, scale: FlexTensor, epsilon: f32) -> FlexTensor {
+        let (x, scale) = (contiguous(x), contiguous(scale));
+        let norm = RmsNorm {
+            scale: scale.storage(),
+            epsilon,
+        };
+        like(&x, norm.forward(x.storage()))
+    }
+
+    fn causal_attention(
+        query: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        cos: FlexTensor,
+        sin: FlexTensor,
+        head_dim: usize,
+    ) -> FlexTensor {
+        let state = AttentionState::new([query, key, value, cos, sin], head_dim);
+        like(&state.query, state.attention().forward())
+    }
+
+    fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        let x = contiguous(x);
+        rows_like(&x, Product::of(rows(&x), matrix(&weight)).compute())
+    }
+
+    fn scaled_linear(
+        x: FlexTensor,
+        weight: FlexTensor,
+        a: FlexTensor,
+        b: FlexTensor,
+        scale: f32,
+    ) -> FlexTensor {
+        let (narrow, output) = {
+            let x = contiguous(x.clone());
+            let mut narrow = Product::of(rows(&x), matrix(&a)).compute();
+            for value in &mut narrow {
+                *value *= scale;
+            }
+            (narrow, <Self as RecordedOps>::linear(x, weight))
+        };
+        widen(output, &narrow, &b)
+    }
+
+    fn mixed_linear(
+        x: FlexTensor,
+        weight: FlexTensor,
+        a: FlexTensor,
+        mix: FlexTensor,
+        b: FlexTensor,
+    ) -> FlexTensor {
+        let x = contiguous(x);
+        let narrow = Product::of(rows(&x), matrix(&a)).compute();
+        let mixed = Product::of(narrow_rows(&narrow, &a), matrix(&mix)).compute();
+        widen(<Self as RecordedOps>::linear(x, weight), &mixed, &b)
+    }
+}
+
+impl<C: CheckpointStrategy> RecordedOps for Autodiff<Flex, C> {
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ((gate, gate_node), (up, up_node)) = (gate.into_parts(), up.into_parts());
+        let (gate, up) = (contiguous(gate), contiguous(up));
+        let output = <Flex as RecordedOps>::swiglu(gate.clone(), up.clone());
+        match SwigluBackward
+            .prepare::<C>([gate_node, up_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prepared) => prepared.finish((gate, up), output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
+    fn gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let x = contiguous(x);
+        let output = <Flex as RecordedOps>::gelu_tanh(x.clone());
+        match GeluTanhBackward
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prepared) => prepared.finish(x, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, scale: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let (x, scale) = (contiguous(x), contiguous(scale.into_primitive()));
+        let output = <Flex as RecordedOps>::rms_norm(x.clone(), scale.clone(), epsilon);
+        match RmsNormBackward
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prepared) => prepared.finish((x, scale, epsilon), output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
+    fn causal_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        head_dim: usize,
+    ) -> FloatTensor<Self> {
+        let (query, query_node) = query.into_parts();
+        let (key, key_node) = key.into_parts();
+        let (value, value_node) = value.into_parts();
+        let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
+        let state = AttentionState::new([query, key, value, cos, sin], head_dim);
+        let output = like(&state.query, state.attention().forward());
+        match AttentionBackward
+            .prepare::<C>([query_node, key_node, value_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prepared) => prepared.finish(state, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let weight = weight.into_primitive();
+        let output = <Flex as RecordedOps>::linear(x, weight.clone());
+        match LinearBackward
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prepared) => prepared.finish(weight, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
+    fn scaled_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        let (a, a_node) = a.into_parts();
+        let (b, b_node) = b.into_parts();
+        let (x, weight) = (contiguous(x), weight.into_primitive());
+        let mut narrow = Product::of(rows(&x), matrix(&a)).compute();
+        for value in &mut narrow {
+            *value *= scale;
+        }
+        let output = <Flex as RecordedOps>::linear(x.clone(), weight.clone());
+        let output = widen(output, &narrow, &b);
+        match ScaledLinearBackward
+            .prepare::<C>([x_node, a_node, b_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prepared) => {
+                let state = LowRankState {
+                    x,
+                    weight,
+                    a,
+                    mix: Mixed::Scale(scale),
+                    b,
+                    narrow,
+                };
+                prepared.finish(state, output)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
+    fn mixed_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        mix: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        let (a, a_node) = a.into_parts();
+        let (mix, mix_node) = mix.into_parts();
+        let (b, b_node) = b.into_parts();
+        let (x, weight) = (contiguous(x), weight.into_primitive());
+        let narrow = Product::of(rows(&x), matrix(&a)).compute();
+        let mixed = Product::of(narrow_rows(&narrow, &a), matrix(&mix)).compute();
+        let output = <Flex as RecordedOps>::linear(x.clone(), weight.clone());
+        let output = widen(output, &mixed, &b);
+        match MixedLinearBackward
+            .prepare::<C>([x_node, a_node, mix_node, b_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prepared) => {
+                let state = LowRankState {
+                    x,
+                    weight,
+                    a,
+                    mix: Mixed::Matrix { mix, mixed },
+                    b,
+                    narrow,
+                };
+                prepared.finish(state, output)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SwigluBackward;
+
+impl Backward<Flex, 2> for SwigluBackward {
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
+        let (gate, up) = ops.state;
+        let found = activation::swiglu_backward(gate.storage(), up.storage(), grad.storage());
+        for (parent, values) in ops.parents.into_iter().zip([found.gate, found.up]) {
+            if let Some(node) = parent {
+                grads.register::<Flex>(node.id, like(&gate, values));
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct GeluTanhBackward;
+
+impl Backward<Flex, 1> for GeluTanhBackward {
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
+        if let [Some(node)] = ops.parents {
+            let x = ops.state;
+            let values = activation::gelu_tanh_backward(x.storage(), grad.storage());
+            grads.register::<Flex>(node.id, like(&x, values));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RmsNormBackward;
+
+impl Backward<Flex, 1> for RmsNormBackward {
+    type State = (FlexTensor, FlexTensor, f32);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
+        if let [Some(node)] = ops.parents {
+            let (x, scale, epsilon) = ops.state;
+            let norm = RmsNorm {
+                scale: scale.storage(),
+                epsilon,
+            };
+            let values = norm.backward(x.storage(), grad.storage());
+            grads.register::<Flex>(node.id, like(&x, values));
+        }
+    }
+}
+
+/// What attention needs, and needs again for its gradients.
+#[derive(Debug, Clone)]
+struct AttentionState {
+    query: FlexTensor,
+    key: FlexTensor,
+    value: FlexTensor,
+    cos: FlexTensor,
+    sin: FlexTensor,
+    head_dim: usize,
+}
+
+impl AttentionState {
+    fn new(tensors: [FlexTensor; 5], head_dim: usize) -> Self {
+        let [query, key, value, cos, sin] = tensors.map(contiguous);
+        Self {
+            query,
+            key,
+            value,
+            cos,
+            sin,
+            head_dim,
+        }
+    }
+
+    fn attention(&self) -> Attention<'_> {
+        let (query, key) = (self.query.shape(), self.key.shape());
+        Attention {
+            sizes: AttentionSizes {
+                batch: query[0],
+                seq_len: query[1],
+                num_heads: query[2] / self.head_dim,
+                num_kv_heads: key[2] / self.head_dim,
+                head_dim: self.head_dim,
+            },
+            query: self.query.storage(),
+            key: self.key.storage(),
+            value: self.value.storage(),
+            turn: Turn {
+                cos: self.cos.storage(),
+                sin: self.sin.storage(),
+            },
+        }
+    }
+}
+
+#[derive(Debug)]
+struct AttentionBackward;
+
+impl Backward<Flex, 3> for AttentionBackward {
+    type State = AttentionState;
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
+        let state = ops.state;
+        let found = state.attention().backward(grad.storage());
+        let [query, key, value] = ops.parents;
+        for (parent, values, input) in [
+            (query, found.query, &state.query),
+            (key, found.key, &state.key),
+            (value, found.value, &state.value),
+        ] {
+            if let Some(node) = parent {
+                grads.register::<Flex>(node.id, like(input, values));
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LinearBackward;
+
+impl Backward<Flex, 1> for LinearBackward {
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
+        if let [Some(node)] = ops.parents {
+            let weight = matrix(&ops.state).transpose();
+            let values = Product::of(rows(&grad), weight).compute();
+            grads.register::<Flex>(node.id, rows_like(&grad, values));
+        }
+    }
+}
+
+/// What a linear module with a change of low rank needs for its gradients.
+#[derive(Debug, Clone)]
+struct LowRankState {
+    x: FlexTensor,
+    weight: FlexTensor,
+    a: FlexTensor,
+    mix: Mixed,
+    b: FlexTensor,
+    /// `[rows, rank]`: `x·a`, scaled if it is not mixed.
+    narrow: Vec<f32>,
+}
+
+#[derive(Debug, Clone)]
+enum Mixed {
+    Scale(f32),
+    Matrix {
+        /// `[rank, rank]`
+        mix: FlexTensor,
+        /// `[rows, rank]`: `x·a·mix`
+        mixed: Vec<f32>,
+    },
+}
+
+struct LowRankGradients {
+    x: Vec<f32>,
+    a: Vec<f32>,
+    /// Empty where nothing is mixed.
+    mix: Vec<f32>,
+    b: Vec<f32>,
+}
+
+impl LowRankState {
+    fn backward(&self, grad: &FlexTensor) -> LowRankGradients {
+        let (x, grad) = (rows(&self.x), rows(grad));
+        let (a, b) = (matrix(&self.a), matrix(&self.b));
+        let rank = b.shape[0];
+        let narrow = Matrix::from_rows(&self.narrow, rank);
+        let mut before_b = Product::of(grad, b.transpose()).compute(); // [rows, rank]
+        let (after_a, mix_grad, b_grad) = match &self.mix {
+            Mixed::Scale(scale) => {
+                for value in &mut before_b {
+                    *value *= scale;
+                }
+                let b_grad = Product::of(narrow.transpose(), grad).compute();
+                (before_b, Vec::new(), b_grad)
+            }
+            Mixed::Matrix { mix, mixed } => {
+                let before_b = Matrix::from_rows(&before_b, rank);
+                let mixed = Matrix::from_rows(mixed, rank);
+                (
+                    Product::of(before_b, matrix(mix).transpose()).compute(),
+                    Product::of(narrow.transpose(), before_b).compute(),
+                    Product::of(mixed.transpose(), grad).compute(),
+                )
+            }
+        };
+        let after_a = Matrix::from_rows(&after_a, rank);
+        let mut x_grad = Product::of(grad, matrix(&self.weight).transpose()).compute();
+        Product::of(after_a, a.transpose()).add_to(&mut x_grad);
+        LowRankGradients {
+            x: x_grad,
+            a: Product::of(x.transpose(), after_a).compute(),
+            mix: mix_grad,
+            b: b_grad,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ScaledLinearBackward;
+
+impl Backward<Flex, 3> for ScaledLinearBackward {
+    type State = LowRankState;
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
+        let state = ops.state;
+        let found = state.backward(&grad);
+        let [x, a, b] = ops.parents;
+        for (parent, values, input) in [
+            (x, found.x, &state.x),
+            (a, found.a, &state.a),
+            (b, found.b, &state.b),
+        ] {
+            if let Some(node) = parent {
+                grads.register::<Flex>(node.id, like(input, values));
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct MixedLinearBackward;
+
+impl Backward<Flex, 4> for MixedLinearBackward {
+    type State = LowRankState;
+
+    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
+        let state = ops.state;
+        let found = state.backward(&grad);
+        let Mixed::Matrix { mix, .. } = &state.mix else {
+            unreachable!("recorded with a matrix");
+        };
+        let [x, a, mix_node, b] = ops.parents;
+        for (parent, values, input) in [
+            (x, found.x, &state.x),
+            (a, found.a, &state.a),
+            (mix_node, found.mix, mix),
+            (b, found.b, &state.b),
+        ] {
+            if let Some(node) = parent {
+                grads.register::<Flex>(node.id, like(input, values));
+            }
+        }
+    }
+}
+
+/// `output + narrow · b`, in the memory of `output`.
+fn widen(mut output: FlexTensor, narrow: &[f32], b: &FlexTensor) -> FlexTensor {
+    let b = matrix(b);
+    Product::of(Matrix::from_rows(narrow, b.shape[0]), b).add_to(output.storage_mut());
+    output
+}
+
+/// A contiguous tensor as one matrix: all axes but the last are rows.
+fn rows(tensor: &FlexTensor) -> Matrix<'_> {
+    let shape = tensor.shape();
+    Matrix::from_rows(tensor.storage(), shape[shape.num_dims() - 1])
+}
+
+/// `[rows, rank]`
+fn narrow_rows<'a>(narrow: &'a [f32], a: &FlexTensor) -> Matrix<'a> {
+    Matrix::from_rows(narrow, a.shape()[1])
+}
+
+/// Values in the shape of another tensor.
+fn like(other: &FlexTensor, values: Vec<f32>) -> FlexTensor {
+    FlexTensor::from_data(burn::tensor::TensorData::new(values, other.shape()))
+}
+
+/// Values in the shape of `[batch, seq, _]`, the last axis being what is left.
+fn rows_like(other: &FlexTensor, values: Vec<f32>) -> FlexTensor {
+    let shape = other.shape();
+    let (batch, seq_len) = (shape[0], shape[1]);
+    let width = values.len() / (batch * seq_len).max(1);
+    tensor(values, [batch, seq_len, width])
+}
