@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, assert_shape};
+use chameleon_core::{LowRankChange, RankMix};
 
 /// How the ranks of static factors are mixed.
 #[derive(Debug, Clone)]
@@ -31,6 +32,20 @@ pub struct ModuleChange {
 }
 
 impl ModuleChange {
+    /// The change where it is the same for all rows, to be made together with the frozen product.
+    pub fn for_all_rows(&self) -> Option<LowRankChange> {
+        let mix = match &self.mix {
+            Mix::Scale(scale) => RankMix::Scale(*scale),
+            Mix::Shared(mix) => RankMix::Matrix(mix.clone()),
+            Mix::PerRow(_) => return None,
+        };
+        Some(LowRankChange {
+            a: self.a.clone(),
+            mix,
+            b: self.b.clone(),
+        })
+    }
+
     /// What is added to the frozen module's output.
     ///
     /// # Shapes

@@ -2,12 +2,10 @@
 //!
 //! Projections, positions and caches are the caller's.
 
-use std::cell::OnceCell;
-
 use burn::tensor::activation::softmax;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Device, Tensor, TensorData, assert_shape};
+use burn::tensor::{Bool, Tensor, TensorData, assert_shape};
 
 /// Query, key and value of one layer, split into heads.
 #[derive(Debug)]
@@ -26,22 +24,12 @@ pub(crate) struct AttentionInput<'a> {
 #[derive(Debug, Clone)]
 pub(crate) enum AttentionMask {
     /// Whatever comes later, in a pass over whole sequences.
-    Causal {
-        /// The same as numbers to add, `[1, 1, seq, seq]`, once a layer that records gradients has asked for it.
-        bias: OnceCell<Tensor<4>>,
-    },
+    Causal,
     /// Named slots: `true` is hidden; `[batch, 1, seq, slots]`.
     Hidden(Tensor<4, Bool>),
 }
 
 impl AttentionMask {
-    /// The mask of a pass over whole sequences.
-    pub(crate) fn causal() -> Self {
-        Self::Causal {
-            bias: OnceCell::new(),
-        }
-    }
-
     /// The mask of a pass over whole sequences in which nobody looks at the tokens marked in `unseen`, not even
     /// they themselves; a token to which nothing would be left looks at itself.
     ///
@@ -79,9 +67,11 @@ pub(crate) fn attend(input: AttentionInput<'_>) -> Tensor<3> {
     assert_shape!(input.value, [batch, num_kv_heads, num_slots, head_dim]);
 
     let tracked = input.query.is_tracked() || input.key.is_tracked() || input.value.is_tracked();
-    let attended = if tracked {
-        attend_recorded(input)
-    } else if input.query.is_autodiff() {
+    let attended = if let AttentionMask::Hidden(hidden) = input.mask
+        && tracked
+    {
+        attend_recorded(input.query, &input.key, input.value, hidden)
+    } else if input.query.is_autodiff() && !tracked {
         // Nothing to record below the first adapter: take the fused operation of the plain backend.
         Tensor::from_inner(attend_fused(AttentionInput {
             query: input.query.inner(),
@@ -103,7 +93,7 @@ fn attend_fused(input: AttentionInput<'_>) -> Tensor<4> {
     let [_, num_kv_heads, num_slots, _] = input.key.dims();
     let group_size = num_heads / num_kv_heads;
     match input.mask {
-        AttentionMask::Causal { .. } => {
+        AttentionMask::Causal => {
             let options = AttentionModuleOptions {
                 is_causal: true,
                 ..Default::default()
@@ -127,14 +117,6 @@ fn attend_fused(input: AttentionInput<'_>) -> Tensor<4> {
     }
 }
 
-/// What is added to the scores of tokens that come later; `[1, 1, seq, seq]`.
-fn causal_bias(seq_len: usize, device: &Device) -> Tensor<4> {
-    let hidden = Tensor::<2, Bool>::tril_mask([seq_len, seq_len], 0, device);
-    Tensor::<2>::zeros([seq_len, seq_len], device)
-        .mask_fill(hidden, f32::NEG_INFINITY)
-        .unsqueeze()
-}
-
 /// `[batch, kv_heads, slots, head_dim]` -> `[batch, heads, slots, head_dim]`
 fn for_each_query_head(x: Tensor<4>, group_size: usize) -> Tensor<4> {
     if group_size == 1 {
@@ -147,35 +129,32 @@ fn for_each_query_head(x: Tensor<4>, group_size: usize) -> Tensor<4> {
 }
 
 /// The same from separate operations, whose gradients Burn knows.
-fn attend_recorded(input: AttentionInput<'_>) -> Tensor<4> {
-    let [batch, num_heads, seq_len, head_dim] = input.query.dims();
-    let [_, num_kv_heads, num_slots, _] = input.key.dims();
+fn attend_recorded(
+    query: Tensor<4>,
+    key: &Tensor<4>,
+    value: Tensor<4>,
+    hidden: &Tensor<4, Bool>,
+) -> Tensor<4> {
+    let [batch, num_heads, seq_len, head_dim] = query.dims();
+    let [_, num_kv_heads, num_slots, _] = key.dims();
     let group_size = num_heads / num_kv_heads;
 
     // The queries that share a key-value head stand below one another, so no key or value is copied.
-    let query = (input.query * (head_dim as f64).sqrt().recip()).reshape([
+    let query = (query * (head_dim as f64).sqrt().recip()).reshape([
         batch,
         num_kv_heads,
         group_size * seq_len,
         head_dim,
     ]);
+    let hidden = hidden
+        .clone()
+        .expand([batch, num_heads, seq_len, num_slots]);
     let scores = query
-        .matmul(input.key.transpose()) // [batch, kv_heads, group * seq, slots]
-        .reshape([batch, num_heads, seq_len, num_slots]);
-    let scores = match input.mask {
-        AttentionMask::Causal { bias } => {
-            let bias = bias.get_or_init(|| causal_bias(seq_len, &scores.device()));
-            scores + bias.clone()
-        }
-        AttentionMask::Hidden(hidden) => {
-            let hidden = hidden
-                .clone()
-                .expand([batch, num_heads, seq_len, num_slots]);
-            scores.mask_fill(hidden, f32::NEG_INFINITY)
-        }
-    };
+        .matmul(key.clone().transpose()) // [batch, kv_heads, group * seq, slots]
+        .reshape([batch, num_heads, seq_len, num_slots])
+        .mask_fill(hidden, f32::NEG_INFINITY);
     softmax(scores, 3)
         .reshape([batch, num_kv_heads, group_size * seq_len, num_slots])
-        .matmul(input.value)
+        .matmul(value)
         .reshape([batch, num_heads, seq_len, head_dim])
 }

@@ -5,7 +5,8 @@
 
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
-use chameleon_hypernet::LayerFactors;
+use chameleon_core::fused::{self, CausalAttention, HalfTurn};
+use chameleon_hypernet::{LayerFactors, ModuleChange};
 
 use crate::attention::{AttentionInput, AttentionMask, attend};
 use crate::causal_lm::{PassEnd, PassInput, SequencePass};
@@ -55,20 +56,59 @@ impl<P> LayerContext<'_, P> {
     /// A linear module of the layer with what its factors add.
     pub(crate) fn linear(&self, path: &str, linear: &Linear, x: &Tensor<3>) -> Tensor<3> {
         let changes = self.factors.changes(self.layer_idx, path);
-        changes
+        let first = changes.first().and_then(ModuleChange::for_all_rows);
+        let others = &changes[usize::from(first.is_some())..];
+        let output = fused::linear(
+            x.clone(),
+            linear.weight.val(),
+            linear.bias.as_ref().map(|bias| bias.val()),
+            first,
+        );
+        others
             .iter()
-            .fold(linear.forward(x.clone()), |output, change| {
-                output + change.apply(x.clone())
-            })
+            .fold(output, |output, change| output + change.apply(x.clone()))
     }
+}
+
+/// Query, key and value of a layer as its projections leave them.
+pub(crate) struct Projected<'a> {
+    /// `[batch, seq, heads * head_dim]`
+    pub(crate) query: Tensor<3>,
+    /// `[batch, seq, kv_heads * head_dim]`
+    pub(crate) key: Tensor<3>,
+    /// `[batch, seq, kv_heads * head_dim]`
+    pub(crate) value: Tensor<3>,
+    pub(crate) head_dim: usize,
+    /// How positions turn queries and keys, if they do.
+    pub(crate) turn: Option<&'a HalfTurn>,
 }
 
 impl Attention<'_, '_> {
     /// # Shapes
     ///
-    /// - `query`: `[batch, heads, seq, head_dim]`, `key`, `value`: `[batch, kv_heads, seq, head_dim]`
     /// - output: `[batch, seq, heads * head_dim]`
-    pub(crate) fn attend(self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<3> {
+    pub(crate) fn attend(self, projected: Projected<'_>) -> Tensor<3> {
+        let Projected {
+            query,
+            key,
+            value,
+            head_dim,
+            turn,
+        } = projected;
+        if let Self::Pass(AttentionMask::Causal) = self {
+            return fused::causal_attention(CausalAttention {
+                query,
+                key,
+                value,
+                head_dim,
+                turn: turn.cloned(),
+            });
+        }
+        let turned = |x| match turn {
+            Some(turn) => turn.apply(heads(x, head_dim)),
+            None => heads(x, head_dim),
+        };
+        let (query, key, value) = (turned(query), turned(key), heads(value, head_dim));
         match self {
             Self::Pass(mask) => attend(AttentionInput {
                 query,
@@ -79,6 +119,14 @@ impl Attention<'_, '_> {
             Self::Cached(pass) => pass.attend(&query, &key, &value),
         }
     }
+}
+
+/// `[batch, seq, heads * head_dim]` -> `[batch, heads, seq, head_dim]`
+fn heads(projected: Tensor<3>, head_dim: usize) -> Tensor<4> {
+    let [batch, seq_len, width] = projected.dims();
+    projected
+        .reshape([batch, seq_len, width / head_dim, head_dim])
+        .swap_dims(1, 2)
 }
 
 /// A pass over whole sequences.
@@ -94,7 +142,7 @@ pub(crate) fn forward<D: Decoder>(decoder: &D, pass: SequencePass<'_>) -> Tensor
     let positions = decoder.positions(&rows);
     let mask = match pass.unseen {
         Some(unseen) => AttentionMask::causal_without(unseen),
-        None => AttentionMask::causal(),
+        None => AttentionMask::Causal,
     };
     let (mut states, first_layer) = match pass.input {
         PassInput::TokenIds(token_ids) => (decoder.enter(token_ids, &rows), 0),

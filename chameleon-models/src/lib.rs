@@ -35,7 +35,6 @@ pub mod tokenizer;
 pub mod train;
 pub mod training_state;
 
-mod activation;
 mod attention;
 mod decoder;
 mod file_bytes;

@@ -3,12 +3,12 @@
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
+use chameleon_core::fused;
 
 use super::config::Gpt2Config;
-use crate::activation::gelu_new;
 use crate::causal_lm::{CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits};
 use crate::config_error::ConfigError;
-use crate::decoder::{self, Attention, Decoder, LayerContext};
+use crate::decoder::{self, Attention, Decoder, LayerContext, Projected};
 use crate::indices::index_tensor;
 use crate::kv_cache::{KvCache, Segment};
 
@@ -234,17 +234,20 @@ impl Gpt2Attention {
         context: &LayerContext<'_, ()>,
         attention: Attention<'_, '_>,
     ) -> Tensor<3> {
-        let [batch, seq_len, hidden_size] = x.dims();
+        let [_, _, hidden_size] = x.dims();
         let projected = context.linear(C_ATTN, &self.c_attn, x); // [batch, seq, 3 * hidden]
-        let head_dim = hidden_size / self.num_heads;
         let [query, key, value] = [0, 1, 2].map(|part_idx| {
             projected
                 .clone()
                 .narrow(2, part_idx * hidden_size, hidden_size)
-                .reshape([batch, seq_len, self.num_heads, head_dim])
-                .swap_dims(1, 2) // [batch, heads, seq, head_dim]
         });
-        let attended = attention.attend(query, key, value);
+        let attended = attention.attend(Projected {
+            query,
+            key,
+            value,
+            head_dim: hidden_size / self.num_heads,
+            turn: None,
+        });
         context.linear(ATTN_C_PROJ, &self.c_proj, &attended)
     }
 }
@@ -252,7 +255,7 @@ impl Gpt2Attention {
 impl Gpt2Mlp {
     /// `[batch, seq, hidden]` -> `[batch, seq, hidden]`
     fn forward(&self, x: &Tensor<3>, context: &LayerContext<'_, ()>) -> Tensor<3> {
-        let wide = gelu_new(context.linear(C_FC, &self.c_fc, x));
+        let wide = fused::gelu_tanh(context.linear(C_FC, &self.c_fc, x));
         context.linear(MLP_C_PROJ, &self.c_proj, &wide)
     }
 }

@@ -214,7 +214,7 @@ impl KvCache {
             self.mask(hidden, 1, num_tokens, num_slots)
         } else {
             // A prompt looks only at itself, and without the empty slots.
-            AttentionMask::causal()
+            AttentionMask::Causal
         };
         ReadPlan {
             first_token,

@@ -3,13 +3,13 @@
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Int, Tensor};
+use chameleon_core::{HalfTurn, fused};
 
 use super::config::LlamaConfig;
-use super::rope::{RotaryFrequencies, Rotation};
-use crate::activation::silu;
+use super::rope::RotaryFrequencies;
 use crate::causal_lm::{CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits};
 use crate::config_error::ConfigError;
-use crate::decoder::{self, Attention, Decoder, LayerContext};
+use crate::decoder::{self, Attention, Decoder, LayerContext, Projected};
 use crate::kv_cache::{KvCache, Segment};
 
 /// A Llama model, made by [`LlamaConfig::init`].
@@ -199,13 +199,13 @@ impl CausalLm for Llama {
 }
 
 impl Decoder for Llama {
-    type Positions = Rotation;
+    type Positions = HalfTurn;
 
     fn num_layers(&self) -> usize {
         self.layers.len()
     }
 
-    fn positions(&self, positions: &[Vec<usize>]) -> Rotation {
+    fn positions(&self, positions: &[Vec<usize>]) -> HalfTurn {
         self.rotary
             .at(positions, &self.embed_tokens.weight.device())
     }
@@ -217,18 +217,18 @@ impl Decoder for Llama {
     fn layer(
         &self,
         states: Tensor<3>,
-        context: &LayerContext<'_, Rotation>,
+        context: &LayerContext<'_, HalfTurn>,
         attention: Attention<'_, '_>,
     ) -> Tensor<3> {
         let layer = &self.layers[context.layer_idx];
-        let normed = layer.input_layernorm.forward(states.clone());
+        let normed = rms_norm(&layer.input_layernorm, states.clone());
         let states = states + layer.self_attn.forward(&normed, context, attention);
-        let normed = layer.post_attention_layernorm.forward(states.clone());
+        let normed = rms_norm(&layer.post_attention_layernorm, states.clone());
         states + layer.mlp.forward(&normed, context)
     }
 
     fn final_norm(&self, states: Tensor<3>) -> Tensor<3> {
-        self.norm.forward(states)
+        rms_norm(&self.norm, states)
     }
 }
 
@@ -237,32 +237,29 @@ impl LlamaAttention {
     fn forward(
         &self,
         x: &Tensor<3>,
-        context: &LayerContext<'_, Rotation>,
+        context: &LayerContext<'_, HalfTurn>,
         attention: Attention<'_, '_>,
     ) -> Tensor<3> {
-        let heads = |path, projection| self.heads(context.linear(path, projection, x));
-        let rotation = context.positions;
-        let query = rotation.apply(heads(Q_PROJ, &self.q_proj));
-        let key = rotation.apply(heads(K_PROJ, &self.k_proj));
-        let value = heads(V_PROJ, &self.v_proj);
-        let attended = attention.attend(query, key, value);
+        let attended = attention.attend(Projected {
+            query: context.linear(Q_PROJ, &self.q_proj, x),
+            key: context.linear(K_PROJ, &self.k_proj, x),
+            value: context.linear(V_PROJ, &self.v_proj, x),
+            head_dim: self.head_dim,
+            turn: Some(context.positions),
+        });
         context.linear(O_PROJ, &self.o_proj, &attended)
-    }
-
-    /// `[batch, seq, heads * head_dim]` -> `[batch, heads, seq, head_dim]`
-    fn heads(&self, projected: Tensor<3>) -> Tensor<4> {
-        let [batch, seq_len, width] = projected.dims();
-        projected
-            .reshape([batch, seq_len, width / self.head_dim, self.head_dim])
-            .swap_dims(1, 2)
     }
 }
 
 impl LlamaMlp {
     /// `[batch, seq, hidden]` -> `[batch, seq, hidden]`
-    fn forward(&self, x: &Tensor<3>, context: &LayerContext<'_, Rotation>) -> Tensor<3> {
-        let gate = silu(context.linear(GATE_PROJ, &self.gate_proj, x));
+    fn forward(&self, x: &Tensor<3>, context: &LayerContext<'_, HalfTurn>) -> Tensor<3> {
+        let gate = context.linear(GATE_PROJ, &self.gate_proj, x);
         let up = context.linear(UP_PROJ, &self.up_proj, x);
-        context.linear(DOWN_PROJ, &self.down_proj, &(gate * up))
+        context.linear(DOWN_PROJ, &self.down_proj, &fused::swiglu(gate, up))
     }
+}
+
+fn rms_norm(norm: &RmsNorm, states: Tensor<3>) -> Tensor<3> {
+    fused::rms_norm(states, norm.gamma.val(), norm.epsilon)
 }

@@ -1,10 +1,11 @@
-//! Rotary positions: wavelengths, their stretching for long contexts, and the rotation itself.
+//! Rotary positions: wavelengths, their stretching for long contexts, and the angles of a pass.
 #![expect(
     clippy::cast_possible_truncation,
     reason = "angles are f32, as they are in PyTorch, so that long positions round alike"
 )]
 
 use burn::tensor::{Device, Tensor, TensorData};
+use chameleon_core::HalfTurn;
 
 /// How wavelengths are stretched for contexts longer than the model was first trained for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,15 +41,6 @@ pub(crate) struct RotaryFrequencies {
     inverse: Vec<f32>,
 }
 
-/// Cosines and sines for the positions of one forward pass, shared by all of its layers.
-#[derive(Debug, Clone)]
-pub(crate) struct Rotation {
-    /// `[batch or 1, 1, seq, head_dim / 2]`
-    cos: Tensor<4>,
-    /// `[batch or 1, 1, seq, head_dim / 2]`
-    sin: Tensor<4>,
-}
-
 impl RotaryFrequencies {
     /// The angular speeds of a head of width `head_dim`.
     pub(crate) fn new(head_dim: usize, base: f64, scaling: RopeScaling) -> Self {
@@ -64,8 +56,9 @@ impl RotaryFrequencies {
         Self { inverse }
     }
 
-    /// The rotation for positions `[batch or 1, seq]`, given row by row.
-    pub(crate) fn at(&self, positions: &[Vec<usize>], device: &Device) -> Rotation {
+    /// The rotation for positions `[batch or 1, seq]`, given row by row; shared by all layers of a pass. The first half
+    /// of each head turns against the second one, as Hugging Face's weights expect.
+    pub(crate) fn at(&self, positions: &[Vec<usize>], device: &Device) -> HalfTurn {
         let seq_len = positions.first().map_or(0, Vec::len);
         let angles: Vec<f32> = positions
             .iter()
@@ -81,27 +74,10 @@ impl RotaryFrequencies {
             let values: Vec<f32> = angles.iter().map(|&angle| function(angle)).collect();
             Tensor::from_data(TensorData::new(values, shape), device)
         };
-        Rotation {
+        HalfTurn {
             cos: table(f32::cos),
             sin: table(f32::sin),
         }
-    }
-}
-
-impl Rotation {
-    /// Turns the first half of each head against the second one, as Hugging Face's weights expect.
-    ///
-    /// # Shapes
-    ///
-    /// - `x`: `[batch, heads, seq, head_dim]`
-    /// - output: `[batch, heads, seq, head_dim]`
-    pub(crate) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let half = x.dims()[3] / 2;
-        let first = x.clone().narrow(3, 0, half);
-        let second = x.narrow(3, half, half);
-        let turned_first = first.clone() * self.cos.clone() - second.clone() * self.sin.clone();
-        let turned_second = second * self.cos.clone() + first * self.sin.clone();
-        Tensor::cat(vec![turned_first, turned_second], 3)
     }
 }
 
