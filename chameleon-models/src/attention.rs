@@ -22,6 +22,7 @@ pub(crate) struct AttentionInput<'a> {
 
 /// What each query may not look at; built once for a forward pass and shared by its layers.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one or a few exist in a pass")]
 pub(crate) enum AttentionMask {
     /// Whatever comes later, in a pass over whole sequences.
     Causal,

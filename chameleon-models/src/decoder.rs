@@ -61,7 +61,7 @@ impl<P> LayerContext<'_, P> {
         let output = fused::linear(
             x.clone(),
             linear.weight.val(),
-            linear.bias.as_ref().map(|bias| bias.val()),
+            linear.bias.as_ref().map(burn::module::Param::val),
             first,
         );
         others

@@ -74,12 +74,11 @@ pub(super) fn rms_norm(x: Tensor<3>, scale: Tensor<1>, epsilon: f32) -> Tensor<3
 }
 
 pub(super) fn causal_attention(input: CausalAttention) -> Tensor<3> {
-    let (cos, sin) = match input.turn {
-        Some(turn) => (turn.cos, turn.sin),
-        None => {
-            let none = Tensor::empty([0; 4], &input.query.device().without_autodiff());
-            (none.clone(), none)
-        }
+    let (cos, sin) = if let Some(turn) = input.turn {
+        (turn.cos, turn.sin)
+    } else {
+        let none = Tensor::empty([0; 4], &input.query.device().without_autodiff());
+        (none.clone(), none)
     };
     Tensor::from_dispatch(<Dispatch as RecordedOps>::causal_attention(
         input.query.into_dispatch(),

@@ -41,7 +41,7 @@ pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, change: Option<LowRankChan
     output.reshape([batch, seq_len, out_size])
 }
 
-pub(super) fn causal_attention(input: CausalAttention) -> Tensor<3> {
+pub(super) fn causal_attention(input: &CausalAttention) -> Tensor<3> {
     let [batch, seq_len, width] = input.query.dims();
     let head_dim = input.head_dim;
     let heads = |x: Tensor<3>| {

@@ -72,7 +72,7 @@ pub(in crate::fused) fn gelu_tanh_backward(x: &[f32], grad: &[f32]) -> Vec<f32> 
 }
 
 /// `2 * sqrt(2 / pi)`
-const SLOPE: f32 = 1.595_769_1;
+const SLOPE: f32 = 1.595_769;
 const CURVE: f32 = SLOPE * 0.044_715;
 
 #[inline(always)]
