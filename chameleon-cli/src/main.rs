@@ -1,5 +1,6 @@
 //! The `chameleon` program: read the flags, run one command, answer with an exit code.
 
+mod allocator;
 mod args;
 mod commands;
 mod errors;
@@ -15,10 +16,8 @@ use std::process::ExitCode;
 
 use errors::{CliError, ExitStatus};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     errors::install_panic_hook();
     match run() {
         Ok(status) => status.into(),
