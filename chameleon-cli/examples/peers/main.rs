@@ -12,22 +12,29 @@
     reason = "rounds are answered on standard output"
 )]
 
+#[path = "../../src/allocator.rs"]
+mod allocator;
+mod eval_forward;
+mod head_loss;
+mod inputs;
+mod published;
 mod rounds;
 mod train_step;
 
 use std::error::Error;
 use std::path::PathBuf;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> Result<(), Box<dyn Error>> {
+    allocator::keep_freed_memory();
     let mut arguments = std::env::args().skip(1);
     let workload = arguments.next().ok_or("name a workload")?;
     let inputs = PathBuf::from(arguments.next().ok_or("name the folder of inputs")?);
     match workload.as_str() {
         "train-step-smollm2" => train_step::run(&inputs.join("smollm2"), &train_step::LLAMA),
         "train-step-gpt2" => train_step::run(&inputs.join("gpt2"), &train_step::GPT2),
+        "head-loss" => head_loss::run(),
+        "eval-forward" => eval_forward::run(&inputs.join("smollm2")),
+        "published-recipe" => published::run(&inputs.join("gpt2")),
         other => Err(format!("there is no workload `{other}`").into()),
     }
 }

@@ -1,25 +1,21 @@
 //! Training steps: LoRA in every linear module of every layer, and a generated head.
 
 use std::error::Error;
-use std::fs;
 use std::path::Path;
 
 use burn::module::Module as _;
 use burn::tensor::Device;
-use chameleon_core::{BatchPlan, PlannedBatch, RunSeed, SplitSequence};
+use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::adaptation::head_shape;
 use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
-use chameleon_models::data::Example;
-use chameleon_models::grouped_examples::embed_examples;
 use chameleon_models::{
-    Adaptation, AdapterConfig, CausalLm as _, GroupedExamples, HiddenStates, HubOptions,
-    LayerAdaptation, LayerKind, LayerRange, LoadedModel, ModelSource, PromptEncoding, Recipe,
-    TrainOptions, TrainSetup, Trainer, load,
+    Adaptation, AdapterConfig, CausalLm as _, HiddenStates, LayerAdaptation, LayerKind, LayerRange,
+    LoadedModel, PromptEncoding, Recipe, TrainOptions, TrainSetup, Trainer,
 };
 use serde_json::json;
 
-use crate::rounds;
+use crate::{inputs, rounds};
 
 /// Linear modules of a layer, all of which are adapted.
 pub(crate) const LLAMA: [&str; 7] = [
@@ -39,13 +35,8 @@ const SEED: RunSeed = RunSeed(1);
 
 pub(crate) fn run(folder: &Path, targets: &[&str]) -> Result<(), Box<dyn Error>> {
     let device = Device::flex();
-    let loaded = load(
-        &ModelSource::Folder(folder.to_owned()),
-        &HubOptions::from_env(),
-        &device,
-    )?;
-    let batch: Vec<Vec<u32>> = serde_json::from_slice(&fs::read(folder.join("batch.json"))?)?;
-    let data = grouped(&loaded, batch)?;
+    let loaded = inputs::model(folder, &device)?;
+    let data = inputs::grouped(&loaded, inputs::tokens(folder, "batch.json")?, 4)?;
     let config = config(&loaded, targets);
     let trainee = empty_trainee(&config, &loaded.model, &device.clone().autodiff())?;
     let setup = json!({ "trainable": trainee.num_trainable_params() });
@@ -64,29 +55,6 @@ pub(crate) fn run(folder: &Path, targets: &[&str]) -> Result<(), Box<dyn Error>>
     rounds::serve(&setup, || {
         let report = trainer.next_step()?.ok_or("more rounds than steps")?;
         Ok(report.loss)
-    })
-}
-
-/// The whole batch as one group; all tokens but the first are scored.
-fn grouped(loaded: &LoadedModel, batch: Vec<Vec<u32>>) -> Result<GroupedExamples, Box<dyn Error>> {
-    let examples = batch
-        .into_iter()
-        .enumerate()
-        .map(|(idx, token_ids)| {
-            let sequence = SplitSequence::new(token_ids, 1)?;
-            Ok(Example::of_prefix(sequence, idx, None, 1))
-        })
-        .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
-    Ok(GroupedExamples {
-        prompt_embeddings: embed_examples(&loaded.model, &examples),
-        assignments: vec![0; examples.len()],
-        plan: BatchPlan {
-            batches: vec![PlannedBatch {
-                cluster_idx: 0,
-                rows: (0..examples.len()).collect(),
-            }],
-        },
-        examples,
     })
 }
 

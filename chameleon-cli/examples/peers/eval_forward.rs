@@ -1,0 +1,33 @@
+//! Scoring text with the frozen model.
+
+use std::error::Error;
+use std::path::Path;
+
+use burn::module::Module as _;
+use burn::tensor::Device;
+use chameleon_core::RunSeed;
+use chameleon_hypernet::{Condition, ConditionControl};
+use chameleon_models::{CausalLm as _, HiddenStates, ScoreSummary, Scorer};
+use serde_json::json;
+
+use crate::{inputs, rounds};
+
+/// Answers with the loss per token.
+pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let loaded = inputs::model(folder, &Device::flex())?;
+    let data = inputs::grouped(&loaded, inputs::tokens(folder, "eval.json")?, 4)?;
+    let model = loaded.model.no_grad();
+    let scorer = Scorer {
+        trainee: None,
+        hidden_states: HiddenStates::Layers(&model),
+        head_weight: model.head_weight(),
+        centroids: data.prompt_embeddings.clone().mean_dim(0),
+        condition: Condition::Batch,
+        control: ConditionControl::None.plan(1, RunSeed(1))?,
+    };
+    let num_tokens: usize = data.examples.iter().map(|row| row.sequence.len()).sum();
+    rounds::serve(&json!({ "tokens": num_tokens }), || {
+        let summary: ScoreSummary = scorer.score(&data, |_| {})?.iter().collect();
+        Ok(summary.mean_nll())
+    })
+}
