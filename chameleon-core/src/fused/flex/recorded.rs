@@ -1,5 +1,8 @@
 //! Operations of flex whose gradients are recorded, each with a backward pass of its own.
 
+mod attention;
+mod linear;
+
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -7,11 +10,15 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, TensorMetadata as _, backend_extension};
 
+use self::attention::{AttentionBackward, AttentionState};
+use self::linear::{
+    LinearBackward, LowRankState, Mixed, MixedLinearBackward, ScaledLinearBackward, narrow_rows,
+    rows, widen,
+};
 use super::{FlexTensor, contiguous, matrix, tensor};
 use crate::fused::kernels::activation;
-use crate::fused::kernels::attention::{Attention, AttentionSizes, Turn};
 use crate::fused::kernels::norm::RmsNorm;
-use crate::fused::kernels::product::{Matrix, Product};
+use crate::fused::kernels::product::Product;
 
 /// What the flex backend can do besides Burn's own operations, with gradients. Weights, scales, cosines and sines
 /// are frozen.
@@ -334,226 +341,6 @@ impl Backward<Flex, 1> for RmsNormBackward {
             grads.register::<Flex>(node.id, like(&x, values));
         }
     }
-}
-
-/// What attention needs, and needs again for its gradients.
-#[derive(Debug, Clone)]
-struct AttentionState {
-    query: FlexTensor,
-    key: FlexTensor,
-    value: FlexTensor,
-    cos: FlexTensor,
-    sin: FlexTensor,
-    head_dim: usize,
-}
-
-impl AttentionState {
-    fn new(tensors: [FlexTensor; 5], head_dim: usize) -> Self {
-        let [query, key, value, cos, sin] = tensors.map(contiguous);
-        Self {
-            query,
-            key,
-            value,
-            cos,
-            sin,
-            head_dim,
-        }
-    }
-
-    fn attention(&self) -> Attention<'_> {
-        let (query, key) = (self.query.shape(), self.key.shape());
-        Attention {
-            sizes: AttentionSizes {
-                batch: query[0],
-                seq_len: query[1],
-                num_heads: query[2] / self.head_dim,
-                num_kv_heads: key[2] / self.head_dim,
-                head_dim: self.head_dim,
-            },
-            query: self.query.storage(),
-            key: self.key.storage(),
-            value: self.value.storage(),
-            turn: Turn {
-                cos: self.cos.storage(),
-                sin: self.sin.storage(),
-            },
-        }
-    }
-}
-
-#[derive(Debug)]
-struct AttentionBackward;
-
-impl Backward<Flex, 3> for AttentionBackward {
-    type State = AttentionState;
-
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let grad = contiguous(grads.consume::<Flex>(&ops.node));
-        let state = ops.state;
-        let found = state.attention().backward(grad.storage());
-        let [query, key, value] = ops.parents;
-        for (parent, values, input) in [
-            (query, found.query, &state.query),
-            (key, found.key, &state.key),
-            (value, found.value, &state.value),
-        ] {
-            if let Some(node) = parent {
-                grads.register::<Flex>(node.id, like(input, values));
-            }
-        }
-    }
-}
-
-#[derive(Debug)]
-struct LinearBackward;
-
-impl Backward<Flex, 1> for LinearBackward {
-    type State = FlexTensor;
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let grad = contiguous(grads.consume::<Flex>(&ops.node));
-        if let [Some(node)] = ops.parents {
-            let weight = matrix(&ops.state).transpose();
-            let values = Product::of(rows(&grad), weight).compute();
-            grads.register::<Flex>(node.id, rows_like(&grad, values));
-        }
-    }
-}
-
-/// What a linear module with a change of low rank needs for its gradients.
-#[derive(Debug, Clone)]
-struct LowRankState {
-    x: FlexTensor,
-    weight: FlexTensor,
-    a: FlexTensor,
-    mix: Mixed,
-    b: FlexTensor,
-    /// `[rows, rank]`: `x·a`, scaled if it is not mixed.
-    narrow: Vec<f32>,
-}
-
-#[derive(Debug, Clone)]
-enum Mixed {
-    Scale(f32),
-    Matrix {
-        /// `[rank, rank]`
-        mix: FlexTensor,
-        /// `[rows, rank]`: `x·a·mix`
-        mixed: Vec<f32>,
-    },
-}
-
-struct LowRankGradients {
-    x: Vec<f32>,
-    a: Vec<f32>,
-    /// Empty where nothing is mixed.
-    mix: Vec<f32>,
-    b: Vec<f32>,
-}
-
-impl LowRankState {
-    fn backward(&self, grad: &FlexTensor) -> LowRankGradients {
-        let (x, grad) = (rows(&self.x), rows(grad));
-        let (a, b) = (matrix(&self.a), matrix(&self.b));
-        let rank = b.shape[0];
-        let narrow = Matrix::from_rows(&self.narrow, rank);
-        let mut before_b = Product::of(grad, b.transpose()).compute(); // [rows, rank]
-        let (after_a, mix_grad, b_grad) = match &self.mix {
-            Mixed::Scale(scale) => {
-                for value in &mut before_b {
-                    *value *= scale;
-                }
-                let b_grad = Product::of(narrow.transpose(), grad).compute();
-                (before_b, Vec::new(), b_grad)
-            }
-            Mixed::Matrix { mix, mixed } => {
-                let before_b = Matrix::from_rows(&before_b, rank);
-                let mixed = Matrix::from_rows(mixed, rank);
-                (
-                    Product::of(before_b, matrix(mix).transpose()).compute(),
-                    Product::of(narrow.transpose(), before_b).compute(),
-                    Product::of(mixed.transpose(), grad).compute(),
-                )
-            }
-        };
-        let after_a = Matrix::from_rows(&after_a, rank);
-        let mut x_grad = Product::of(grad, matrix(&self.weight).transpose()).compute();
-        Product::of(after_a, a.transpose()).add_to(&mut x_grad);
-        LowRankGradients {
-            x: x_grad,
-            a: Product::of(x.transpose(), after_a).compute(),
-            mix: mix_grad,
-            b: b_grad,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct ScaledLinearBackward;
-
-impl Backward<Flex, 3> for ScaledLinearBackward {
-    type State = LowRankState;
-
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let grad = contiguous(grads.consume::<Flex>(&ops.node));
-        let state = ops.state;
-        let found = state.backward(&grad);
-        let [x, a, b] = ops.parents;
-        for (parent, values, input) in [
-            (x, found.x, &state.x),
-            (a, found.a, &state.a),
-            (b, found.b, &state.b),
-        ] {
-            if let Some(node) = parent {
-                grads.register::<Flex>(node.id, like(input, values));
-            }
-        }
-    }
-}
-
-#[derive(Debug)]
-struct MixedLinearBackward;
-
-impl Backward<Flex, 4> for MixedLinearBackward {
-    type State = LowRankState;
-
-    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let grad = contiguous(grads.consume::<Flex>(&ops.node));
-        let state = ops.state;
-        let found = state.backward(&grad);
-        let Mixed::Matrix { mix, .. } = &state.mix else {
-            unreachable!("recorded with a matrix");
-        };
-        let [x, a, mix_node, b] = ops.parents;
-        for (parent, values, input) in [
-            (x, found.x, &state.x),
-            (a, found.a, &state.a),
-            (mix_node, found.mix, mix),
-            (b, found.b, &state.b),
-        ] {
-            if let Some(node) = parent {
-                grads.register::<Flex>(node.id, like(input, values));
-            }
-        }
-    }
-}
-
-/// `output + narrow · b`, in the memory of `output`.
-fn widen(mut output: FlexTensor, narrow: &[f32], b: &FlexTensor) -> FlexTensor {
-    let b = matrix(b);
-    Product::of(Matrix::from_rows(narrow, b.shape[0]), b).add_to(output.storage_mut());
-    output
-}
-
-/// A contiguous tensor as one matrix: all axes but the last are rows.
-fn rows(tensor: &FlexTensor) -> Matrix<'_> {
-    let shape = tensor.shape();
-    Matrix::from_rows(tensor.storage(), shape[shape.num_dims() - 1])
-}
-
-/// `[rows, rank]`
-fn narrow_rows<'a>(narrow: &'a [f32], a: &FlexTensor) -> Matrix<'a> {
-    Matrix::from_rows(narrow, a.shape()[1])
 }
 
 /// Values in the shape of another tensor.
