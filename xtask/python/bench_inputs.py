@@ -14,7 +14,10 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-BATCH_SIZE, SEQ_LEN = 4, 128
+# Rows of token ids: for a training step, for scoring, and for a whole run of several epochs.
+TOKENS = {"batch.json": (4, 128), "eval.json": (4, 512), "lines.json": (16, 64)}
+# Changes with what is written.
+STAMP = "written-2"
 
 MODELS = {
     "smollm2": lambda: LlamaForCausalLM(
@@ -43,9 +46,11 @@ def write(name, build, folder):
     # Never used to tokenise anything, but a model folder has one.
     vocab = {f"t{token_id}": token_id for token_id in range(vocab_size)}
     Tokenizer(models.WordLevel(vocab, unk_token="t0")).save(str(folder / "tokenizer.json"))
-    batch = torch.randint(vocab_size, (BATCH_SIZE, SEQ_LEN), generator=torch.Generator().manual_seed(2))
+    for seed, (file, shape) in enumerate(TOKENS.items()):
+        tokens = torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+        (folder / file).write_text(json.dumps(tokens.tolist()))
     # Last, because it says that the folder is whole.
-    (folder / "batch.json").write_text(json.dumps(batch.tolist()))
+    (folder / STAMP).write_text("")
     print(f"wrote {name}")
 
 
@@ -53,7 +58,7 @@ def main():
     for name, build in MODELS.items():
         folder = Path(sys.argv[1]) / name
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "batch.json").exists():
+        if not (folder / STAMP).exists():
             write(name, build, folder)
 
 

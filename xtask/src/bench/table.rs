@@ -71,6 +71,7 @@ fn row(text: &mut String, outcome: &Outcome, peer: &Peer, theirs: &Taken) {
     };
     let memory_target = match peer.target.memory {
         Some(Memory::PeakRatio(ratio)) => format!("at most {ratio}"),
+        Some(Memory::Added(bytes)) => format!("added under {}", megabytes(Some(bytes))),
         None => String::new(),
     };
     writeln!(

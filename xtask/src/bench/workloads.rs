@@ -34,6 +34,8 @@ pub(super) struct Target {
 pub(super) enum Memory {
     /// Our peak divided by the peer's.
     PeakRatio(f64),
+    /// What our rounds add, in bytes.
+    Added(u64),
 }
 
 /// How far apart what both computed may lie.
@@ -60,7 +62,57 @@ pub(super) const WORKLOADS: &[Workload] = &[
             target: STEP,
         }],
     },
+    Workload {
+        name: "head-loss",
+        about: "loss at the head and its gradient, 1,024 rows x 49,152 tokens, width 576",
+        peers: &[
+            Peer {
+                name: "PyTorch, all logits",
+                script: "bench_head_loss.py",
+                args: &["plain"],
+                target: HEAD,
+            },
+            Peer {
+                name: "PyTorch, 128 rows at a time",
+                script: "bench_head_loss.py",
+                args: &["chunked"],
+                target: HEAD,
+            },
+        ],
+    },
+    Workload {
+        name: "eval-forward",
+        about: "scoring with the frozen model, SmolLM2-135M shapes, 4 x 512 tokens",
+        peers: &[Peer {
+            name: "Hugging Face",
+            script: "bench_eval.py",
+            args: &["smollm2"],
+            target: Target {
+                time: 1.0,
+                memory: None,
+            },
+        }],
+    },
+    Workload {
+        name: "published-recipe",
+        about: "a whole run of the published recipe's shape, head only, GPT-2 small shapes, 16 lines x 64 tokens, 10 \
+                epochs; states kept, trunk passed once",
+        peers: &[Peer {
+            name: "PyTorch, trunk passed in every epoch",
+            script: "bench_published.py",
+            args: &[],
+            target: Target {
+                time: 0.2,
+                memory: None,
+            },
+        }],
+    },
 ];
+
+const HEAD: Target = Target {
+    time: 1.0,
+    memory: Some(Memory::Added(64_000_000)),
+};
 
 const STEP: Target = Target {
     time: 1.0,
