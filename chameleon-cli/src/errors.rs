@@ -10,7 +10,7 @@ use chameleon_cluster::ClusterError;
 use chameleon_core::DeviceError;
 use chameleon_hypernet::HypernetError;
 use chameleon_models::{
-    AdapterError, HubDatasetError, ModelError, TrainError,
+    AdapterError, HubDatasetError, MemoryError, ModelError, TrainError,
     adapter::ImpossibleAdapter,
     data::DataError,
     engine::{Refusal, RequestFailure},
@@ -19,8 +19,8 @@ use chameleon_models::{
 use miette::Diagnostic;
 
 use self::help::{
-    adapter_help, cache_help, cluster_help, config_file_help, data_help, device_help, model_help,
-    refusal_help, scored_help,
+    adapter_help, cache_help, cluster_help, config_file_help, data_help, device_help, memory_help,
+    model_help, refusal_help, scored_help,
 };
 use crate::{
     interrupt, output,
@@ -73,6 +73,8 @@ pub(crate) enum CliError {
     Adapter(#[from] AdapterError),
     #[error(transparent)]
     HiddenCache(#[from] HiddenCacheError),
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     #[error(transparent)]
     Hypernet(#[from] HypernetError),
     #[error("{} holds an adapter already", path.display())]
@@ -238,6 +240,7 @@ impl Diagnostic for CliError {
             Self::Train(TrainError::HiddenCache(error)) | Self::HiddenCache(error) => {
                 cache_help(error)
             }
+            Self::Memory(error) => memory_help(error),
             Self::Train(TrainError::Diverged { .. }) => {
                 "lower `--lr`; the last checkpoint is kept".to_owned()
             }
@@ -247,10 +250,7 @@ impl Diagnostic for CliError {
             Self::ImpossibleAdapter(_) => {
                 "choose `--rank`, `--clusters` and `--hidden-sizes` to fit the model".to_owned()
             }
-            Self::ComparisonTaken { .. } => {
-                "go on with `--resume`, which keeps what is finished, or name another folder with `--out`"
-                    .to_owned()
-            }
+            Self::ComparisonTaken { .. } => "go on with `--resume`, which keeps what is finished, or name another folder with `--out`".to_owned(),
             Self::OtherComparison { .. } => {
                 "repeat the flags and data it was made with, or name another folder with `--out`"
                     .to_owned()

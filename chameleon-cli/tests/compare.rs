@@ -146,6 +146,97 @@ fn a_hypernetwork_brings_its_controls_and_its_lora_and_all_choose_alike() {
     assert_eq!(written["methods"], report["methods"]);
 }
 
+#[test]
+fn a_memory_stands_beside_the_trainings_of_its_adapter_and_beats_that_of_other_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("compare");
+    let more = [
+        "--epochs",
+        "1",
+        "--num-seeds",
+        "2",
+        "--lr",
+        "0.01",
+        "--methods",
+        "core-memory",
+    ];
+    let first = report(&mut compare(folder.path(), &out, &more));
+    let names: Vec<&str> = first["methods"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["method"].as_str().unwrap())
+        .collect();
+    let expected =
+        "frozen lora lora-equal core core-memory core-memory-shuffled core-memory-constant";
+    assert_eq!(names, expected.split(' ').collect::<Vec<_>>());
+    // The texts of the fixture repeat themselves by kind: what the own group said before helps, what others said
+    // does not.
+    let loss = |name: &str| row(&first, name)["loss"].as_f64().unwrap();
+    assert!(loss("core-memory") < loss("core") - 0.05, "{first:#}");
+    assert!(loss("core-memory") < loss("core-memory-shuffled") - 0.05);
+    assert!(loss("core-memory-shuffled") < loss("core") + 0.05);
+    // Only the gate is trained: a temperature, five weights and a bias for each of three groups.
+    let trained = |name: &str| row(&first, name)["num_trainable_params"].as_u64().unwrap();
+    assert_eq!(trained("core-memory"), trained("core") + 1 + 5 + 3);
+    assert_eq!(first["headline"]["method"], "core-memory");
+    assert_eq!(first["headline"]["baseline"], "lora-equal");
+    assert!(first["memory"]["num_entries"].as_u64().unwrap() > 0);
+    // No folder of its own: the adapter of `core` is used.
+    assert!(!out.join("runs/core-memory-seed-1-lr-0.01").exists());
+    assert!(
+        out.join("runs/core-seed-1-lr-0.01/scores-core-memory.json")
+            .exists()
+    );
+
+    let again = report(compare(folder.path(), &out, &more).arg("--resume"));
+    let loss_again = row(&again, "core-memory")["loss"].as_f64().unwrap();
+    assert!((loss_again - loss("core-memory")).abs() < 1e-9);
+}
+
+#[test]
+fn a_memory_with_arrived_prompts_grows_with_the_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("compare");
+    let more = [
+        "--epochs",
+        "1",
+        "--lr",
+        "0.01",
+        "--methods",
+        "lora-memory",
+        "--condition",
+        "batch",
+        "--sweep",
+        "group-size=1,8",
+    ];
+    let report = report(&mut compare(folder.path(), &out, &more));
+    let points = report["points"].as_array().unwrap();
+    let losses: Vec<f64> = points
+        .iter()
+        .map(|point| point["gains"][0]["difference"]["mean"].as_f64().unwrap())
+        .collect();
+    assert!(losses.iter().all(|&gain| gain < 0.0), "{losses:?}");
+    assert!((losses[0] - losses[1]).abs() > 1e-9, "{losses:?}");
+}
+
+#[test]
+fn a_memory_by_a_layer_that_is_not_there_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("compare");
+    let more = ["--methods", "lora-memory", "--memory-layer", "9"];
+    let output = compare(folder.path(), &out, &more).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("enter layer 9 of a model with layers 0 to"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("choose another `--memory-layer`"),
+        "{stderr}"
+    );
+}
+
 /// The texts of the fixture, four of each source, in a file of their own.
 fn with_sources(folder: &Path) -> PathBuf {
     let mix = std::fs::read_to_string(support::fixture("mix.jsonl")).unwrap();

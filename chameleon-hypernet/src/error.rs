@@ -72,4 +72,17 @@ pub enum HypernetError {
         /// What was given.
         found: f64,
     },
+    /// Keys that are wider than what they are made of, or nothing.
+    #[error(
+        "keys of {found} numbers, expected a number between 1 and the hidden size {hidden_size}"
+    )]
+    KeySize {
+        /// What was asked for.
+        found: usize,
+        /// Width of a state.
+        hidden_size: usize,
+    },
+    /// States from which no directions can be found.
+    #[error("the hidden states are all alike, or hold values that are not finite")]
+    States,
 }

@@ -9,6 +9,7 @@ pub mod head;
 mod init;
 pub mod layer_factors;
 pub mod layers;
+pub mod memory;
 pub mod network;
 #[cfg(test)]
 mod testing;
@@ -28,5 +29,8 @@ pub use head::{
 pub use layer_factors::{LayerFactors, Mix, ModuleChange};
 pub use layers::{
     AdaptedLayers, AdaptedLayersConfig, GroupLayers, LayerCores, LayerModule, SharedLayers,
+};
+pub use memory::{
+    GateEvidence, GateObservations, GroupMemory, KeyProjection, MemoryGate, Similarities, Votes,
 };
 pub use network::{HyperNetwork, HyperNetworkConfig, OutputInit};

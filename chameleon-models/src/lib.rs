@@ -14,6 +14,7 @@ pub mod error;
 pub mod eval;
 pub mod generate;
 pub mod gpt2;
+pub mod group_memory;
 pub mod grouped_examples;
 pub mod hidden_cache;
 pub mod hub;
@@ -63,6 +64,7 @@ pub use generate::{
     FinishReason, GenerateOptions, GenerateOutput, GenerateTimings, Generation, NewToken, generate,
 };
 pub use gpt2::{Gpt2, Gpt2Config};
+pub use group_memory::{GroupMemories, MemoryConfig, MemoryError, MemorySource};
 pub use grouped_examples::{GroupedExamples, Proceed};
 pub use hidden_cache::{CacheSpec, CacheWriter, HiddenCache, OpenedCache};
 pub use hub::{HubAccess, HubOptions, HubProgress};

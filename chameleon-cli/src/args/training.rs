@@ -137,6 +137,12 @@ pub(crate) struct TrainingArgs {
     /// What the hypernetwork sees of a group: batch, centroid, prompt, blend or blend:STRENGTH [default: centroid]
     #[arg(long, value_name = "KIND")]
     pub(crate) condition: Option<Condition>,
+    /// Layer whose incoming states tell the places of a memory apart [default: two thirds of all]
+    #[arg(long, value_name = "N")]
+    pub(crate) memory_layer: Option<usize>,
+    /// Tokens that a group remembers at most [default: 32768]
+    #[arg(long, value_name = "N")]
+    pub(crate) memory_tokens: Option<usize>,
     /// Widths of the hypernetwork [default: 64,32]
     #[arg(long, value_delimiter = ',', value_name = "N,..")]
     pub(crate) hidden_sizes: Vec<usize>,
@@ -187,6 +193,8 @@ pub(crate) enum CompareMethod {
     Frozen,
     /// LoRA of the same rank
     Lora,
+    /// `lora` with what each group remembers of its texts
+    LoraMemory,
     /// LoRA with as many trained numbers as `core`
     LoraEqual,
     /// LoRA with as many trained numbers as `dense`
@@ -205,6 +213,12 @@ pub(crate) enum CompareMethod {
     CoreShuffled,
     /// `core` with one condition for all groups
     CoreConstant,
+    /// `core` with what each group remembers of its texts
+    CoreMemory,
+    /// `core` with the memories of other groups
+    CoreMemoryShuffled,
+    /// `core` with one memory of all groups
+    CoreMemoryConstant,
 }
 
 /// A setting and the values it takes, one comparison each.

@@ -3,8 +3,11 @@
 //! Every method tries the same learning rates with the first seed and keeps its best epoch on the validation texts.
 //! What was chosen is trained with all seeds and scored once on the test.
 
+mod course;
+mod duels;
 mod page;
 mod protocol;
+mod recall;
 mod runs;
 mod store;
 mod sweep;
@@ -13,6 +16,7 @@ mod table;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use chameleon_hypernet::Condition;
 use chameleon_models::atomic_file;
 
 use crate::{
@@ -25,6 +29,7 @@ use crate::{
     resolve::{CompareConfig, Start},
 };
 
+use recall::Recall;
 use runs::{Comparison, MethodRuns, States};
 use store::Store;
 use table::CompareReport;
@@ -111,6 +116,7 @@ struct PreparedStates {
     prepared: Prepared,
     test: Part,
     states: States,
+    recall: Option<Recall>,
 }
 
 impl PreparedStates {
@@ -141,9 +147,24 @@ impl PreparedStates {
         ) else {
             return Ok(None);
         };
+        let remembers = config
+            .methods
+            .iter()
+            .any(|&method| protocol::memory(method).is_some());
+        let recall = if remembers {
+            let with_prompts = training.adapter.condition == Condition::Batch;
+            let Some(recall) = Recall::of(&prepared, &test, training, with_prompts, context)?
+            else {
+                return Ok(None);
+            };
+            Some(recall)
+        } else {
+            None
+        };
         Ok(Some(Self {
             prepared,
             test,
+            recall,
             states: States {
                 train,
                 valid,
@@ -160,6 +181,7 @@ impl PreparedStates {
             test: &self.test,
             group_size: None,
             states: &self.states,
+            recall: self.recall.as_ref(),
             store: Store::of(&config.out),
             context,
         }

@@ -76,7 +76,8 @@ pub(crate) fn known_states(
     Ok(cache.map(|cache| KnownStates::Entering { cache, first_layer }))
 }
 
-fn entering(
+/// The states of all tokens as they enter a layer, from disk if they are there, or `None` if the user asked to stop.
+pub(crate) fn entering(
     prepared: &Prepared,
     examples: &[Example],
     first_layer: usize,

@@ -3,7 +3,8 @@
 use chameleon_cluster::ClusterError;
 use chameleon_core::DeviceError;
 use chameleon_models::{
-    AdapterError, ModelError, data::DataError, engine::Refusal, hidden_cache::HiddenCacheError,
+    AdapterError, MemoryError, ModelError, data::DataError, engine::Refusal,
+    hidden_cache::HiddenCacheError,
 };
 
 use crate::resolve::ConfigFileError;
@@ -39,6 +40,13 @@ pub(super) fn device_help(error: &DeviceError) -> Option<String> {
         DeviceError::NoBackend => "build with `--features flex`".to_owned(),
         _ => return None,
     })
+}
+
+pub(super) fn memory_help(error: &MemoryError) -> String {
+    match error {
+        MemoryError::HiddenCache(error) => cache_help(error),
+        _ => "choose another `--memory-layer`".to_owned(),
+    }
 }
 
 pub(super) fn cache_help(error: &HiddenCacheError) -> String {

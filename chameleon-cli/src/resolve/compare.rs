@@ -46,6 +46,16 @@ impl CompareMethod {
                 Self::CoreShuffled,
                 Self::CoreConstant,
             ],
+            Self::CoreMemory | Self::CoreMemoryShuffled | Self::CoreMemoryConstant => &[
+                Self::Frozen,
+                Self::Lora,
+                Self::LoraEqual,
+                Self::Core,
+                Self::CoreMemory,
+                Self::CoreMemoryShuffled,
+                Self::CoreMemoryConstant,
+            ],
+            Self::LoraMemory => &[Self::Frozen, Self::Lora, Self::LoraMemory],
             Self::Dense | Self::DenseShuffled | Self::DenseConstant => &[
                 Self::Frozen,
                 Self::Lora,
@@ -65,6 +75,7 @@ impl CompareMethod {
         match self {
             Self::Frozen => "frozen",
             Self::Lora => "lora",
+            Self::LoraMemory => "lora-memory",
             Self::LoraEqual => "lora-equal",
             Self::LoraEqualDense => "lora-equal-dense",
             Self::Experts => "experts",
@@ -74,6 +85,9 @@ impl CompareMethod {
             Self::Core => "core",
             Self::CoreShuffled => "core-shuffled",
             Self::CoreConstant => "core-constant",
+            Self::CoreMemory => "core-memory",
+            Self::CoreMemoryShuffled => "core-memory-shuffled",
+            Self::CoreMemoryConstant => "core-memory-constant",
         }
     }
 }

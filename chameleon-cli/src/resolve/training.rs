@@ -68,6 +68,7 @@ pub(crate) struct EvalWindows {
 pub(crate) struct TrainingConfig {
     pub(crate) adapter: AdapterConfig,
     pub(crate) num_clusters: usize,
+    pub(crate) memory: MemoryFlags,
     pub(crate) span: SpanConfig,
     pub(crate) optimizer: OptimizerConfig,
     pub(crate) cache_dir: Option<PathBuf>,
@@ -89,6 +90,14 @@ pub(crate) struct AdapterConfig {
     pub(crate) condition: Condition,
     pub(crate) hidden_sizes: Vec<usize>,
     pub(crate) dropout: f64,
+}
+
+/// What groups remember.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MemoryFlags {
+    /// Two thirds of the way up if nothing is asked for.
+    pub(crate) layer_idx: Option<usize>,
+    pub(crate) max_entries: usize,
 }
 
 /// How the adapter is fitted.
@@ -181,6 +190,10 @@ pub(super) fn training(
             )?,
         },
         num_clusters: at_least_one("clusters", args.clusters.unwrap_or(8))?,
+        memory: MemoryFlags {
+            layer_idx: args.memory_layer,
+            max_entries: at_least_one("memory-tokens", args.memory_tokens.unwrap_or(1 << 15))?,
+        },
         span: span(args.prefix, args.seq_len)?,
         optimizer: OptimizerConfig {
             batch_size: at_least_one("batch-size", args.batch_size.unwrap_or(16))?,

@@ -372,6 +372,9 @@ fn facts(report: &CompareReport) -> Vec<[String; 2]> {
     ]
     .map(|(name, value)| [name.to_owned(), value])
     .to_vec();
+    if let Some(memory) = &report.memory {
+        rows.push(["groups remember".to_owned(), memory.words()]);
+    }
     if let Some(information) = report.label_mutual_information {
         rows.push([
             "groups and labels".to_owned(),

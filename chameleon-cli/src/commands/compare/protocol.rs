@@ -1,6 +1,7 @@
 //! What each method of a comparison is, and what it is measured against.
 
 use chameleon_hypernet::{ConditionControl, GeneratorKind};
+use serde::Serialize;
 
 use crate::{args::CompareMethod, commands::method::HeadMethod, report::Opponent};
 
@@ -11,12 +12,49 @@ pub(super) struct Trained {
     pub(super) control: ConditionControl,
 }
 
+/// Whose memory a text is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum MemoryControl {
+    /// That of its group.
+    None,
+    /// That of another group, drawn for each text.
+    Shuffled,
+    /// One for all texts, drawn from all groups.
+    Constant,
+}
+
+/// The memory that a method puts beside an adapter, if it does.
+pub(super) fn memory(method: CompareMethod) -> Option<MemoryControl> {
+    match method {
+        CompareMethod::LoraMemory | CompareMethod::CoreMemory => Some(MemoryControl::None),
+        CompareMethod::CoreMemoryShuffled => Some(MemoryControl::Shuffled),
+        CompareMethod::CoreMemoryConstant => Some(MemoryControl::Constant),
+        _ => None,
+    }
+}
+
+/// The method whose trainings a method uses: its own, or those of the adapter that a memory is put beside.
+pub(super) fn adapter_of(method: CompareMethod) -> CompareMethod {
+    match method {
+        CompareMethod::LoraMemory => CompareMethod::Lora,
+        CompareMethod::CoreMemory
+        | CompareMethod::CoreMemoryShuffled
+        | CompareMethod::CoreMemoryConstant => CompareMethod::Core,
+        method => method,
+    }
+}
+
 /// What is trained for a method; the frozen model is not trained at all.
 pub(super) fn trained(method: CompareMethod) -> Option<Trained> {
     use CompareMethod as Method;
     // Controls draw another group for every batch: a fixed swap could be learned like the truth.
-    let (head, control) = match method {
-        Method::Frozen => return None,
+    let (head, control) = match adapter_of(method) {
+        Method::Frozen
+        | Method::LoraMemory
+        | Method::CoreMemory
+        | Method::CoreMemoryShuffled
+        | Method::CoreMemoryConstant => return None,
         Method::Lora => (HeadMethod::Lora, ConditionControl::None),
         Method::LoraEqual => (
             HeadMethod::LoraEqual(GeneratorKind::Core),
@@ -40,6 +78,13 @@ pub(super) fn trained(method: CompareMethod) -> Option<Trained> {
 /// What a hypernetwork has to beat, the strictest first; nothing for other methods.
 pub(super) fn opponents(method: CompareMethod) -> &'static [(CompareMethod, Opponent)] {
     match method {
+        CompareMethod::CoreMemory => &[
+            (CompareMethod::LoraEqual, Opponent::Lora),
+            (CompareMethod::Lora, Opponent::Lora),
+            (CompareMethod::CoreMemoryShuffled, Opponent::Control),
+            (CompareMethod::CoreMemoryConstant, Opponent::Control),
+        ],
+        CompareMethod::LoraMemory => &[(CompareMethod::Lora, Opponent::Lora)],
         CompareMethod::Core => &[
             (CompareMethod::LoraEqual, Opponent::Lora),
             (CompareMethod::Lora, Opponent::Lora),
@@ -58,9 +103,15 @@ pub(super) fn opponents(method: CompareMethod) -> &'static [(CompareMethod, Oppo
 
 /// The method that a report is about: the best reason to run it.
 pub(super) fn headline(methods: &[CompareMethod]) -> Option<CompareMethod> {
-    [CompareMethod::Core, CompareMethod::Dense]
-        .into_iter()
-        .find(|method| methods.contains(method))
+    use CompareMethod as Method;
+    [
+        Method::CoreMemory,
+        Method::LoraMemory,
+        Method::Core,
+        Method::Dense,
+    ]
+    .into_iter()
+    .find(|method| methods.contains(method))
 }
 
 /// What the numbers of `method` are differences against.
@@ -70,6 +121,8 @@ pub(super) fn baseline(method: CompareMethod, methods: &[CompareMethod]) -> Opti
         Method::Dense | Method::DenseShuffled | Method::DenseConstant => {
             &[Method::LoraEqualDense, Method::Lora, Method::Frozen]
         }
+        // The memory trains nothing but its gate.
+        Method::LoraMemory => &[Method::Lora, Method::Frozen],
         _ => &[
             Method::LoraEqual,
             Method::LoraEqualDense,

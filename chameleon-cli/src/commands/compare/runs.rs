@@ -4,15 +4,15 @@ use std::time::Instant;
 
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
-    Adapter, AdapterConfig, HiddenCache, HiddenStates, ScoreSummary, TrainError, Trainee, Trainer,
-    adapter,
+    Adapter, AdapterConfig, HiddenCache, HiddenStates, MemoryConfig, ScoreSummary, Trainee,
+    Trainer, adapter,
 };
 
 use crate::{
     args::CompareMethod,
     commands::{
         Context,
-        method::{self, HeadMethod, StepBar},
+        method::{self, HeadMethod},
         prepare::{Part, Prepared},
         states::KnownStates,
     },
@@ -21,8 +21,10 @@ use crate::{
     resolve::CompareConfig,
 };
 
-use super::protocol::{self, Trained};
-use super::store::{CurvePoint, KeptEpoch, RunName, ScorePlace, ScoredRun, Store, TrainedRun};
+use super::course::{Course, Keep};
+use super::protocol::{self, MemoryControl, Trained};
+use super::recall::{Recall, Scores};
+use super::store::{KeptEpoch, RunName, ScorePlace, ScoredRun, Store, TrainedRun};
 
 /// Everything that the runs of a comparison share.
 pub(super) struct Comparison<'a> {
@@ -32,6 +34,8 @@ pub(super) struct Comparison<'a> {
     /// Texts of the test that share a condition, where that is not the batch size.
     pub(super) group_size: Option<usize>,
     pub(super) states: &'a States,
+    /// What groups remember, if a method asks for it.
+    pub(super) recall: Option<&'a Recall>,
     pub(super) store: Store,
     pub(super) context: &'a Context,
 }
@@ -57,22 +61,14 @@ pub(super) struct MethodRuns {
     pub(super) scored: Vec<ScoredRun>,
 }
 
-/// Which epoch of a training is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    /// The one with the lowest validation loss.
-    Best,
-    /// This one, chosen with another seed; no later one is trained.
-    Epoch(usize),
-}
-
 impl Comparison<'_> {
     /// Refuses a folder whose runs are of another comparison, before any of the long work.
     pub(super) fn check_store(&self) -> Result<(), CliError> {
         for &method in &self.config.methods {
             for &learning_rate in &self.config.learning_rates {
                 if let Some(trained) = protocol::trained(method) {
-                    let name = RunName::of(method, self.config.seeds[0], learning_rate);
+                    let adapter = protocol::adapter_of(method);
+                    let name = RunName::of(adapter, self.config.seeds[0], learning_rate);
                     let config = self.adapter_config(trained.head, name)?;
                     let key = self.key(&config, trained.control, Keep::Best);
                     self.store.trained(name, &key)?;
@@ -92,10 +88,11 @@ impl Comparison<'_> {
                 scored: vec![self.frozen()?],
             }));
         };
+        let adapter = protocol::adapter_of(method);
         let seed = self.config.seeds[0];
         let mut trials = Vec::new();
         for &learning_rate in &self.config.learning_rates {
-            let name = RunName::of(method, seed, learning_rate);
+            let name = RunName::of(adapter, seed, learning_rate);
             let Some(run) = self.training(trained, name, Keep::Best)? else {
                 return Ok(None);
             };
@@ -106,7 +103,7 @@ impl Comparison<'_> {
             seed: seed.0,
         })?;
         let learning_rate = best.learning_rate;
-        let best_name = RunName::of(method, seed, learning_rate);
+        let best_name = RunName::of(adapter, seed, learning_rate);
         if !self.store.has_adapter(best_name) {
             // It was dropped when it lost to a rate that is no longer asked for.
             self.store.forget(best_name)?;
@@ -115,7 +112,7 @@ impl Comparison<'_> {
             }
         }
         for trial in &trials {
-            let name = RunName::of(method, seed, trial.learning_rate);
+            let name = RunName::of(adapter, seed, trial.learning_rate);
             if name != best_name {
                 self.store.drop_adapter(name)?;
             }
@@ -127,7 +124,7 @@ impl Comparison<'_> {
             trials,
         };
         for &seed in &self.config.seeds[1..] {
-            let name = RunName::of(method, seed, learning_rate);
+            let name = RunName::of(adapter, seed, learning_rate);
             let Some(run) = self.training(trained, name, Keep::Epoch(kept.epoch))? else {
                 return Ok(None);
             };
@@ -143,8 +140,12 @@ impl Comparison<'_> {
             if self.context.interrupt.is_asked() {
                 return Ok(None);
             }
-            let name = RunName::of(method, run.seed, run.learning_rate);
-            runs.scored.push(self.test_score(trained, name)?);
+            let name = RunName::of(adapter, run.seed, run.learning_rate);
+            let scored = match protocol::memory(method) {
+                None => self.test_score(trained, name)?,
+                Some(control) => self.memory_score(trained, name, method, control)?,
+            };
+            runs.scored.push(scored);
         }
         self.tell(&runs, kept);
         Ok(Some(runs))
@@ -205,16 +206,63 @@ impl Comparison<'_> {
     fn test_score(&self, trained: Trained, name: RunName) -> Result<ScoredRun, CliError> {
         let config = self.adapter_config(trained.head, name)?;
         let place = self.place(Some(name));
-        let key = self.score_key(&config, trained.control);
+        let key = self.score_key(&config, trained.control, None);
         if let Some(run) = self.store.scored(&place, &key)? {
             return Ok(run);
         }
+        let trainee = self.load_trainee(name)?;
+        self.scored(place, key, Some(&trainee), &config, trained.control)
+    }
+
+    /// Scores the adapter of a finished training with a memory beside it, once.
+    fn memory_score(
+        &self,
+        trained: Trained,
+        name: RunName,
+        method: CompareMethod,
+        control: MemoryControl,
+    ) -> Result<ScoredRun, CliError> {
+        let recall = self.recall.expect("made when a method asks for it");
+        let config = self.adapter_config(trained.head, name)?;
+        let place = ScorePlace {
+            memory: Some(method.name()),
+            ..self.place(Some(name))
+        };
+        let key = self.score_key(&config, trained.control, Some((&recall.config, control)));
+        if let Some(run) = self.store.scored(&place, &key)? {
+            return Ok(run);
+        }
+        let start = Instant::now();
+        let trainee = self.load_trainee(name)?;
+        let model = self.prepared.model();
+        let score = |part, states: &KnownStates| {
+            method::score_tokens(
+                Some(&trainee),
+                &config,
+                self.prepared,
+                part,
+                states.hidden_states(model),
+                trained.control,
+                self.context,
+            )
+        };
+        let scores = Scores {
+            valid: score(&self.prepared.held_out, &self.states.valid)?,
+            test: score(self.test, &self.states.test)?,
+        };
+        let (gate, scores) = recall.mix(control, self, scores)?;
+        let mut run = ScoredRun::new(key, scores, start.elapsed().as_secs_f64());
+        run.gate = Some(gate);
+        self.store.keep_scored(&place, &run)?;
+        Ok(run)
+    }
+
+    fn load_trainee(&self, name: RunName) -> Result<Trainee, CliError> {
         let device = self.context.device()?.autodiff();
         let identity = &self.prepared.loaded.identity;
         let folder = self.store.adapter_folder(name);
         let adapter = Adapter::load(&folder, self.prepared.model(), identity, &device)?;
-        let trainee = Some(&adapter.trainee);
-        self.scored(place, key, trainee, &config, trained.control)
+        Ok(adapter.trainee)
     }
 
     fn frozen(&self) -> Result<ScoredRun, CliError> {
@@ -269,6 +317,7 @@ impl Comparison<'_> {
     fn place(&self, run: Option<RunName>) -> ScorePlace {
         ScorePlace {
             run,
+            memory: None,
             group_size: self.group_size,
         }
     }
@@ -288,8 +337,13 @@ impl Comparison<'_> {
     }
 
     /// What the test scores of a training depend on.
-    fn score_key(&self, config: &AdapterConfig, control: ConditionControl) -> String {
-        let settings = (env!("CARGO_PKG_VERSION"), config, control);
+    fn score_key(
+        &self,
+        config: &AdapterConfig,
+        control: ConditionControl,
+        memory: Option<(&MemoryConfig, MemoryControl)>,
+    ) -> String {
+        let settings = (env!("CARGO_PKG_VERSION"), config, control, memory);
         let settings = serde_json::to_vec(&settings).expect("settings are plain data");
         let Prepared {
             train, held_out, ..
@@ -305,115 +359,6 @@ fn best(trials: &[TrainedRun]) -> Option<(&TrainedRun, KeptEpoch)> {
         .iter()
         .filter_map(|trial| Some((trial, trial.kept?)))
         .min_by(|(_, left), (_, right)| left.valid_loss.total_cmp(&right.valid_loss))
-}
-
-/// One training on its way.
-struct Course<'a> {
-    comparison: &'a Comparison<'a>,
-    config: &'a AdapterConfig,
-    control: ConditionControl,
-    keep: Keep,
-    name: RunName,
-}
-
-/// What a training left behind; nothing if it diverged in its first epoch.
-struct Best {
-    trainee: Option<Trainee>,
-}
-
-impl Course<'_> {
-    /// Trains to the end, or to the epoch that is kept, or until the loss is no longer a number; `None` if the user
-    /// asked to stop.
-    fn run(
-        &self,
-        mut trainer: Trainer<'_>,
-        run: &mut TrainedRun,
-    ) -> Result<Option<Best>, CliError> {
-        let context = self.comparison.context;
-        let mut bar = StepBar::new(self.name.method, &trainer, context);
-        let mut best = Best { trainee: None };
-        let (mut nll, mut num_tokens) = (0.0, 0);
-        loop {
-            if context.interrupt.is_asked() {
-                bar.finish();
-                return Ok(None);
-            }
-            let report = match trainer.next_step() {
-                Ok(Some(report)) => report,
-                Ok(None) => break,
-                Err(TrainError::Diverged { step }) => {
-                    run.diverged_at_step = Some(step);
-                    break;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            bar.step(&report);
-            nll += report.loss * report.num_tokens as f64;
-            num_tokens += report.num_tokens;
-            let cursor = trainer.cursor();
-            if cursor.batch > 0 {
-                continue;
-            }
-            let valid_loss = self.valid_loss(trainer.trainee())?;
-            if !valid_loss.is_finite() {
-                run.diverged_at_step = Some(cursor.step);
-                break;
-            }
-            run.curve.push(CurvePoint {
-                epoch: cursor.epoch,
-                train_loss: nll / num_tokens as f64,
-                valid_loss,
-            });
-            (nll, num_tokens) = (0.0, 0);
-            let is_kept = match self.keep {
-                Keep::Best => run.kept.is_none_or(|kept| valid_loss < kept.valid_loss),
-                Keep::Epoch(epoch) => cursor.epoch == epoch,
-            };
-            if is_kept {
-                run.kept = Some(KeptEpoch {
-                    epoch: cursor.epoch,
-                    valid_loss,
-                });
-                best.trainee = Some(trainer.trainee().clone());
-            }
-            if self.keep == Keep::Epoch(cursor.epoch) {
-                break;
-            }
-        }
-        bar.finish();
-        Ok(Some(best))
-    }
-
-    fn valid_loss(&self, trainee: &Trainee) -> Result<f64, CliError> {
-        let comparison = self.comparison;
-        let scores = method::score(
-            Some(trainee),
-            self.config,
-            comparison.prepared,
-            &comparison.prepared.held_out,
-            comparison
-                .states
-                .valid
-                .hidden_states(comparison.prepared.model()),
-            self.control,
-            comparison.context,
-        )?;
-        Ok(scores.iter().collect::<ScoreSummary>().mean_nll())
-    }
-
-    fn tell(&self, run: &TrainedRun) {
-        let found = match run.kept {
-            Some(kept) => format!(
-                "validation loss {:.4} after epoch {}",
-                kept.valid_loss, kept.epoch
-            ),
-            None => "diverged".to_owned(),
-        };
-        self.comparison.context.output.note(format_args!(
-            "{} seed {}, learning rate {}: {found}, {:.0} s",
-            self.name.method, self.name.seed.0, self.name.learning_rate, run.seconds
-        ));
-    }
 }
 
 #[cfg(test)]

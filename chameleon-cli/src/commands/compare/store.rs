@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chameleon_core::RunSeed;
+use chameleon_hypernet::MemoryGate;
 use chameleon_models::{ExampleScore, TokenScores, atomic_file};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -82,6 +83,9 @@ pub(crate) struct ScoredRun {
     pub(crate) scores: Vec<ExampleScore>,
     /// Nats of every scored token of every example, to three digits: for looking at, not for sums.
     pub(crate) token_nlls: Vec<Vec<f32>>,
+    /// How the memory's part is decided, if there is one.
+    #[serde(default)]
+    pub(crate) gate: Option<MemoryGate>,
     pub(crate) seconds: f64,
 }
 
@@ -111,6 +115,7 @@ impl ScoredRun {
                 .map(|score| score.token_nlls.iter().copied().map(rounded).collect())
                 .collect(),
             scores: scores.into_iter().map(|score| score.total).collect(),
+            gate: None,
             seconds,
         }
     }
@@ -223,10 +228,13 @@ impl Store {
             Some(name) => self.adapter_folder(name),
             None => self.folder.join("frozen"),
         };
-        folder.join(match place.group_size {
-            Some(size) => format!("scores-group-size-{size}.json"),
-            None => "scores.json".to_owned(),
-        })
+        let memory = place
+            .memory
+            .map_or_else(String::new, |name| format!("-{name}"));
+        let group_size = place
+            .group_size
+            .map_or_else(String::new, |size| format!("-group-size-{size}"));
+        folder.join(format!("scores{memory}{group_size}.json"))
     }
 }
 
@@ -250,6 +258,8 @@ fn deleted(path: &Path, result: io::Result<()>) -> Result<(), CliError> {
 pub(super) struct ScorePlace {
     /// `None` for the frozen model.
     pub(super) run: Option<RunName>,
+    /// The method that put a memory beside the adapter, if one did.
+    pub(super) memory: Option<&'static str>,
     /// Texts that shared a condition, where that is not the batch size.
     pub(super) group_size: Option<usize>,
 }

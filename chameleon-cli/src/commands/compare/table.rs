@@ -1,14 +1,14 @@
 //! What `compare` found: a table, differences with intervals, and what they allow one to say.
 
-use std::{path::PathBuf, rc::Rc};
+use std::path::PathBuf;
 
 use chameleon_core::{BackendKind, RunSeed};
+use chameleon_hypernet::MemoryGate;
 use chameleon_models::{ExampleScore, Interval, ScoreSummary, data::UnitKind};
 use serde::Serialize;
 
 use crate::{
-    args::CompareMethod,
-    commands::{info::BURN_VERSION, prepare::Part},
+    commands::info::BURN_VERSION,
     memory,
     output::{Column, Page, Results, Table},
     report::{
@@ -16,7 +16,8 @@ use crate::{
     },
 };
 
-use super::protocol;
+use super::duels::AllScores;
+use super::recall::{MemoryFacts, Recall};
 use super::runs::{Comparison, MethodRuns};
 use super::store::{KeptEpoch, TrainedRun};
 
@@ -39,6 +40,8 @@ pub(super) struct CompareReport {
     pub(super) resampled: Resampled,
     pub(super) num_test_tokens: usize,
     pub(super) num_clusters: usize,
+    /// What groups remember, if a method uses it.
+    pub(super) memory: Option<MemoryFacts>,
     pub(super) prefix: usize,
     pub(super) seq_len: usize,
     pub(super) label_mutual_information: Option<f64>,
@@ -129,71 +132,6 @@ pub(super) struct Choice {
     pub(super) kept: KeptEpoch,
 }
 
-/// Scores by method, in the order of the table.
-pub(super) struct AllScores {
-    methods: Vec<(CompareMethod, MethodScores)>,
-}
-
-impl AllScores {
-    pub(super) fn of(methods: &[MethodRuns], test: &Part) -> Self {
-        let scores = |runs: &MethodRuns| MethodScores {
-            name: runs.method.name(),
-            runs: runs.scored.iter().map(|run| run.scores.clone()).collect(),
-            units: Rc::clone(&test.units.of_example),
-        };
-        Self {
-            methods: methods
-                .iter()
-                .map(|runs| (runs.method, scores(runs)))
-                .collect(),
-        }
-    }
-
-    fn get(&self, method: CompareMethod) -> Option<&MethodScores> {
-        let found = self.methods.iter().find(|(found, _)| *found == method);
-        found.map(|(_, scores)| scores)
-    }
-
-    fn names(&self) -> Vec<CompareMethod> {
-        self.methods.iter().map(|(method, _)| *method).collect()
-    }
-
-    /// A method and its baseline.
-    pub(super) fn duel(&self, method: CompareMethod) -> Option<Duel<'_>> {
-        let baseline = protocol::baseline(method, &self.names())?;
-        Some(Duel {
-            method: self.get(method)?,
-            baseline: self.get(baseline)?,
-        })
-    }
-
-    /// Of the method that the report is about.
-    pub(super) fn headline(&self) -> Option<Duel<'_>> {
-        self.duel(protocol::headline(&self.names())?)
-    }
-
-    /// Every hypernetwork against everything it has to beat.
-    fn duels(&self, seed: RunSeed) -> Vec<DuelRow> {
-        let mut duels = Vec::new();
-        for (method, scores) in &self.methods {
-            for &(against, opponent) in protocol::opponents(*method) {
-                let Some(other) = self.get(against) else {
-                    continue;
-                };
-                duels.push(DuelRow {
-                    method: scores.name,
-                    against: other.name,
-                    opponent,
-                    difference: scores
-                        .less(other, |_| true, seed)
-                        .expect("there are test examples"),
-                });
-            }
-        }
-        duels
-    }
-}
-
 impl CompareReport {
     /// Puts the runs of a comparison together; `out` is where its files go.
     pub(super) fn new(
@@ -248,6 +186,7 @@ impl CompareReport {
                 .map(|example| example.sequence.scored().len())
                 .sum(),
             num_clusters: config.training.num_clusters,
+            memory: comparison.recall.map(Recall::facts),
             prefix: config.training.span.prefix,
             seq_len: config.training.span.seq_len,
             label_mutual_information: prepared
@@ -305,12 +244,14 @@ fn method_row(runs: &MethodRuns, duel: Option<Duel<'_>>, seed: RunSeed) -> Metho
         .collect();
     let summary: ScoreSummary = runs.scored.iter().flat_map(|run| &run.scores).collect();
     let first = runs.chosen.first();
+    let gate = runs.scored.first().and_then(|run| run.gate.as_ref());
+    let gate_params = gate.map_or(0, MemoryGate::num_params);
     // The chosen trial is the first seed's run.
     let trained = runs.trials.iter().chain(runs.chosen.iter().skip(1));
     let scored = runs.scored.iter().map(|run| run.seconds);
     MethodRow {
         method: runs.method.name(),
-        num_trainable_params: first.map_or(0, |run| run.num_trainable_params),
+        num_trainable_params: first.map_or(0, |run| run.num_trainable_params) + gate_params,
         chosen: first.and_then(|run| {
             Some(Choice {
                 learning_rate: run.learning_rate,
