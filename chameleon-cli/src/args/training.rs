@@ -62,7 +62,7 @@ pub(crate) struct CompareArgs {
     /// Folder the report, the tables and the adapters are written to
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// What is compared; a hypernetwork brings its controls and its LoRA along [default: core]
+    /// What is compared; a hypernetwork brings its controls and its LoRA along [default: core-memory]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,..")]
     pub(crate) methods: Vec<CompareMethod>,
     /// Each method is trained once per seed [default: --seed]
@@ -195,6 +195,10 @@ pub(crate) enum CompareMethod {
     Lora,
     /// `lora` with what each group remembers of its texts
     LoraMemory,
+    /// `lora` with the memories of other groups
+    LoraMemoryShuffled,
+    /// `lora` with one memory of all groups
+    LoraMemoryConstant,
     /// LoRA with as many trained numbers as `core`
     LoraEqual,
     /// LoRA with as many trained numbers as `dense`

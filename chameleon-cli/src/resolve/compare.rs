@@ -55,7 +55,13 @@ impl CompareMethod {
                 Self::CoreMemoryShuffled,
                 Self::CoreMemoryConstant,
             ],
-            Self::LoraMemory => &[Self::Frozen, Self::Lora, Self::LoraMemory],
+            Self::LoraMemory | Self::LoraMemoryShuffled | Self::LoraMemoryConstant => &[
+                Self::Frozen,
+                Self::Lora,
+                Self::LoraMemory,
+                Self::LoraMemoryShuffled,
+                Self::LoraMemoryConstant,
+            ],
             Self::Dense | Self::DenseShuffled | Self::DenseConstant => &[
                 Self::Frozen,
                 Self::Lora,
@@ -76,6 +82,8 @@ impl CompareMethod {
             Self::Frozen => "frozen",
             Self::Lora => "lora",
             Self::LoraMemory => "lora-memory",
+            Self::LoraMemoryShuffled => "lora-memory-shuffled",
+            Self::LoraMemoryConstant => "lora-memory-constant",
             Self::LoraEqual => "lora-equal",
             Self::LoraEqualDense => "lora-equal-dense",
             Self::Experts => "experts",
@@ -94,7 +102,7 @@ impl CompareMethod {
 
 pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig, ConfigError> {
     let methods = each_once("methods", args.methods, |method| method.name().to_owned())?;
-    let methods: BTreeSet<CompareMethod> = or_default(methods, || vec![CompareMethod::Core])
+    let methods: BTreeSet<CompareMethod> = or_default(methods, || vec![CompareMethod::CoreMemory])
         .into_iter()
         .flat_map(|method| [&[method], method.companions()].concat())
         .collect();

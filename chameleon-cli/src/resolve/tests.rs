@@ -186,9 +186,17 @@ fn seeds_of_a_comparison_default_to_the_seed_of_the_run_and_can_be_counted() {
 
 #[test]
 fn a_hypernetwork_is_never_compared_alone() {
-    use crate::args::CompareMethod::{Core, CoreConstant, CoreShuffled, Frozen, Lora, LoraEqual};
+    use crate::args::CompareMethod::{
+        Core, CoreConstant, CoreMemory, CoreMemoryConstant, CoreMemoryShuffled, CoreShuffled,
+        Frozen, Lora, LoraEqual,
+    };
     let all = [Frozen, Lora, LoraEqual, Core, CoreShuffled, CoreConstant];
-    for more in ["", "--methods core", "--methods core-constant,frozen"] {
+    for more in ["--methods core", "--methods core-constant,frozen"] {
+        assert_eq!(compare(more).methods, all, "{more}");
+    }
+    let memories = [CoreMemory, CoreMemoryShuffled, CoreMemoryConstant];
+    let all = [[Frozen, Lora, LoraEqual, Core].as_slice(), &memories].concat();
+    for more in ["", "--methods core-memory-shuffled"] {
         assert_eq!(compare(more).methods, all, "{more}");
     }
     assert_eq!(compare("--methods lora,frozen").methods, [Frozen, Lora]);

@@ -28,8 +28,12 @@ pub(super) enum MemoryControl {
 pub(super) fn memory(method: CompareMethod) -> Option<MemoryControl> {
     match method {
         CompareMethod::LoraMemory | CompareMethod::CoreMemory => Some(MemoryControl::None),
-        CompareMethod::CoreMemoryShuffled => Some(MemoryControl::Shuffled),
-        CompareMethod::CoreMemoryConstant => Some(MemoryControl::Constant),
+        CompareMethod::LoraMemoryShuffled | CompareMethod::CoreMemoryShuffled => {
+            Some(MemoryControl::Shuffled)
+        }
+        CompareMethod::LoraMemoryConstant | CompareMethod::CoreMemoryConstant => {
+            Some(MemoryControl::Constant)
+        }
         _ => None,
     }
 }
@@ -37,7 +41,9 @@ pub(super) fn memory(method: CompareMethod) -> Option<MemoryControl> {
 /// The method whose trainings a method uses: its own, or those of the adapter that a memory is put beside.
 pub(super) fn adapter_of(method: CompareMethod) -> CompareMethod {
     match method {
-        CompareMethod::LoraMemory => CompareMethod::Lora,
+        CompareMethod::LoraMemory
+        | CompareMethod::LoraMemoryShuffled
+        | CompareMethod::LoraMemoryConstant => CompareMethod::Lora,
         CompareMethod::CoreMemory
         | CompareMethod::CoreMemoryShuffled
         | CompareMethod::CoreMemoryConstant => CompareMethod::Core,
@@ -52,6 +58,8 @@ pub(super) fn trained(method: CompareMethod) -> Option<Trained> {
     let (head, control) = match adapter_of(method) {
         Method::Frozen
         | Method::LoraMemory
+        | Method::LoraMemoryShuffled
+        | Method::LoraMemoryConstant
         | Method::CoreMemory
         | Method::CoreMemoryShuffled
         | Method::CoreMemoryConstant => return None,
@@ -84,7 +92,11 @@ pub(super) fn opponents(method: CompareMethod) -> &'static [(CompareMethod, Oppo
             (CompareMethod::CoreMemoryShuffled, Opponent::Control),
             (CompareMethod::CoreMemoryConstant, Opponent::Control),
         ],
-        CompareMethod::LoraMemory => &[(CompareMethod::Lora, Opponent::Lora)],
+        CompareMethod::LoraMemory => &[
+            (CompareMethod::Lora, Opponent::Lora),
+            (CompareMethod::LoraMemoryShuffled, Opponent::Control),
+            (CompareMethod::LoraMemoryConstant, Opponent::Control),
+        ],
         CompareMethod::Core => &[
             (CompareMethod::LoraEqual, Opponent::Lora),
             (CompareMethod::Lora, Opponent::Lora),
@@ -122,7 +134,9 @@ pub(super) fn baseline(method: CompareMethod, methods: &[CompareMethod]) -> Opti
             &[Method::LoraEqualDense, Method::Lora, Method::Frozen]
         }
         // The memory trains nothing but its gate.
-        Method::LoraMemory => &[Method::Lora, Method::Frozen],
+        Method::LoraMemory | Method::LoraMemoryShuffled | Method::LoraMemoryConstant => {
+            &[Method::Lora, Method::Frozen]
+        }
         _ => &[
             Method::LoraEqual,
             Method::LoraEqualDense,
