@@ -382,11 +382,12 @@ fn the_report_is_one_page_with_all_figures_and_hostile_texts_stay_texts() {
         "Differences on the test",
         "Validation loss by epoch",
         "Learning rates that were tried",
-        "core against lora-equal by label",
-        "core against lora-equal by group",
+        "core-memory against lora-equal by label",
+        "core-memory against lora-equal by group",
+        "groups remember",
         "Map of the groups",
-        "Most helped by core",
-        "Most hurt by core",
+        "Most helped by core-memory",
+        "Most hurt by core-memory",
         "one seed",
         "compare --label-field kind",
     ] {
@@ -496,8 +497,8 @@ fn a_sweep_of_prefixes_compares_the_same_texts_and_computes_states_once() {
     let states = std::fs::read_dir(folder.path().join("cache/chameleon/hidden-states")).unwrap();
     assert_eq!(
         states.count(),
-        3,
-        "one file for each part, whatever the prefix"
+        6,
+        "for each part one file before the head and one for the memory, whatever the prefix"
     );
     // A point is the comparison that one would get alone, on these texts.
     let point: Value =
@@ -531,5 +532,5 @@ fn a_sweep_of_group_sizes_trains_once() {
         (perplexity(0) - perplexity(1)).abs() > 1e-9,
         "the size of groups changes nothing"
     );
-    assert_eq!(num_finished(&out), 5);
+    assert_eq!(num_finished(&out), 3);
 }
