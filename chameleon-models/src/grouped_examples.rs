@@ -188,7 +188,7 @@ pub fn entering_fingerprint(
     Fingerprint::builder()
         .part("model", model_fingerprint.as_bytes())
         .part("entering layer", &(layer_idx as u64).to_le_bytes())
-        .sequences(examples.iter().map(|example| &example.sequence))
+        .whole_sequences(examples.iter().map(|example| &example.sequence))
         .finish()
 }
 

@@ -59,15 +59,38 @@ impl FingerprintBuilder {
 
     /// Adds the tokens and boundaries of the sequences whose states are kept.
     #[must_use]
-    pub fn sequences<'a>(mut self, sequences: impl IntoIterator<Item = &'a SplitSequence>) -> Self {
-        self.framed(b"sequences");
+    pub fn sequences<'a>(self, sequences: impl IntoIterator<Item = &'a SplitSequence>) -> Self {
+        let sequences = sequences.into_iter();
+        let parts = sequences.map(|sequence| (sequence.boundary(), sequence.token_ids()));
+        self.bounded(b"sequences", parts)
+    }
+
+    /// Adds the tokens alone, for states that are kept of all of them, wherever the prompt ends.
+    #[must_use]
+    pub fn whole_sequences<'a>(
+        self,
+        sequences: impl IntoIterator<Item = &'a SplitSequence>,
+    ) -> Self {
+        let sequences = sequences.into_iter();
+        self.bounded(
+            b"whole sequences",
+            sequences.map(|sequence| (0, sequence.token_ids())),
+        )
+    }
+
+    fn bounded<'a>(
+        mut self,
+        name: &[u8],
+        sequences: impl Iterator<Item = (usize, &'a [u32])>,
+    ) -> Self {
+        self.framed(name);
         let mut bytes = Vec::new();
         let mut num_sequences = 0_u64;
-        for sequence in sequences {
+        for (boundary, token_ids) in sequences {
             num_sequences += 1;
             bytes.clear();
-            bytes.extend((sequence.boundary() as u64).to_le_bytes());
-            bytes.extend(sequence.token_ids().iter().flat_map(|id| id.to_le_bytes()));
+            bytes.extend((boundary as u64).to_le_bytes());
+            bytes.extend(token_ids.iter().flat_map(|id| id.to_le_bytes()));
             self.framed(&bytes);
         }
         self.hasher.update(num_sequences.to_le_bytes());
