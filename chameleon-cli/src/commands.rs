@@ -9,6 +9,7 @@ mod decoding;
 mod eval;
 mod generate;
 mod info;
+mod memory;
 mod method;
 mod model;
 mod prepare;

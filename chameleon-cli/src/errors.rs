@@ -19,8 +19,8 @@ use chameleon_models::{
 use miette::Diagnostic;
 
 use self::help::{
-    adapter_help, cache_help, cluster_help, config_file_help, data_help, device_help, memory_help,
-    model_help, refusal_help, scored_help,
+    adapter_help, cache_help, cluster_help, config_file_help, data_help, device_help,
+    impossible_help, memory_help, model_help, refusal_help, scored_help,
 };
 use crate::{
     interrupt, output,
@@ -247,9 +247,7 @@ impl Diagnostic for CliError {
             Self::Train(_) => {
                 "the training state is damaged; start anew in another folder".to_owned()
             }
-            Self::ImpossibleAdapter(_) => {
-                "choose `--rank`, `--clusters` and `--hidden-sizes` to fit the model".to_owned()
-            }
+            Self::ImpossibleAdapter(error) => impossible_help(error),
             Self::ComparisonTaken { .. } => "go on with `--resume`, which keeps what is finished, or name another folder with `--out`".to_owned(),
             Self::OtherComparison { .. } => {
                 "repeat the flags and data it was made with, or name another folder with `--out`"

@@ -24,7 +24,7 @@ use chameleon_models::{
 use crate::{
     args::{
         AdapterArg, BatchArgs, Cli, ClusterArgs, Command, ConditionPart, DataArgs, DecodingArgs,
-        EngineKind, GenerateArgs, GlobalArgs, InfoArgs, ModelArg, PromptArgs, ScoreArgs,
+        EngineKind, GenerateArgs, GlobalArgs, InfoArgs, MemoryArg, ModelArg, PromptArgs, ScoreArgs,
     },
     errors::CliError,
     output::{Format, Output},
@@ -38,7 +38,9 @@ pub(crate) use config_file::{ConfigFileError, read_flags};
 pub(crate) use reproduce::ReproduceConfig;
 #[cfg(feature = "serve")]
 pub(crate) use serve::{PromptLog, ServeConfig, ServeLimits};
-pub(crate) use training::{AdapterConfig, EvalConfig, HeldOut, Start, TrainConfig, TrainingConfig};
+pub(crate) use training::{
+    AdapterConfig, EvalConfig, HeldOut, MemoryMaking, Start, TrainConfig, TrainingConfig,
+};
 
 /// A command with everything it needs, checked.
 #[derive(Debug)]
@@ -148,11 +150,19 @@ pub(crate) struct ClusterConfig {
     pub(crate) num_nearest: usize,
 }
 
+/// Whether what an adapter remembers counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MemoryUse {
+    Used,
+    LeftOut,
+}
+
 /// `chameleon generate`
 #[derive(Debug)]
 pub(crate) struct GenerateConfig {
     pub(crate) model: String,
     pub(crate) adapter: Option<PathBuf>,
+    pub(crate) memory: MemoryUse,
     pub(crate) prompts: PromptSource,
     pub(crate) decoding: DecodingConfig,
 }
@@ -162,6 +172,7 @@ pub(crate) struct GenerateConfig {
 pub(crate) struct BatchConfig {
     pub(crate) model: String,
     pub(crate) adapter: Option<PathBuf>,
+    pub(crate) memory: MemoryUse,
     pub(crate) data: DataConfig,
     pub(crate) out: PathBuf,
     pub(crate) decoding: DecodingConfig,
@@ -304,6 +315,7 @@ fn generate(args: GenerateArgs) -> Result<GenerateConfig, ConfigError> {
     Ok(GenerateConfig {
         model: model(args.model)?,
         adapter: adapter(args.adapter),
+        memory: memory_use(&args.memory),
         prompts,
         decoding: decoding(args.decoding, args.batch_size.unwrap_or(8))?,
     })
@@ -313,6 +325,7 @@ fn batch(args: BatchArgs) -> Result<BatchConfig, ConfigError> {
     Ok(BatchConfig {
         model: model(args.model)?,
         adapter: adapter(args.adapter),
+        memory: memory_use(&args.memory),
         data: data(args.data)?,
         out: required(args.out, "out", "a file for the answers")?,
         decoding: decoding(args.decoding, args.batch_size.unwrap_or(32))?,
@@ -361,6 +374,14 @@ fn model(arg: ModelArg) -> Result<String, ConfigError> {
 
 fn adapter(arg: AdapterArg) -> Option<PathBuf> {
     arg.adapter
+}
+
+fn memory_use(arg: &MemoryArg) -> MemoryUse {
+    if arg.no_memory {
+        MemoryUse::LeftOut
+    } else {
+        MemoryUse::Used
+    }
 }
 
 fn data(mut args: DataArgs) -> Result<DataConfig, ConfigError> {

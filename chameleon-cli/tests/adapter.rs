@@ -53,6 +53,7 @@ fn write_fresh_adapter(folder: &Path) {
     let adapter = Adapter {
         trainee: Trainee::head_only(head.init(RunSeed(1), &device)),
         centroids: Tensor::<2>::from_data(centroids, &device).repeat_dim(1, hidden_size / 2),
+        memory: None,
         config: AdapterConfig {
             format_version: FORMAT_VERSION,
             base: loaded.identity,
@@ -73,6 +74,7 @@ fn write_fresh_adapter(folder: &Path) {
                 max_grad_norm: 1.0,
             },
             seed: RunSeed(1),
+            memory: None,
         },
     };
     adapter.save(folder).unwrap();

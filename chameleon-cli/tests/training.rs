@@ -208,6 +208,98 @@ fn cores_inside_the_layers_train_stop_resume_score_and_write() {
     assert!(!written.stdout.is_empty());
 }
 
+fn json(program: &mut Command) -> Value {
+    serde_json::from_slice(&run(program).stdout).unwrap()
+}
+
+/// `chameleon COMMAND --model TINY --adapter OUT` and more.
+fn with_adapter(command: &str, out: &Path, arguments: &[&str]) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_chameleon"));
+    program
+        .args([command, "--model"])
+        .arg(support::fixture(""))
+        .arg("--adapter")
+        .arg(out)
+        .args(arguments);
+    program
+}
+
+const MEMORY: [&str; 3] = ["--memory", "--memory-tokens", "900"];
+
+#[test]
+fn a_memory_is_made_scored_told_and_decoded_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("adapter");
+    let more: Vec<&str> = MEMORY.iter().copied().chain(["--json"]).collect();
+    let trained = json(&mut train(folder.path(), &out, "3", &more));
+    let told = trained["memory"]["valid_perplexity"].as_f64().unwrap();
+    assert!(told < trained["valid_perplexity"].as_f64().unwrap());
+
+    let mix = support::fixture("mix.jsonl");
+    let scored = ["--data", mix.to_str().unwrap(), "--context", "24"];
+    let scored: Vec<&str> = scored.into_iter().chain(["--prefix", "8"]).collect();
+    let eval = |more: &[&str]| {
+        let all: Vec<&str> = scored.iter().chain(more).copied().collect();
+        json(&mut with_adapter("eval", &out, &all))
+    };
+    let (with, without) = (eval(&["--json"]), eval(&["--json", "--no-memory"]));
+    assert_eq!(
+        with["perplexity_without_memory"],
+        without["adapted_perplexity"]
+    );
+    let perplexity = |report: &Value| report["adapted_perplexity"].as_f64().unwrap();
+    assert!(perplexity(&with) < perplexity(&without));
+
+    let info = run(&mut with_adapter("info", &out, &[]));
+    let info = String::from_utf8(info.stdout).unwrap();
+    let line = "tokens by 16 numbers of the states that enter layer 1, 0.1 MiB";
+    assert!(info.contains(line), "{info}");
+
+    let prompts = ["The fox", "fn total_count", "The heron", "let offset"];
+    let answers = |more: &[&str]| {
+        let all: Vec<&str> = more.iter().chain(&prompts).copied().collect();
+        run(&mut with_adapter("generate", &out, &all)).stdout
+    };
+    let remembered = answers(&["--batch-size", "4"]);
+    assert_eq!(remembered, answers(&["--batch-size", "1"]));
+    assert_ne!(remembered, answers(&["--batch-size", "4", "--no-memory"]));
+}
+
+#[test]
+fn a_training_that_was_cut_off_before_its_memory_makes_it_when_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (straight, cut) = (folder.path().join("straight"), folder.path().join("cut"));
+    run(&mut train(folder.path(), &straight, "2", &MEMORY));
+    // A folder in the way of the file: everything but the memory is done.
+    let in_the_way = cut.join("memory.safetensors").join("in-the-way");
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    let stopped = train(folder.path(), &cut, "2", &MEMORY).output().unwrap();
+    assert_eq!(stopped.status.code(), Some(2));
+    assert!(has_checkpoint(&cut));
+    std::fs::remove_dir_all(cut.join("memory.safetensors")).unwrap();
+    let more: Vec<&str> = MEMORY.iter().copied().chain(["--resume"]).collect();
+    run(&mut train(folder.path(), &cut, "2", &more));
+    for file in [
+        "adapter_config.json",
+        "adapter.safetensors",
+        "memory.safetensors",
+    ] {
+        let read = |out: &Path| std::fs::read(out.join(file)).unwrap();
+        assert_eq!(read(&cut), read(&straight), "{file}");
+    }
+    assert!(!has_checkpoint(&cut));
+}
+
+#[test]
+fn memories_that_cannot_be_are_refused() {
+    refused(&["--memory-layer", "1"], "none is asked for");
+    refused(&["--memory", "--memory-layer", "9"], "layer 9 of a model");
+    refused(
+        &["--memory", "--targets", "q_proj"],
+        "which the adapter changes from layer 0 on",
+    );
+}
+
 /// A training that must be refused with exit code 2, one sentence and a hint, and must write nothing.
 fn refused(arguments: &[&str], word: &str) {
     let folder = tempfile::tempdir().unwrap();

@@ -20,7 +20,7 @@
 mod gate;
 mod projection;
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, assert_shape};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, assert_shape, f16};
 
 pub use gate::{GateEvidence, GateObservations, MemoryGate};
 pub use projection::KeyProjection;
@@ -50,6 +50,16 @@ impl GroupMemory {
     /// How many places are remembered.
     pub fn num_entries(&self) -> usize {
         self.keys.dims()[0]
+    }
+
+    /// The same with every number of its keys as near as sixteen bits come to it: what a file gives back.
+    #[must_use]
+    pub fn rounded(&self) -> Self {
+        let keys = self.keys.to_data().convert::<f16>().convert::<f32>();
+        Self {
+            keys: Tensor::from_data(keys, &self.keys.device()),
+            next_tokens: self.next_tokens.clone(),
+        }
     }
 
     /// `[entries, key]`

@@ -114,12 +114,14 @@ fn adapter(engine: &Engine, kind: GeneratorKind) -> Result<Adapter, Box<dyn Erro
             max_grad_norm: 1.0,
         },
         seed: RunSeed(1),
+        memory: None,
     };
     let texts = loaded.tokenizer.encode_batch(&TEXTS)?;
     let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
     Ok(Adapter {
         trainee: empty_trainee(&config, &loaded.model, &Device::flex())?,
         centroids: embed_prompts(&loaded.model, &texts),
+        memory: None,
         config,
     })
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! adapter_config.json    format version, base model, recipe, sizes, condition
 //! adapter.safetensors    `head.*`, `layers.*`, `centroids`
+//! memory.safetensors     what the groups remember, if they do
 //! training_state/step-N  state.json, optimizer.burnpack, trainee.safetensors: for --resume
 //! ```
 //!
@@ -11,6 +12,7 @@
 
 mod config;
 mod error;
+mod memory;
 mod tensors;
 
 use std::path::Path;
@@ -21,6 +23,7 @@ use chameleon_hypernet::{ConditionNorm, ConditionScaling};
 pub(crate) use self::config::read_config_for;
 pub use self::config::{AdapterConfig, Recipe, read_config};
 pub use self::error::{AdapterError, ImpossibleAdapter};
+pub use self::memory::{AdapterMemory, MemoryDescription, Recollection, check_memory};
 pub(crate) use self::tensors::{load_tensors, tensor_bytes};
 use crate::adaptation::Trainee;
 use crate::atomic_file;
@@ -31,13 +34,14 @@ use crate::language_model::LanguageModel;
 use crate::prompts::represent_prompts;
 
 /// The version of the folder's format that this crate writes.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The oldest version that this crate reads.
 pub const OLDEST_VERSION: u32 = 1;
 
 pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
 const TENSOR_FILE: &str = "adapter.safetensors";
+const MEMORY_FILE: &str = "memory.safetensors";
 
 /// A trained adapter.
 #[derive(Debug)]
@@ -48,15 +52,38 @@ pub struct Adapter {
     pub trainee: Trainee,
     /// `[clusters, hidden]`
     pub centroids: Tensor<2>,
+    /// What the groups remember; its description is in the configuration too.
+    pub memory: Option<AdapterMemory>,
 }
 
 impl Adapter {
+    /// The same with a memory, or with another one.
+    #[must_use]
+    pub fn with_memory(mut self, memory: AdapterMemory) -> Self {
+        self.config.memory = Some(memory.description.clone());
+        self.memory = Some(memory);
+        self
+    }
+
+    /// The same without its memory, if it had one.
+    #[must_use]
+    pub fn without_memory(mut self) -> Self {
+        self.config.memory = None;
+        self.memory = None;
+        self
+    }
+
     /// Writes the folder's configuration and tensors, each replaced in one step.
     ///
     /// # Errors
     ///
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), AdapterError> {
+        if let Some(memory) = &self.memory {
+            // Before the configuration that names it.
+            create_folder(folder)?;
+            atomic_file::write(&folder.join(MEMORY_FILE), &memory::memory_bytes(memory))?;
+        }
         save(folder, &self.config, &self.trainee, &self.centroids)
     }
 
@@ -72,20 +99,30 @@ impl Adapter {
         device: &Device,
     ) -> Result<Self, AdapterError> {
         let config = read_config_for(folder, identity)?;
-        load_tensors(&folder.join(TENSOR_FILE), config, model, device)
+        let mut adapter = load_tensors(&folder.join(TENSOR_FILE), config, model, device)?;
+        if let Some(description) = adapter.config.memory.clone() {
+            let path = folder.join(MEMORY_FILE);
+            let memory = memory::load_memory(&path, description, &adapter.config, device)?;
+            adapter.memory = Some(memory);
+        }
+        Ok(adapter)
     }
 
-    /// SHA-256 of the configuration and of every trained number.
+    /// SHA-256 of the configuration, of every trained number and of what is remembered.
     ///
     /// # Panics
     ///
     /// When a trained tensor cannot be read back from its device.
     pub fn fingerprint(&self) -> Fingerprint {
         let config = serde_json::to_vec(&self.config).expect("a configuration is plain data");
-        Fingerprint::builder()
+        let builder = Fingerprint::builder()
             .part("config", &config)
-            .part("tensors", &tensor_bytes(&self.trainee, &self.centroids))
-            .finish()
+            .part("tensors", &tensor_bytes(&self.trainee, &self.centroids));
+        match &self.memory {
+            Some(memory) => builder.part("memory", &memory::memory_bytes(memory)),
+            None => builder,
+        }
+        .finish()
     }
 }
 

@@ -3,6 +3,8 @@
 //! The trait stops at hidden states and hands out the head's weight, because who scores, trains or
 //! decodes decides which rows deserve logits and which factors are added to them.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{Bool, Int, Tensor};
 use chameleon_hypernet::LayerFactors;
 use serde::{Deserialize, Serialize};
@@ -110,6 +112,15 @@ pub enum PassEnd {
     Entering(usize),
 }
 
+/// States of tokens that continue rows of a cache, the tokens of all segments one after the other.
+#[derive(Debug, Clone)]
+pub struct CachedStates {
+    /// After the final norm, `[tokens, hidden]`.
+    pub hidden: Tensor<2>,
+    /// As they enter each tapped layer, `[tokens, hidden]`.
+    pub entering: BTreeMap<usize, Tensor<2>>,
+}
+
 /// A causal language model: token ids in, hidden states out.
 pub trait CausalLm {
     /// The sizes of this model.
@@ -152,7 +163,22 @@ pub trait CausalLm {
     ///
     /// Panics if there is no segment or one is empty, if a row appears twice or is not the cache's, or if a row
     /// outgrows a model that has learned positions.
-    fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2>;
+    fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2> {
+        self.states_with_cache(segments, cache, &[]).hidden
+    }
+
+    /// Like [`hidden_states_with_cache`](Self::hidden_states_with_cache), with the states that enter some layers on
+    /// the way. A layer that the model does not have hands out nothing.
+    ///
+    /// # Panics
+    ///
+    /// As [`hidden_states_with_cache`](Self::hidden_states_with_cache).
+    fn states_with_cache(
+        &self,
+        segments: &[Segment<'_>],
+        cache: &mut KvCache,
+        tapped_layers: &[usize],
+    ) -> CachedStates;
 
     /// Hidden states of the frozen model after the final norm.
     ///

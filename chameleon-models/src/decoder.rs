@@ -3,13 +3,15 @@
 //! A family says how tokens enter, what one layer does and how states leave ([`Decoder`]); where a pass begins and
 //! ends, masks, caches and the factors of adapted modules are handled here.
 
+use std::collections::BTreeMap;
+
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
 use chameleon_core::fused::{self, CausalAttention, HalfTurn};
 use chameleon_hypernet::{LayerFactors, ModuleChange};
 
 use crate::attention::{AttentionInput, AttentionMask, attend};
-use crate::causal_lm::{PassEnd, PassInput, SequencePass};
+use crate::causal_lm::{CachedStates, PassEnd, PassInput, SequencePass};
 use crate::kv_cache::{KvCache, LayerPass, Segment};
 
 /// What a family implements.
@@ -166,17 +168,22 @@ pub(crate) fn forward<D: Decoder>(decoder: &D, pass: SequencePass<'_>) -> Tensor
     }
 }
 
-/// A pass over tokens that continue rows of a cache.
+/// A pass over tokens that continue rows of a cache; hands out the states that enter the tapped layers as well.
 pub(crate) fn forward_with_cache<D: Decoder>(
     decoder: &D,
     segments: &[Segment<'_>],
     cache: &mut KvCache,
-) -> Tensor<2> {
+    tapped_layers: &[usize],
+) -> CachedStates {
     let mut pass = cache.begin(segments);
     let factors = pass.factors();
     let positions = decoder.positions(pass.positions());
     let mut states = decoder.enter(pass.token_ids(), pass.positions());
+    let mut entering = BTreeMap::new();
     for layer_idx in 0..decoder.num_layers() {
+        if tapped_layers.contains(&layer_idx) {
+            entering.insert(layer_idx, pass.asked(states.clone()));
+        }
         let context = LayerContext {
             layer_idx,
             positions: &positions,
@@ -185,5 +192,8 @@ pub(crate) fn forward_with_cache<D: Decoder>(
         let attention = Attention::Cached(pass.layer(layer_idx));
         states = decoder.layer(states, &context, attention);
     }
-    pass.finish(decoder.final_norm(states))
+    CachedStates {
+        hidden: pass.asked(decoder.final_norm(states)),
+        entering,
+    }
 }

@@ -9,7 +9,7 @@ use chameleon_core::RunSeed;
 
 use crate::causal_lm::CausalLm;
 use crate::error::ModelError;
-use crate::lane::{Lane, enough_rows, on_host};
+use crate::lane::{Lane, NewRow, enough_rows, on_host};
 use crate::sampling::{Sampler, Sampling};
 
 /// How to decode.
@@ -103,7 +103,11 @@ pub fn generate<M: CausalLm + ?Sized>(
     let mut lane = Lane::new(model.sizes(), &model.head_weight().device());
     if options.max_new_tokens > 0 {
         for (prompt_idx, prompt) in prompts.iter().enumerate() {
-            lane.add(prompt_idx, prompt.to_vec(), None);
+            let row = NewRow {
+                prompt: prompt.to_vec(),
+                ..NewRow::default()
+            };
+            lane.add(prompt_idx, row);
         }
     }
     while !lane.is_empty() {

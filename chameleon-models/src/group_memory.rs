@@ -5,17 +5,17 @@
 //! ([`GroupMemories::observe`]) is found out once for all of them. What the tensors do is
 //! [`chameleon_hypernet::memory`]'s business.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+mod mixed_scores;
+
+use burn::tensor::{Device, Int, Tensor};
 use chameleon_core::RunSeed;
-use chameleon_hypernet::{
-    GateEvidence, GateObservations, GroupMemory, HypernetError, KeyProjection, MemoryGate,
-};
+use chameleon_hypernet::{GateEvidence, GroupMemory, HypernetError, KeyProjection};
 use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 use serde::{Deserialize, Serialize};
 
+pub use self::mixed_scores::{Observed, fit_gate, with_memory};
 use crate::causal_lm::ModelSizes;
-use crate::eval::TokenScores;
 use crate::grouped_examples::{GroupedExamples, scored_targets};
 use crate::hidden_cache::{HiddenCache, HiddenCacheError};
 use crate::indices::index_tensor;
@@ -72,6 +72,12 @@ pub enum MemoryError {
         /// The last layer.
         last: usize,
     },
+    /// A group without a text.
+    #[error("group {group_idx} has no text to remember")]
+    EmptyGroup {
+        /// The group.
+        group_idx: usize,
+    },
     /// The states make no keys.
     #[error("cannot make keys of hidden states")]
     Keys(#[from] HypernetError),
@@ -94,25 +100,28 @@ impl GroupMemories {
     ///
     /// # Errors
     ///
-    /// When states cannot be read or make no keys.
+    /// When states cannot be read or make no keys, or a group has no example.
     ///
     /// # Panics
     ///
-    /// When a group has no example, or the states are of other texts.
+    /// When the states are of other texts.
     pub fn of(
         config: &MemoryConfig,
+        num_groups: usize,
         texts: TextsWithStates<'_>,
         seed: RunSeed,
         device: &Device,
     ) -> Result<Self, MemoryError> {
         let projection = projection(config, texts, seed, device)?;
         let data = texts.data;
-        let num_groups = data.assignments.iter().max().map_or(0, |last| last + 1);
         let groups = (0..num_groups)
             .map(|group_idx| {
-                let rows = (0..data.examples.len())
+                let rows: Vec<usize> = (0..data.examples.len())
                     .filter(|&row| data.assignments[row] == group_idx)
                     .collect();
+                if rows.is_empty() {
+                    return Err(MemoryError::EmptyGroup { group_idx });
+                }
                 let seed = seed.derive(&format!("group-{group_idx}"));
                 remember(rows, config.max_entries, texts, &projection, seed, device)
             })
@@ -148,12 +157,21 @@ impl GroupMemories {
         )
     }
 
+    /// The same as a file gives them back: keys in sixteen bits.
+    #[must_use]
+    pub fn rounded(&self) -> Self {
+        Self {
+            projection: self.projection.clone(),
+            groups: self.groups.iter().map(GroupMemory::rounded).collect(),
+        }
+    }
+
     /// Places remembered by all groups together.
     pub fn num_entries(&self) -> usize {
         self.groups.iter().map(GroupMemory::num_entries).sum()
     }
 
-    /// What the memories say about the scored tokens of every example, at each of [`TEMPERATURES`].
+    /// What the memories say about the scored tokens of every example, at each temperature.
     ///
     /// `observe` is told the number of finished examples.
     ///
@@ -168,6 +186,7 @@ impl GroupMemories {
         &self,
         texts: TextsWithStates<'_>,
         source: &MemorySource<'_>,
+        temperatures: &[f64],
         device: &Device,
         mut observe: impl FnMut(usize),
     ) -> Result<Vec<Observed>, MemoryError> {
@@ -196,7 +215,7 @@ impl GroupMemories {
                 let queries = self.projection.keys(states.select(0, positions));
                 let similarities = memory.similarities(queries);
                 let targets = scored_targets(&[example], device);
-                let votes = TEMPERATURES.iter().map(|&temperature| {
+                let votes = temperatures.iter().map(|&temperature| {
                     let votes = similarities.votes(temperature);
                     RowVotes {
                         shares: votes.share_of(targets.clone()),
@@ -224,8 +243,9 @@ impl GroupMemories {
                     .collect(),
             ),
         };
-        let temperatures = TEMPERATURES.iter().enumerate();
         Ok(temperatures
+            .iter()
+            .enumerate()
             .map(|(idx, &temperature)| at(idx, temperature))
             .collect())
     }
@@ -314,7 +334,7 @@ impl ArrivedPrompts {
     }
 }
 
-/// Temperatures at which memories are asked; a gate chooses among them.
+/// Temperatures at which memories are asked when a gate is fitted, which chooses among them.
 pub const TEMPERATURES: [f64; 4] = [15.0, 20.0, 25.0, 30.0];
 
 /// Grouped texts and the states of all their tokens as they enter the memory's layer.
@@ -343,92 +363,6 @@ pub enum MemorySource<'a> {
 struct RowVotes {
     shares: Tensor<1>,
     evidence: GateEvidence,
-}
-
-/// What memories say about some texts at one temperature.
-#[derive(Debug, Clone)]
-pub struct Observed {
-    temperature: f64,
-    /// `[tokens]`, all scored tokens of all examples
-    shares: Tensor<1>,
-    evidence: GateEvidence,
-}
-
-/// The gate whose temperature and weights predict these texts best.
-///
-/// # Panics
-///
-/// When there is no temperature, or the scores are of other examples.
-pub fn fit_gate(
-    observed: &[Observed],
-    data: &GroupedExamples,
-    scores: &[TokenScores],
-    num_groups: usize,
-) -> MemoryGate {
-    let fits = observed.iter().map(|observed| {
-        let device = observed.shares.device();
-        let observations = GateObservations {
-            evidence: &observed.evidence,
-            groups: groups_of_tokens(data, &device),
-            model_log_probs: log_probs(scores, &device),
-            shares: observed.shares.clone(),
-        };
-        MemoryGate::fit(&observations, num_groups, observed.temperature)
-    });
-    let best = fits.min_by(|(_, left), (_, right)| left.total_cmp(right));
-    best.expect("at least one temperature").0
-}
-
-/// The scores with what the memories add.
-///
-/// # Panics
-///
-/// When nothing was observed at the gate's temperature, or the scores are of other examples.
-pub fn with_memory(
-    gate: &MemoryGate,
-    observed: &[Observed],
-    data: &GroupedExamples,
-    scores: Vec<TokenScores>,
-) -> Vec<TokenScores> {
-    let observed = observed
-        .iter()
-        .find(|observed| observed.temperature.to_bits() == gate.temperature.to_bits())
-        .expect("observed at the temperature of the gate");
-    let device = observed.shares.device();
-    let losses = gate.losses(
-        &observed.evidence,
-        groups_of_tokens(data, &device),
-        log_probs(&scores, &device),
-        observed.shares.clone(),
-    );
-    let mut losses = losses
-        .into_data()
-        .iter::<f32>()
-        .collect::<Vec<_>>()
-        .into_iter();
-    scores
-        .into_iter()
-        .map(|mut score| {
-            score.token_nlls = losses.by_ref().take(score.token_nlls.len()).collect();
-            score.total.nll = score.token_nlls.iter().map(|&nll| f64::from(nll)).sum();
-            score
-        })
-        .collect()
-}
-
-fn groups_of_tokens(data: &GroupedExamples, device: &Device) -> Tensor<1, Int> {
-    let groups = data.examples.iter().zip(&data.assignments);
-    let groups = groups.flat_map(|(example, &group_idx)| {
-        std::iter::repeat_n(group_idx, example.sequence.scored().len())
-    });
-    index_tensor(groups, device)
-}
-
-fn log_probs(scores: &[TokenScores], device: &Device) -> Tensor<1> {
-    let nlls = scores.iter().flat_map(|score| &score.token_nlls);
-    let log_probs: Vec<f32> = nlls.map(|nll| -nll).collect();
-    let num_tokens = log_probs.len();
-    Tensor::from_data(TensorData::new(log_probs, [num_tokens]), device)
 }
 
 fn projection(

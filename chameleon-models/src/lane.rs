@@ -3,6 +3,8 @@
 //! Owns what happens between token ids and the hidden states of the tokens that come next. Heads, sampling and
 //! text are the caller's.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use chameleon_hypernet::GroupLayers;
 
@@ -29,6 +31,19 @@ struct LaneRow<K> {
     stage: Stage,
     /// What is changed inside the layers for it.
     layers: Option<GroupLayers>,
+    /// The layer whose incoming states are wanted where a token is chosen.
+    tapped_layer: Option<usize>,
+}
+
+/// A row that is to be added.
+#[derive(Debug, Default)]
+pub(crate) struct NewRow {
+    /// At least one token.
+    pub(crate) prompt: Vec<u32>,
+    /// What is changed inside the layers for it.
+    pub(crate) layers: Option<GroupLayers>,
+    /// The layer whose incoming states are wanted where a token is chosen.
+    pub(crate) tapped_layer: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +63,8 @@ pub(crate) struct LaneStep<K> {
     pub(crate) keys: Vec<K>,
     /// Their last hidden states; nothing if no row is that far. `[keys, hidden]`
     pub(crate) hidden: Option<Tensor<2>>,
+    /// Their states as they entered each layer that one of them taps, `[keys, hidden]`.
+    pub(crate) entering: BTreeMap<usize, Tensor<2>>,
     /// Prompt tokens that were read.
     pub(crate) num_prompt_tokens: usize,
     /// Rows that went on by one token.
@@ -62,15 +79,16 @@ impl<K: Copy + PartialEq> Lane<K> {
         }
     }
 
-    /// A row that continues a prompt of at least one token, with what is changed inside the layers for it.
-    pub(crate) fn add(&mut self, key: K, prompt: Vec<u32>, layers: Option<GroupLayers>) {
+    /// A row that continues a prompt.
+    pub(crate) fn add(&mut self, key: K, row: NewRow) {
         self.rows.push(LaneRow {
             key,
             cache_row: self.cache.add_row(),
-            unread: prompt,
+            unread: row.prompt,
             num_read: 0,
             stage: Stage::Reading,
-            layers,
+            layers: row.layers,
+            tapped_layer: row.tapped_layer,
         });
     }
 
@@ -118,9 +136,11 @@ impl<K: Copy + PartialEq> Lane<K> {
     ) -> LaneStep<K> {
         let mut segments = Vec::new();
         let mut last_tokens = Vec::new();
+        let mut tapped_layers = Vec::new();
         let mut step = LaneStep {
             keys: Vec::new(),
             hidden: None,
+            entering: BTreeMap::new(),
             num_prompt_tokens: 0,
             num_writing: 0,
         };
@@ -151,21 +171,26 @@ impl<K: Copy + PartialEq> Lane<K> {
             if len == rest {
                 row.stage = Stage::Choosing;
                 step.keys.push(row.key);
+                tapped_layers.extend(row.tapped_layer);
                 last_tokens.push(num_tokens - 1);
             }
         }
         if segments.is_empty() {
             return step;
         }
-        let hidden = model.hidden_states_with_cache(&segments, &mut self.cache);
-        step.hidden = if last_tokens.len() == num_tokens {
-            Some(hidden)
-        } else if last_tokens.is_empty() {
-            None
-        } else {
-            let last_tokens = index_tensor(last_tokens, &hidden.device());
-            Some(hidden.select(0, last_tokens))
-        };
+        let states = model.states_with_cache(&segments, &mut self.cache, &tapped_layers);
+        if last_tokens.len() == num_tokens {
+            step.hidden = Some(states.hidden);
+            step.entering = states.entering;
+        } else if !last_tokens.is_empty() {
+            let last_tokens = index_tensor(last_tokens, &states.hidden.device());
+            let last = |states: Tensor<2>| states.select(0, last_tokens.clone());
+            step.hidden = Some(last(states.hidden));
+            let entering = states.entering.into_iter();
+            step.entering = entering
+                .map(|(layer_idx, states)| (layer_idx, last(states)))
+                .collect();
+        }
         step
     }
 

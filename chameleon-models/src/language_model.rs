@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor};
 use burn_pack::Tensor as StoredTensor;
 use chameleon_core::LoraFactors;
 
-use crate::causal_lm::{CausalLm, LinearModule, ModelSizes, SequencePass};
+use crate::causal_lm::{CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass};
 use crate::gpt2::Gpt2;
 use crate::key_map::ImportReport;
 use crate::kv_cache::{KvCache, Segment};
@@ -76,9 +76,14 @@ impl CausalLm for LanguageModel {
         self.as_causal_lm().forward(pass)
     }
 
-    fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2> {
+    fn states_with_cache(
+        &self,
+        segments: &[Segment<'_>],
+        cache: &mut KvCache,
+        tapped_layers: &[usize],
+    ) -> CachedStates {
         self.as_causal_lm()
-            .hidden_states_with_cache(segments, cache)
+            .states_with_cache(segments, cache, tapped_layers)
     }
 
     fn head_weight(&self) -> Tensor<2> {

@@ -49,10 +49,10 @@ mod tensor_dtype;
 mod tokenizer_gguf;
 
 pub use adaptation::{Adaptation, FactorWriter, GroupFactors, HeadAdapter, Trainee};
-pub use adapter::{Adapter, AdapterConfig, AdapterError, Recipe};
+pub use adapter::{Adapter, AdapterConfig, AdapterError, AdapterMemory, MemoryDescription, Recipe};
 pub use bootstrap::{Interval, PairedSequence, paired_interval};
 pub use causal_lm::{
-    CausalLm, LinearModule, ModelSizes, PassEnd, PassInput, SequencePass, TokenIds,
+    CachedStates, CausalLm, LinearModule, ModelSizes, PassEnd, PassInput, SequencePass, TokenIds,
 };
 pub use chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate};
 pub use checkpoint::{Architecture, Checkpoint, TensorInfo};

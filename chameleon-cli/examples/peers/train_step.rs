@@ -89,5 +89,6 @@ fn config(loaded: &LoadedModel, targets: &[&str]) -> AdapterConfig {
             max_grad_norm: 1.0,
         },
         seed: SEED,
+        memory: None,
     }
 }

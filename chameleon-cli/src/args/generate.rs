@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{AdapterArg, DataArgs, ModelArg};
+use super::{AdapterArg, DataArgs, MemoryArg, ModelArg};
 
 /// `chameleon generate`
 #[derive(Debug, Args)]
@@ -13,6 +13,8 @@ pub(crate) struct GenerateArgs {
     pub(crate) model: ModelArg,
     #[command(flatten)]
     pub(crate) adapter: AdapterArg,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArg,
     /// Prompts; without any, they are read from --file or from standard input, one a line
     #[arg(value_name = "PROMPT")]
     pub(crate) prompts: Vec<String>,
@@ -33,6 +35,8 @@ pub(crate) struct BatchArgs {
     pub(crate) model: ModelArg,
     #[command(flatten)]
     pub(crate) adapter: AdapterArg,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArg,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// File for the answers, one JSON object a line, in the order of the prompts

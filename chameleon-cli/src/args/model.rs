@@ -12,6 +12,14 @@ pub(crate) struct AdapterArg {
     pub(crate) adapter: Option<PathBuf>,
 }
 
+/// Whether an adapter's memory counts.
+#[derive(Debug, Args)]
+pub(crate) struct MemoryArg {
+    /// Leave out what the adapter remembers of its training texts
+    #[arg(long)]
+    pub(crate) no_memory: bool,
+}
+
 /// The model to run.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArg {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::ModelArg;
+use super::{MemoryArg, ModelArg};
 
 /// `chameleon serve`
 #[derive(Debug, Args)]
@@ -20,6 +20,8 @@ pub(crate) struct ServeArgs {
     /// Folder out of which clients may load further adapters; without it they may load none
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArg,
     /// Address to listen on; port 0 is any free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen: Option<SocketAddr>,

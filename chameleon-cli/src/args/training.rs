@@ -6,7 +6,7 @@ use chameleon_hypernet::Condition;
 use chameleon_models::LayerRange;
 use clap::{Args, ValueEnum};
 
-use super::{AdapterArg, DataArgs, ModelArg, PromptArgs};
+use super::{AdapterArg, DataArgs, MemoryArg, ModelArg, PromptArgs};
 
 /// `chameleon train`
 #[derive(Debug, Args)]
@@ -29,6 +29,9 @@ pub(crate) struct TrainArgs {
     pub(crate) method: Option<TrainMethod>,
     #[command(flatten)]
     pub(crate) training: TrainingArgs,
+    /// Keep what each group's training texts said beside the adapter, and how much it counts
+    #[arg(long)]
+    pub(crate) memory: bool,
     /// Highest learning rate [default: 0.0005]
     #[arg(long, value_name = "F")]
     pub(crate) lr: Option<f64>,
@@ -92,6 +95,8 @@ pub(crate) struct EvalArgs {
     pub(crate) model: ModelArg,
     #[command(flatten)]
     pub(crate) adapter: AdapterArg,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArg,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// Tokens the model sees at once [default: 1024]

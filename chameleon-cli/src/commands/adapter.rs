@@ -4,21 +4,24 @@ use std::path::Path;
 
 use chameleon_cluster::CentroidIndex;
 use chameleon_models::{
-    Adapter, CausalLm, LoadedModel,
+    Adapter, AdapterError, CausalLm, LoadedModel,
     engine::{Grouping, NearestCentroid},
 };
 
-use crate::errors::CliError;
+use crate::{errors::CliError, resolve::MemoryUse};
 
 /// Reads an adapter for a model, on the model's device.
-pub(crate) fn load(folder: &Path, loaded: &LoadedModel) -> Result<Adapter, CliError> {
+pub(crate) fn load(
+    folder: &Path,
+    loaded: &LoadedModel,
+    memory: MemoryUse,
+) -> Result<Adapter, AdapterError> {
     let device = loaded.model.head_weight().device();
-    Ok(Adapter::load(
-        folder,
-        &loaded.model,
-        &loaded.identity,
-        &device,
-    )?)
+    let adapter = Adapter::load(folder, &loaded.model, &loaded.identity, &device)?;
+    Ok(match memory {
+        MemoryUse::Used => adapter,
+        MemoryUse::LeftOut => adapter.without_memory(),
+    })
 }
 
 /// How an engine finds the group of a prompt: by the nearest of the adapter's centroids.

@@ -33,7 +33,7 @@ pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus,
     let adapter = config
         .adapter
         .as_deref()
-        .map(|folder| adapter::load(folder, &loaded))
+        .map(|folder| adapter::load(folder, &loaded, config.memory))
         .transpose()?;
     let fingerprint = fingerprint(documents, &loaded, adapter.as_ref(), config, context);
     let journal = Journal::open(&config.out, &fingerprint.to_string(), documents.len())?;

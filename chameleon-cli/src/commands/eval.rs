@@ -1,20 +1,26 @@
 //! `chameleon eval`: perplexity of a model, with or without an adapter, on a text.
 
+use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module as _;
 use chameleon_cluster::assign;
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
-    Adapter, CausalLm as _, Example, HiddenStates, LoadedModel, Recipe, ScoreSummary, Scorer,
-    data::sliding, eval::window_nll,
+    Adapter, AdapterMemory, CausalLm as _, Example, GroupedExamples, HiddenStates, LoadedModel,
+    MemorySource, Recipe, ScoreSummary, Scorer, TokenScores,
+    data::sliding,
+    eval::window_nll,
+    group_memory::{TextsWithStates, with_memory},
+    grouped_examples::cache_entering_states,
 };
 use serde::Serialize;
 
 use crate::{
     commands::{
-        Context,
+        Context, adapter, memory,
         prepare::{fill_cache, grouped},
+        states::with_states_bar,
         texts,
     },
     errors::{CliError, ExitStatus},
@@ -30,8 +36,7 @@ pub(crate) fn run(config: &EvalConfig, context: &Context) -> Result<ExitStatus, 
     let text = match &config.adapter {
         None => plain(config, &corpus, &loaded, context)?,
         Some(folder) => {
-            let device = context.device()?;
-            let adapter = Adapter::load(folder, &loaded.model, &loaded.identity, &device)?;
+            let adapter = adapter::load(folder, &loaded, config.memory)?;
             adapted(config, &corpus, &loaded, &adapter, context)?
         }
     };
@@ -94,6 +99,7 @@ fn plain(
         loss: summary(nll).mean_nll(),
         adapted_perplexity: None,
         adapted_loss: None,
+        perplexity_without_memory: None,
         num_windows: windows.len(),
         num_scored: num_tokens,
         num_read,
@@ -153,7 +159,7 @@ fn adapted(
     let Some(cache) = cache else {
         return Ok(None);
     };
-    let score = |trainee, states| -> Result<ScoreSummary, CliError> {
+    let score = |trainee, states| -> Result<Vec<TokenScores>, CliError> {
         let scorer = Scorer {
             trainee,
             hidden_states: states,
@@ -163,25 +169,65 @@ fn adapted(
             control: ConditionControl::None
                 .plan(adapter.config.num_clusters, adapter.config.seed)?,
         };
-        Ok(scorer.score(&data, |_| {})?.iter().collect())
+        Ok(scorer.score_tokens(&data, |_| {})?)
     };
     let cached = HiddenStates::Cached(&cache);
     let states = match adapter.trainee.layers {
         Some(_) => HiddenStates::Layers(&loaded.model),
         None => cached,
     };
-    let base = score(None, cached)?;
-    let adapted = score(Some(&adapter.trainee), states)?;
+    let base = memory::summary(&score(None, cached)?);
+    let scores = score(Some(&adapter.trainee), states)?;
+    let mut adapted = memory::summary(&scores);
+    let mut without_memory = None;
+    if let Some(memory) = &adapter.memory {
+        let path = folder.path().join("entering");
+        let Some(scores) = remembered(loaded, memory, &data, scores, &path, context)? else {
+            return Ok(None);
+        };
+        without_memory = Some(adapted.perplexity());
+        adapted = memory::summary(&scores);
+    }
     Ok(Some(Scores {
         perplexity: base.perplexity(),
         loss: base.mean_nll(),
         adapted_perplexity: Some(adapted.perplexity()),
         adapted_loss: Some(adapted.mean_nll()),
+        perplexity_without_memory: without_memory,
         num_windows: data.examples.len(),
         num_scored: base.num_tokens,
         num_read: lengths.iter().sum(),
         seconds: start.elapsed().as_secs_f64(),
     }))
+}
+
+/// Scores with what the memory adds, or `None` if the user asked to stop.
+fn remembered(
+    loaded: &LoadedModel,
+    memory: &AdapterMemory,
+    data: &GroupedExamples,
+    scores: Vec<TokenScores>,
+    path: &Path,
+    context: &Context,
+) -> Result<Option<Vec<TokenScores>>, CliError> {
+    let layer_idx = memory.description.config.layer_idx;
+    let entering = with_states_bar("lower layers", data.examples.len(), context, |observe| {
+        let fingerprint = loaded.states_fingerprint();
+        let (model, examples) = (&loaded.model, &data.examples);
+        cache_entering_states(model, &fingerprint, examples, layer_idx, path, observe)
+    })?;
+    let Some(entering) = &entering else {
+        return Ok(None);
+    };
+    let gate = &memory.description.gate;
+    let observed = memory::observe(
+        &memory.memories,
+        TextsWithStates { data, entering },
+        &MemorySource::Group,
+        &[gate.temperature],
+        context,
+    )?;
+    Ok(Some(with_memory(gate, &observed, data, scores)))
 }
 
 /// Examples scored together.
@@ -202,6 +248,9 @@ struct Scores {
     loss: f64,
     adapted_perplexity: Option<f64>,
     adapted_loss: Option<f64>,
+    /// Of an adapter with a memory: what it does without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    perplexity_without_memory: Option<f64>,
     num_windows: usize,
     num_scored: usize,
     #[serde(skip)]
@@ -218,6 +267,9 @@ impl Results for EvalReport {
         row("perplexity", format!("{:.4}", scores.perplexity));
         if let Some(adapted) = scores.adapted_perplexity {
             row("perplexity adapted", format!("{adapted:.4}"));
+        }
+        if let Some(without) = scores.perplexity_without_memory {
+            row("without its memory", format!("{without:.4}"));
         }
         row("nats per token", format!("{:.5}", scores.loss));
         row(

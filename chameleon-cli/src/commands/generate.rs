@@ -27,7 +27,7 @@ pub(crate) fn run(config: &GenerateConfig, context: &Context) -> Result<ExitStat
     let adapter = config
         .adapter
         .as_deref()
-        .map(|folder| adapter::load(folder, &loaded))
+        .map(|folder| adapter::load(folder, &loaded, config.memory))
         .transpose()?;
     let engine = decoding::start(loaded, adapter, &config.decoding)?;
     let texts: Vec<&str> = prompts.iter().map(String::as_str).collect();

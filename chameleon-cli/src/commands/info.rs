@@ -6,16 +6,16 @@ use burn::module::Module;
 use chameleon_core::BackendKind;
 use chameleon_hypernet::{ConditionScaling, FactorGeneratorConfig};
 use chameleon_models::{
-    Adaptation, AdapterConfig, CausalLm, LayerKind, LayerRange, LoadedModel, ModelSizes, Recipe,
-    adapter as adapter_folder,
+    Adaptation, AdapterConfig, CausalLm, LayerKind, LayerRange, LoadedModel, MemoryDescription,
+    ModelSizes, Recipe, adapter as adapter_folder,
 };
 use serde::Serialize;
 
 use crate::{
-    commands::{Context, adapter},
+    commands::{Context, adapter, memory},
     errors::{CliError, ExitStatus},
     output::{Column, Page, Results, Table},
-    resolve::InfoConfig,
+    resolve::{InfoConfig, MemoryUse},
 };
 
 pub(crate) fn run(config: &InfoConfig, context: &Context) -> Result<ExitStatus, CliError> {
@@ -33,7 +33,7 @@ pub(crate) fn run(config: &InfoConfig, context: &Context) -> Result<ExitStatus, 
             let loaded = context.load_model(text)?;
             if let Some(folder) = &config.adapter {
                 // Reading all of it is the proof that it fits.
-                adapter::load(folder, &loaded)?;
+                adapter::load(folder, &loaded, MemoryUse::Used)?;
             }
             Ok::<_, CliError>(ModelInfo::of(text, &loaded))
         })
@@ -164,6 +164,9 @@ struct AdapterInfo {
     name: String,
     method: &'static str,
     num_head_params: usize,
+    /// Keys and tokens of the memory, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_bytes: Option<usize>,
     #[serde(flatten)]
     config: AdapterConfig,
 }
@@ -175,6 +178,7 @@ impl AdapterInfo {
             name: folder.display().to_string(),
             method: method(&config.head),
             num_head_params: config.head.num_trainable_params(),
+            memory_bytes: config.memory.as_ref().map(MemoryDescription::num_bytes),
             config,
         })
     }
@@ -209,6 +213,9 @@ impl AdapterInfo {
             );
         }
         row("groups", config.num_clusters.to_string());
+        if let Some(memory) = &config.memory {
+            row("memory", memory::words(memory));
+        }
         let standardised = match config.prompts.scaling {
             ConditionScaling::Standardised => ", standardised",
             _ => "",

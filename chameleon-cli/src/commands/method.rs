@@ -65,6 +65,7 @@ pub(crate) fn adapter_config(
             max_grad_norm: training.optimizer.max_grad_norm,
         },
         seed,
+        memory: None,
     };
     // What a reader would refuse is not trained.
     config.check()?;

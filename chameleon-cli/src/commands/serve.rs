@@ -87,13 +87,17 @@ fn server(config: &ServeConfig, context: &Context) -> Result<Server, CliError> {
     let adapters = config
         .adapters
         .iter()
-        .map(|named| Ok((named, adapter::load(&named.folder, &loaded)?)))
+        .map(|named| {
+            let adapter = adapter::load(&named.folder, &loaded, config.memory)?;
+            Ok((named, adapter))
+        })
         .collect::<Result<Vec<_>, CliError>>()?;
     let engine = Engine::start(loaded, options)?;
     let server = Server::new(ServerParts {
         engine,
         name: config.name.clone(),
         adapter_dir: config.adapter_dir.clone(),
+        memory: config.memory,
         access: access(config),
         limits: limits.clone(),
         seed: context.settings.seed,

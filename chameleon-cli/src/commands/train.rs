@@ -1,29 +1,30 @@
 //! `chameleon train`: one adapter, trained with checkpoints and written to a folder.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, Write as _};
-use std::path::{Path, PathBuf};
+mod metrics;
+
+use std::path::PathBuf;
 use std::time::Instant;
 
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
-    AdapterConfig, ScoreSummary, Trainee, Trainer, TrainingCheckpoint, TrainingState, adapter,
-    atomic_file,
+    Adapter, AdapterConfig, CausalLm as _, MemoryConfig, ScoreSummary, TokenScores, Trainee,
+    Trainer, TrainingCheckpoint, TrainingState, adapter,
     training_state::{self, TrainingParts},
 };
 use serde::Serialize;
 
+use self::metrics::Metrics;
 use crate::{
     args::TrainMethod,
     commands::{
-        Context,
+        Context, memory,
         method::{self, HeadMethod, StepBar},
         prepare::{Prepared, Sources, prepare},
         states::{KnownStates, known_states},
     },
     errors::{CliError, ExitStatus},
     output::{Column, Page, Results, Table},
-    resolve::{Start, TrainConfig},
+    resolve::{MemoryMaking, Start, TrainConfig},
 };
 
 pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus, CliError> {
@@ -45,6 +46,14 @@ pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus,
     };
     let adapter_config =
         method::adapter_config(head, &config.training, &prepared, context.settings.seed)?;
+    let memory_config = match config.memory {
+        MemoryMaking::Made => {
+            let memory = memory::config(&config.training, prepared.model().sizes())?;
+            adapter::check_memory(&memory, &adapter_config)?;
+            Some(memory)
+        }
+        MemoryMaking::NotMade => None,
+    };
     let found = match config.start {
         Start::Fresh => None,
         Start::Resume => Some(last_checkpoint(
@@ -98,7 +107,19 @@ pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus,
         ));
         return Ok(ExitStatus::Interrupted);
     }
-    let report = session.report(start)?;
+    let memory = match memory_config {
+        None => None,
+        Some(memory_config) => {
+            let Some(report) = session.remember(memory_config)? else {
+                context
+                    .output
+                    .note("stopped before the memory was made; --resume makes it");
+                return Ok(ExitStatus::Interrupted);
+            };
+            Some(report)
+        }
+    };
+    let report = session.report(start, memory)?;
     training_state::remove(&config.out)?;
     context.output.results(&report)?;
     Ok(ExitStatus::Done)
@@ -230,8 +251,45 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Makes the memory of the best epoch's adapter and writes it beside it, or answers `None` if the user asked to
+    /// stop.
+    fn remember(&self, config: MemoryConfig) -> Result<Option<MemoryReport>, CliError> {
+        let Self {
+            prepared, context, ..
+        } = self;
+        let device = context.device()?.autodiff();
+        let identity = &prepared.loaded.identity;
+        let adapter = Adapter::load(&self.config.out, prepared.model(), identity, &device)?;
+        let scores = self.token_scores(Some(&adapter.trainee))?;
+        let without = memory::summary(&scores).mean_nll();
+        let training = &self.config.training;
+        let Some(remembered) = memory::remember(prepared, training, config, scores, context)?
+        else {
+            return Ok(None);
+        };
+        let with = remembered.valid.mean_nll();
+        context.output.note(format_args!(
+            "memory: held-out loss {without:.4} without, {with:.4} with it"
+        ));
+        let description = remembered.memory.description.clone();
+        adapter
+            .with_memory(remembered.memory)
+            .save(&self.config.out)?;
+        Ok(Some(MemoryReport {
+            layer_idx: description.config.layer_idx,
+            num_entries: description.num_entries,
+            num_bytes: description.num_bytes(),
+            valid_perplexity: remembered.valid.perplexity(),
+            words: memory::words(&description),
+        }))
+    }
+
     fn score(&self, trainee: Option<&Trainee>) -> Result<ScoreSummary, CliError> {
-        let scores = method::score(
+        Ok(memory::summary(&self.token_scores(trainee)?))
+    }
+
+    fn token_scores(&self, trainee: Option<&Trainee>) -> Result<Vec<TokenScores>, CliError> {
+        method::score_tokens(
             trainee,
             self.adapter_config,
             self.prepared,
@@ -239,11 +297,14 @@ impl Session<'_> {
             self.valid_states.hidden_states(self.prepared.model()),
             ConditionControl::None,
             self.context,
-        )?;
-        Ok(scores.iter().collect())
+        )
     }
 
-    fn report(&mut self, start: Instant) -> Result<TrainReport, CliError> {
+    fn report(
+        &mut self,
+        start: Instant,
+        memory: Option<MemoryReport>,
+    ) -> Result<TrainReport, CliError> {
         self.metrics.flush()?;
         let base = match self.valid_states {
             KnownStates::Final(_) => Some(self.score(None)?.perplexity()),
@@ -257,6 +318,7 @@ impl Session<'_> {
             num_valid_examples: self.prepared.held_out.data.examples.len(),
             base_perplexity: base,
             valid_perplexity: self.best.map_or(f64::NAN, f64::exp),
+            memory,
             seconds: start.elapsed().as_secs_f64(),
         })
     }
@@ -270,65 +332,6 @@ struct Validation {
     valid_perplexity: f64,
 }
 
-/// `metrics.jsonl`: one object for each step and each validation.
-struct Metrics {
-    path: PathBuf,
-    file: BufWriter<File>,
-}
-
-impl Metrics {
-    /// Opens the file; lines of steps after `last_step` belong to a run that was killed and are dropped.
-    fn open(folder: &Path, last_step: usize) -> Result<Self, CliError> {
-        let path = folder.join("metrics.jsonl");
-        let failed = |source| CliError::Metrics {
-            path: path.clone(),
-            source,
-        };
-        fs::create_dir_all(folder).map_err(failed)?;
-        let kept = match fs::read_to_string(&path) {
-            Ok(text) => kept_lines(&text, last_step),
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(failed(source)),
-        };
-        atomic_file::write(&path, kept.as_bytes())?;
-        let file = OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .map_err(failed)?;
-        Ok(Self {
-            file: BufWriter::new(file),
-            path,
-        })
-    }
-
-    fn write(&mut self, value: &impl Serialize) -> Result<(), CliError> {
-        let line = serde_json::to_string(value).expect("metrics are plain data");
-        writeln!(self.file, "{line}").map_err(|source| self.failed(source))
-    }
-
-    fn flush(&mut self) -> Result<(), CliError> {
-        self.file.flush().map_err(|source| self.failed(source))
-    }
-
-    fn failed(&self, source: std::io::Error) -> CliError {
-        CliError::Metrics {
-            path: self.path.clone(),
-            source,
-        }
-    }
-}
-
-fn kept_lines(text: &str, last_step: usize) -> String {
-    #[derive(serde::Deserialize)]
-    struct Step {
-        step: usize,
-    }
-    text.lines()
-        .filter(|line| serde_json::from_str::<Step>(line).is_ok_and(|line| line.step <= last_step))
-        .flat_map(|line| [line, "\n"])
-        .collect()
-}
-
 #[derive(Debug, Serialize)]
 struct TrainReport {
     out: PathBuf,
@@ -340,7 +343,20 @@ struct TrainReport {
     base_perplexity: Option<f64>,
     /// Of the best epoch on the held-out texts.
     valid_perplexity: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<MemoryReport>,
     seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct MemoryReport {
+    layer_idx: usize,
+    num_entries: usize,
+    num_bytes: usize,
+    /// On the held-out texts, by which the gate was fitted.
+    valid_perplexity: f64,
+    #[serde(skip)]
+    words: String,
 }
 
 impl Results for TrainReport {
@@ -361,19 +377,11 @@ impl Results for TrainReport {
             row("perplexity without", format!("{base:.3}"));
         }
         row("perplexity with", format!("{:.3}", self.valid_perplexity));
+        if let Some(memory) = &self.memory {
+            row("and its memory", format!("{:.3}", memory.valid_perplexity));
+            row("memory", memory.words.clone());
+        }
         row("seconds", format!("{:.1}", self.seconds));
         page.table(&table);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_a_killed_run_are_dropped() {
-        let text = "{\"step\":1,\"loss\":2.0}\n{\"step\":2,\"loss\":1.5}\n{\"step\":3,\"lo";
-        assert_eq!(kept_lines(text, 1), "{\"step\":1,\"loss\":2.0}\n");
-        assert_eq!(kept_lines(text, 9).lines().count(), 2);
     }
 }

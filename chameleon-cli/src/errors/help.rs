@@ -3,8 +3,8 @@
 use chameleon_cluster::ClusterError;
 use chameleon_core::DeviceError;
 use chameleon_models::{
-    AdapterError, MemoryError, ModelError, data::DataError, engine::Refusal,
-    hidden_cache::HiddenCacheError,
+    AdapterError, MemoryError, ModelError, adapter::ImpossibleAdapter, data::DataError,
+    engine::Refusal, hidden_cache::HiddenCacheError,
 };
 
 use crate::resolve::ConfigFileError;
@@ -45,7 +45,20 @@ pub(super) fn device_help(error: &DeviceError) -> Option<String> {
 pub(super) fn memory_help(error: &MemoryError) -> String {
     match error {
         MemoryError::HiddenCache(error) => cache_help(error),
+        MemoryError::EmptyGroup { .. } => "make `--clusters` smaller".to_owned(),
         _ => "choose another `--memory-layer`".to_owned(),
+    }
+}
+
+pub(super) fn impossible_help(error: &ImpossibleAdapter) -> String {
+    match error {
+        ImpossibleAdapter::MemoryAboveAdapted {
+            layer_idx,
+            first_adapted,
+        } => format!(
+            "adapt only layers from {layer_idx} on with `--layers`, or give `--memory-layer` {first_adapted} or less"
+        ),
+        _ => "choose `--rank`, `--clusters` and `--hidden-sizes` to fit the model".to_owned(),
     }
 }
 

@@ -112,6 +112,8 @@ pub(crate) enum ConfigError {
     ContextTooShort,
     #[error("`--{flag}` names `{value}` twice")]
     Twice { flag: &'static str, value: String },
+    #[error("`--{flag}` shapes a memory, and none is asked for")]
+    NoMemory { flag: &'static str },
     #[error("`--{flag}` has an empty entry")]
     EmptyEntry { flag: &'static str },
     #[error("`--answers` is for alpaca: wikitext has no answers")]
@@ -164,6 +166,7 @@ impl ConfigError {
             Self::EmptyEntry { flag } => {
                 format!("separate the entries of `--{flag}` by single commas")
             }
+            Self::NoMemory { flag } => format!("add `--memory`, or leave `--{flag}` out"),
             Self::NoOtherCluster => {
                 "give `--clusters` 2 or more, or compare `--methods lora` alone".to_owned()
             }

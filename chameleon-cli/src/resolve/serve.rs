@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{ConfigError, Expected, at_least_one, model, within};
+use super::{ConfigError, Expected, MemoryUse, at_least_one, memory_use, model, within};
 use crate::args::{LimitArgs, ServeArgs};
 
 /// `chameleon serve`
@@ -13,6 +13,7 @@ pub(crate) struct ServeConfig {
     pub(crate) name: String,
     pub(crate) adapters: Vec<NamedAdapter>,
     pub(crate) adapter_dir: Option<PathBuf>,
+    pub(crate) memory: MemoryUse,
     pub(crate) listen: SocketAddr,
     /// Without any, everybody who reaches the address may ask.
     pub(crate) api_keys: Vec<String>,
@@ -90,6 +91,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
         name,
         adapters,
         adapter_dir: args.adapter_dir,
+        memory: memory_use(&args.memory),
         listen,
         api_keys,
         prompt_log: if args.log_prompts {

@@ -8,9 +8,9 @@ use chameleon_models::{LayerRange, PromptEncoding};
 use crate::args::{EvalArgs, TrainArgs, TrainMethod, TrainingArgs};
 
 use super::{
-    DataConfig, SpanConfig, adapter,
+    DataConfig, MemoryUse, SpanConfig, adapter,
     checks::{ConfigError, Expected, at_least_one, required, within},
-    data, encoding, model, span,
+    data, encoding, memory_use, model, span,
 };
 
 /// `chameleon train`
@@ -22,6 +22,7 @@ pub(crate) struct TrainConfig {
     pub(crate) out: PathBuf,
     pub(crate) method: TrainMethod,
     pub(crate) training: TrainingConfig,
+    pub(crate) memory: MemoryMaking,
     pub(crate) checkpoint_every: Option<usize>,
     pub(crate) start: Start,
 }
@@ -31,6 +32,13 @@ pub(crate) struct TrainConfig {
 pub(crate) enum Start {
     Fresh,
     Resume,
+}
+
+/// Whether a training leaves a memory beside the adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MemoryMaking {
+    Made,
+    NotMade,
 }
 
 /// Texts that are not trained on.
@@ -50,6 +58,7 @@ pub(crate) struct EvalConfig {
     pub(crate) windows: EvalWindows,
     pub(crate) max_tokens: Option<usize>,
     pub(crate) adapter: Option<PathBuf>,
+    pub(crate) memory: MemoryUse,
     /// Tokens at the start of a window that only the adapter looks at.
     pub(crate) prefix: usize,
 }
@@ -113,6 +122,15 @@ pub(crate) struct OptimizerConfig {
 }
 
 pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, ConfigError> {
+    let asked = [
+        ("memory-layer", args.training.memory_layer),
+        ("memory-tokens", args.training.memory_tokens),
+    ];
+    if let Some((flag, _)) = asked.iter().find(|(_, value)| value.is_some())
+        && !args.memory
+    {
+        return Err(ConfigError::NoMemory { flag });
+    }
     Ok(TrainConfig {
         model: model(args.model)?,
         data: data(args.data)?,
@@ -120,6 +138,11 @@ pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, ConfigError> {
         out: required(args.out, "out", "the folder for the adapter")?,
         method: args.method.unwrap_or(TrainMethod::Core),
         training: training(args.training, args.lr.unwrap_or(5e-4))?,
+        memory: if args.memory {
+            MemoryMaking::Made
+        } else {
+            MemoryMaking::NotMade
+        },
         checkpoint_every: args
             .checkpoint_every
             .map(|steps| at_least_one("checkpoint-every", steps))
@@ -154,6 +177,7 @@ pub(super) fn eval(args: EvalArgs) -> Result<EvalConfig, ConfigError> {
             .map(|tokens| at_least_one("max-tokens", tokens))
             .transpose()?,
         adapter: adapter(args.adapter),
+        memory: memory_use(&args.memory),
         prefix,
     })
 }

@@ -13,7 +13,7 @@ use axum::{
     response::Response,
 };
 use burn::tensor::Tensor;
-use chameleon_models::{Adapter, AdapterError, CausalLm as _, engine::AdapterInfo};
+use chameleon_models::{Adapter, AdapterError, engine::AdapterInfo};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ use super::{
     models::unreadable,
     state::{Server, unix_seconds},
 };
-use crate::errors::CliError;
+use crate::{commands::adapter, errors::CliError};
 
 /// What is known of a loaded adapter besides what the engine knows.
 #[derive(Debug)]
@@ -80,9 +80,7 @@ pub(crate) async fn load(
             )
         })?;
         let path = folder.find(&asked.path)?;
-        let loaded = server.engine.model();
-        let device = loaded.model.head_weight().device();
-        let adapter = Adapter::load(&path, &loaded.model, &loaded.identity, &device)
+        let adapter = adapter::load(&path, server.engine.model(), server.memory)
             .map_err(|error| folder.refused(&error))?;
         server.add_adapter(&asked.name, adapter, Some(asked.path))?;
         let infos = server.engine.adapters();
@@ -183,6 +181,10 @@ impl AdapterFolder {
             if !self.inside(&found.join(entry))?.is_file() {
                 return Err(missing());
             }
+        }
+        let memory = found.join("memory.safetensors");
+        if memory.symlink_metadata().is_ok() && !self.inside(&memory)?.is_file() {
+            return Err(missing());
         }
         Ok(found)
     }

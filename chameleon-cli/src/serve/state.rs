@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     commands::adapter::grouping,
-    resolve::{PromptLog, ServeLimits},
+    resolve::{MemoryUse, PromptLog, ServeLimits},
 };
 
 /// Adapters loaded at most, so that loading cannot fill the memory.
@@ -38,6 +38,8 @@ pub(crate) struct ServerParts {
     /// What clients call the model.
     pub(crate) name: String,
     pub(crate) adapter_dir: Option<PathBuf>,
+    /// What becomes of the memories of adapters.
+    pub(crate) memory: MemoryUse,
     pub(crate) access: Access,
     pub(crate) limits: ServeLimits,
     pub(crate) seed: RunSeed,
@@ -53,6 +55,7 @@ pub(crate) struct Server {
     pub(crate) limits: ServeLimits,
     pub(crate) prompt_log: PromptLog,
     pub(crate) adapter_folder: Option<AdapterFolder>,
+    pub(crate) memory: MemoryUse,
     pub(crate) chat: Option<Chat>,
     pub(crate) metrics: Metrics,
     /// Places for work that keeps a core busy: splitting texts, embedding, loading.
@@ -116,6 +119,7 @@ impl Server {
             limits: parts.limits,
             prompt_log: parts.prompt_log,
             adapter_folder,
+            memory: parts.memory,
             chat,
             metrics: Metrics::default(),
             cores: std::sync::Arc::new(Semaphore::new(num_cores)),

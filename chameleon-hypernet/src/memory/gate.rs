@@ -91,6 +91,8 @@ const LEARNING_RATE: f64 = 0.05;
 const SHRINKAGE: f64 = 1e-4;
 /// A gate starts nearly closed.
 const FIRST_BIAS: f32 = -2.0;
+/// More than any fit comes to.
+const LARGEST: f32 = 1e4;
 /// A vote of nothing stays a number.
 const SMALLEST_SHARE: f64 = 1e-12;
 
@@ -176,14 +178,15 @@ impl MemoryGate {
         gate_logits(evidence.columns.clone(), weights, bias, groups)
     }
 
-    /// Whether there is a weight for each piece of evidence, a bias for each group, and all are numbers to work with.
+    /// Whether there is a weight for each piece of evidence, a bias for each group, and all are numbers to work with:
+    /// whatever the evidence, what the gate says is a number.
     pub fn is_sound(&self, num_groups: usize) -> bool {
         let mut numbers = self.weights.iter().chain(&self.group_bias);
         self.weights.len() == NUM_EVIDENCE
             && self.group_bias.len() == num_groups
-            && self.temperature.is_finite()
             && self.temperature > 0.0
-            && numbers.all(|value| value.is_finite())
+            && self.temperature <= f64::from(LARGEST)
+            && numbers.all(|value| value.abs() <= LARGEST)
     }
 
     /// Negative log-likelihood of tokens under model and memory together, in nats.

@@ -1,7 +1,7 @@
 //! States of the model as short keys.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, TensorData, assert_shape};
+use burn::tensor::{Tensor, TensorData, assert_shape};
 use linfa_linalg::eigh::{EigSort as _, Eigh as _};
 use ndarray::Array2;
 
@@ -75,15 +75,26 @@ impl KeyProjection {
             }));
         }
         let map = Tensor::from_data(TensorData::new(map, [hidden_size, key_size]), &device);
-        Ok(Self::frozen(mean.squeeze_dim(0), map))
+        Ok(Self::stored(mean.squeeze_dim(0), map))
     }
 
-    /// A projection to nothing, to be replaced by a stored one.
-    pub fn empty(hidden_size: usize, key_size: usize, device: &Device) -> Self {
-        Self::frozen(
-            Tensor::zeros([hidden_size], device),
-            Tensor::zeros([hidden_size, key_size], device),
-        )
+    /// A projection that was fitted before.
+    ///
+    /// # Shapes
+    ///
+    /// - `mean`: `[hidden]`
+    /// - `map`: `[hidden, key]`
+    ///
+    /// # Panics
+    ///
+    /// When the widths differ.
+    pub fn stored(mean: Tensor<1>, map: Tensor<2>) -> Self {
+        let [hidden_size, _] = map.dims();
+        assert_shape!(mean, [hidden_size]);
+        Self {
+            mean: Param::from_tensor(mean).set_require_grad(false),
+            map: Param::from_tensor(map).set_require_grad(false),
+        }
     }
 
     /// # Shapes
@@ -108,17 +119,12 @@ impl KeyProjection {
     pub fn key_size(&self) -> usize {
         self.map.dims()[1]
     }
-
-    fn frozen(mean: Tensor<1>, map: Tensor<2>) -> Self {
-        Self {
-            mean: Param::from_tensor(mean).set_require_grad(false),
-            map: Param::from_tensor(map).set_require_grad(false),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
     use crate::testing::{assert_close, normal, values};
 

@@ -7,6 +7,7 @@ use chameleon_hypernet::{Condition, FactorGeneratorConfig, HyperLoraHeadConfig};
 use serde::{Deserialize, Serialize};
 
 use super::error::{AdapterError, ImpossibleAdapter};
+use super::memory::MemoryDescription;
 use super::{CONFIG_FILE, FORMAT_VERSION, OLDEST_VERSION, read};
 use crate::adaptation::Adaptation;
 use crate::identity::ModelIdentity;
@@ -51,6 +52,9 @@ pub struct AdapterConfig {
     pub training: TrainOptions,
     /// The seed of the run.
     pub seed: RunSeed,
+    /// What the groups remember, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryDescription>,
 }
 
 /// Reads `adapter_config.json` alone.
@@ -141,6 +145,9 @@ impl AdapterConfig {
         let Recipe::Causal { prefix, seq_len } = self.recipe;
         if prefix == 0 || prefix >= seq_len {
             return Err(ImpossibleAdapter::Spans { prefix, seq_len });
+        }
+        if let Some(memory) = &self.memory {
+            memory.check(self)?;
         }
         match &self.head {
             Adaptation::Lora { config } => config.check()?,

@@ -180,6 +180,41 @@ pub enum ImpossibleAdapter {
         /// Clusters of the adapter.
         num_clusters: usize,
     },
+    /// A memory by a layer that the model does not have.
+    #[error("a memory by the states that enter layer {found} of a model with {num_layers}")]
+    MemoryLayer {
+        /// The layer.
+        found: usize,
+        /// How many there are.
+        num_layers: usize,
+    },
+    /// A memory by states that the adapter itself changes.
+    #[error(
+        "a memory by the states that enter layer {layer_idx}, which the adapter changes from layer {first_adapted} on"
+    )]
+    MemoryAboveAdapted {
+        /// The layer of the memory.
+        layer_idx: usize,
+        /// The lowest adapted layer.
+        first_adapted: usize,
+    },
+    /// Keys of no number, or of more than a state has.
+    #[error("keys of {found} numbers of states with {hidden_size}")]
+    MemoryKeys {
+        /// Numbers of a key.
+        found: usize,
+        /// Numbers of a state.
+        hidden_size: usize,
+    },
+    /// Groups that may remember no token.
+    #[error("a memory of no token")]
+    MemoryOfNothing,
+    /// The gate lacks a number, or has one that is none.
+    #[error("a gate that does not fit {num_clusters} groups, or numbers in it that cannot be")]
+    MemoryGate {
+        /// Clusters of the adapter.
+        num_clusters: usize,
+    },
     /// The spans of the recipe leave nothing to look at or nothing to score.
     #[error("a prefix of {prefix} in sequences of {seq_len} tokens")]
     Spans {

@@ -121,6 +121,7 @@ pub(crate) fn load_tensors(
         config,
         trainee,
         centroids,
+        memory: None,
     })
 }
 
@@ -134,7 +135,7 @@ fn num_params(config: &AdapterConfig, model: &LanguageModel) -> Result<usize, Ad
     Ok(config.head.num_trainable_params() + layers)
 }
 
-fn check_names(
+pub(super) fn check_names(
     path: &Path,
     expected: &BTreeSet<String>,
     found: &BTreeSet<String>,
@@ -200,14 +201,18 @@ fn name_of_version_1(name: &str) -> String {
         )
 }
 
-fn mismatch(path: &Path, reason: String) -> AdapterError {
+pub(super) fn mismatch(path: &Path, reason: String) -> AdapterError {
     AdapterError::Mismatch {
         path: path.to_owned(),
         reason,
     }
 }
 
-fn finite_f32(path: &Path, name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, AdapterError> {
+pub(super) fn finite_f32(
+    path: &Path,
+    name: &str,
+    view: &TensorView<'_>,
+) -> Result<Vec<f32>, AdapterError> {
     if view.dtype() != Dtype::F32 {
         return Err(mismatch(
             path,

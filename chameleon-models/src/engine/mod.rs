@@ -11,6 +11,7 @@ mod answer;
 mod handle;
 mod head;
 mod options;
+mod recall;
 mod refusal;
 mod request;
 mod running;

@@ -8,6 +8,7 @@ use super::adapters::LoadedAdapter;
 use super::answer::Answer;
 use super::handle::Sink;
 use super::head::RowFactors;
+use super::recall::RowMemory;
 use super::request::{EndOfText, Logprobs};
 use super::ticket::{EndReason, Event, TokenChoice, TokenEvent, Usage};
 use super::worker::tell;
@@ -21,6 +22,8 @@ pub(super) struct Running {
     pub(super) logprobs: Logprobs,
     /// What is added to its logits.
     pub(super) factors: Option<RowFactors>,
+    /// What its group remembers.
+    pub(super) memory: Option<RowMemory>,
     /// The adapter, and the group it fell in.
     pub(super) group: Option<(Arc<LoadedAdapter>, usize)>,
     /// Tokens set aside for it.
@@ -171,7 +174,7 @@ pub(super) fn choose(sampler: &mut Sampler, logprobs: Logprobs, logits: &[f32]) 
 }
 
 /// The logarithm of the sum of the exponentials, which is what turns logits into logarithms of probabilities.
-fn log_sum_exp(logits: &[f32]) -> f32 {
+pub(super) fn log_sum_exp(logits: &[f32]) -> f32 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits
         .iter()

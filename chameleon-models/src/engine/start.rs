@@ -13,6 +13,7 @@ use super::adapters::{LoadedAdapter, PromptGrouping};
 use super::answer::Answer;
 use super::handle::{Pending, Shared};
 use super::head::{FactorCache, RowFactors};
+use super::recall::RowMemory;
 use super::request::{ConditionChoice, GivenCondition};
 use super::running::Running;
 use super::ticket::{EndReason, Event, RequestFailure, Started, StartedGroup, Usage};
@@ -274,6 +275,9 @@ fn start(
         sampler: Sampler::new(request.sampling, request.seed.stream("tokens")),
         logprobs: request.logprobs,
         factors: row_factors,
+        memory: group
+            .as_ref()
+            .and_then(|group| RowMemory::of(&group.adapter, group.cluster_idx, request.scale)),
         group: group.map(|group| (group.adapter, group.cluster_idx)),
         num_tokens: pending.num_tokens,
         end_of_text: request.end_of_text,

@@ -13,11 +13,12 @@ use rayon::prelude::*;
 use super::handle::{Pending, Phase, Shared, Sink};
 use super::head::{FactorCache, JoinedFactors, RowFactors};
 use super::lock;
+use super::recall::RowMemory;
 use super::running::{Chosen, Running, choose};
 use super::start::start_together;
 use super::ticket::{Event, RequestFailure};
 use crate::causal_lm::CausalLm;
-use crate::lane::{Lane, LaneStep, enough_rows, on_host};
+use crate::lane::{Lane, LaneStep, NewRow, enough_rows, on_host};
 use crate::language_model::LanguageModel;
 
 /// Runs until the engine is closed.
@@ -107,8 +108,12 @@ impl Worker<'_> {
             match started {
                 Ok((running, prompt)) => {
                     let request_id = running.request_id;
-                    let layers = running.factors.as_ref().and_then(RowFactors::layers);
-                    self.lane.add(request_id, prompt, layers);
+                    let row = NewRow {
+                        prompt,
+                        layers: running.factors.as_ref().and_then(RowFactors::layers),
+                        tapped_layer: running.memory.as_ref().map(RowMemory::layer_idx),
+                    };
+                    self.lane.add(request_id, row);
                     self.running.insert(request_id, running);
                 }
                 Err(over) => {
@@ -145,7 +150,7 @@ impl Worker<'_> {
             let chosen = step
                 .hidden
                 .clone()
-                .map(|hidden| choose_tokens(model, hidden, &step.keys, running, joined));
+                .map(|hidden| choose_tokens(model, hidden, &step, running, joined));
             (step, chosen.unwrap_or_default())
         }));
         match pass {
@@ -282,12 +287,13 @@ pub(super) fn tell(sink: &mut Sink, event: Event) {
 fn choose_tokens(
     model: &LanguageModel,
     hidden: Tensor<2>,
-    keys: &[u64],
+    step: &LaneStep<u64>,
     running: &mut BTreeMap<u64, Running>,
     joined: &mut JoinedFactors,
 ) -> Vec<Result<Chosen, String>> {
     let hidden = enough_rows(hidden);
-    let factors: Vec<_> = keys
+    let factors: Vec<_> = step
+        .keys
         .iter()
         .map(|key| running[key].factors.clone())
         .collect();
@@ -296,20 +302,25 @@ fn choose_tokens(
         Some(delta) => logits + delta,
         None => logits,
     };
-    let logits = on_host(logits);
+    let mut logits = on_host(logits);
     let vocab_size = model.sizes().vocab_size;
     let mut rows: BTreeMap<u64, &mut Running> = running
         .iter_mut()
         .map(|(&request_id, running)| (request_id, running))
         .collect();
-    let rows: Vec<(&mut Running, &[f32])> = keys
+    let rows: Vec<(&mut Running, &mut [f32])> = step
+        .keys
         .iter()
-        .zip(logits.chunks_exact(vocab_size))
+        .zip(logits.chunks_exact_mut(vocab_size))
         .map(|(key, logits)| (rows.remove(key).expect("a row is named once"), logits))
         .collect();
     rows.into_par_iter()
-        .map(|(running, logits)| {
+        .enumerate()
+        .map(|(row_idx, (running, logits))| {
             catch_unwind(AssertUnwindSafe(|| {
+                if let Some(memory) = &running.memory {
+                    memory.change(&step.entering, row_idx, logits);
+                }
                 choose(&mut running.sampler, running.logprobs, logits)
             }))
             .map_err(|panic| message_of(panic.as_ref()))

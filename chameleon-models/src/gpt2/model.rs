@@ -6,7 +6,9 @@ use burn::tensor::{Device, Int, Tensor};
 use chameleon_core::fused;
 
 use super::config::Gpt2Config;
-use crate::causal_lm::{CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits};
+use crate::causal_lm::{
+    CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits,
+};
 use crate::config_error::ConfigError;
 use crate::decoder::{self, Attention, Decoder, LayerContext, Projected};
 use crate::indices::index_tensor;
@@ -166,8 +168,13 @@ impl CausalLm for Gpt2 {
         decoder::forward(self, pass)
     }
 
-    fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2> {
-        decoder::forward_with_cache(self, segments, cache)
+    fn states_with_cache(
+        &self,
+        segments: &[Segment<'_>],
+        cache: &mut KvCache,
+        tapped_layers: &[usize],
+    ) -> CachedStates {
+        decoder::forward_with_cache(self, segments, cache, tapped_layers)
     }
 
     fn head_weight(&self) -> Tensor<2> {

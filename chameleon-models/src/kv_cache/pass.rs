@@ -331,11 +331,11 @@ impl<'a> CachePass<'a> {
 
     /// Hidden states in the order of the segments, `[tokens, hidden]`, from those that were computed,
     /// `[1, tokens, hidden]`.
-    pub(crate) fn finish(self, hidden: Tensor<3>) -> Tensor<2> {
+    pub(crate) fn asked(&self, hidden: Tensor<3>) -> Tensor<2> {
         let hidden = hidden.squeeze_dim(0); // [tokens, hidden]
-        match self.asked_rows {
+        match &self.asked_rows {
             None => hidden,
-            Some(rows) => hidden.select(0, rows),
+            Some(rows) => hidden.select(0, rows.clone()),
         }
     }
 }

@@ -7,7 +7,9 @@ use chameleon_core::{HalfTurn, fused};
 
 use super::config::LlamaConfig;
 use super::rope::RotaryFrequencies;
-use crate::causal_lm::{CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits};
+use crate::causal_lm::{
+    CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits,
+};
 use crate::config_error::ConfigError;
 use crate::decoder::{self, Attention, Decoder, LayerContext, Projected};
 use crate::kv_cache::{KvCache, Segment};
@@ -179,8 +181,13 @@ impl CausalLm for Llama {
         decoder::forward(self, pass)
     }
 
-    fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2> {
-        decoder::forward_with_cache(self, segments, cache)
+    fn states_with_cache(
+        &self,
+        segments: &[Segment<'_>],
+        cache: &mut KvCache,
+        tapped_layers: &[usize],
+    ) -> CachedStates {
+        decoder::forward_with_cache(self, segments, cache, tapped_layers)
     }
 
     fn head_weight(&self) -> Tensor<2> {

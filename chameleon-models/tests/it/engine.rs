@@ -26,7 +26,7 @@ use chameleon_models::{
 use crate::load::tiny_with_letters;
 
 /// An adapter whose every number was moved, so that it changes something.
-fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) -> Adapter {
+pub(crate) fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) -> Adapter {
     let device = Device::flex();
     let hidden_size = loaded.model.sizes().hidden_size;
     let rank = if kind == "core" { 2 } else { 3 };
@@ -75,6 +75,7 @@ fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) -> Adapter {
             max_grad_norm: 1.0,
         },
         seed: RunSeed(1),
+        memory: None,
     };
     let trainee = empty_trainee(&config, &loaded.model, &device.clone().autodiff()).unwrap();
     let trainee = trainee.map(&mut Moved { num_seen: 0 }).valid();
@@ -83,6 +84,7 @@ fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) -> Adapter {
         config,
         trainee,
         centroids,
+        memory: None,
     }
 }
 
@@ -109,13 +111,13 @@ impl ModuleMapper for Moved {
     }
 }
 
-fn ids(token_ids: &[i64]) -> Tensor<2, Int> {
+pub(crate) fn ids(token_ids: &[i64]) -> Tensor<2, Int> {
     let data = TensorData::new(token_ids.to_vec(), [1, token_ids.len()]);
     Tensor::from_data(data, &Device::flex())
 }
 
 /// Nearest by the cosine: enough for three centroids.
-fn grouping(adapter: &Adapter) -> Box<Grouping> {
+pub(crate) fn grouping(adapter: &Adapter) -> Box<Grouping> {
     let centroids = adapter.centroids.clone();
     Box::new(move |embedding| {
         let near = embedding.clone().matmul(centroids.clone().transpose());
@@ -139,7 +141,7 @@ fn engine(options: EngineOptions) -> Engine {
     engine
 }
 
-fn options() -> EngineOptions {
+pub(crate) fn options() -> EngineOptions {
     EngineOptions {
         prefill_chunk: 8,
         ..EngineOptions::default()
@@ -174,7 +176,7 @@ fn requests(num: usize) -> Vec<Request> {
 }
 
 /// What a request hears, without what depends on the clock; logarithms bit by bit.
-fn heard(ticket: Ticket) -> Vec<String> {
+pub(crate) fn heard(ticket: Ticket) -> Vec<String> {
     ticket
         .map(|event| match event {
             Event::Started(started) => format!("{:?}", started.group),

@@ -17,6 +17,7 @@ mod hostile; // broken and lying files
 mod layer_cores; // generated cores inside the layers against PyTorch
 mod llama; // the Llama family against transformers
 mod load; // from a path to a model that runs
+mod memory; // what groups remember: written, read, and told while decoding
 mod published; // the recipe of the paper against PyTorch
 mod real_model; // the same texts as transformers, when a model is there
 mod text_metrics; // BLEU, ROUGE and METEOR against the Python packages

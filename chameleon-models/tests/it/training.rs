@@ -148,6 +148,7 @@ impl Bench {
                 max_grad_norm: 1.0,
             },
             seed: SEED,
+            memory: None,
         }
     }
 
@@ -249,6 +250,7 @@ fn interruption_changes_nothing(
         config: config.clone(),
         trainee: second.trainee().valid(),
         centroids: bench.centroids.clone(),
+        memory: None,
     }
 }
 
@@ -468,7 +470,7 @@ fn spoilt_adapter_folders_are_refused_by_name() {
     });
     refused("format version 99", |folder| {
         rewrite(&folder.join(config), |text| {
-            text.replace("\"format_version\": 2", "\"format_version\": 99")
+            text.replace("\"format_version\": 3", "\"format_version\": 99")
         });
     });
     refused("impossible adapter", |folder| {

@@ -9,13 +9,13 @@ use chameleon_core::RunSeed;
 use chameleon_hypernet::MemoryGate;
 use chameleon_models::{
     CausalLm as _, GroupMemories, HiddenCache, MemoryConfig, MemorySource, TokenScores,
-    group_memory::{Observed, TextsWithStates, fit_gate, with_memory},
+    group_memory::{Observed, TEMPERATURES, TextsWithStates, fit_gate, with_memory},
 };
 use serde::Serialize;
 
 use crate::{
     commands::{
-        Context,
+        Context, memory,
         prepare::{Part, Prepared},
         states::entering,
     },
@@ -92,13 +92,7 @@ impl Recall {
         with_prompts: bool,
         context: &Context,
     ) -> Result<Option<Self>, CliError> {
-        let sizes = prepared.model().sizes();
-        let mut config = MemoryConfig::for_model(sizes);
-        config.max_entries = training.memory.max_entries;
-        if let Some(layer_idx) = training.memory.layer_idx {
-            config.layer_idx = layer_idx;
-        }
-        config.check(sizes.num_layers)?;
+        let config = memory::config(training, prepared.model().sizes())?;
         let states = |part: &Part| {
             let examples = &part.data.examples;
             let cache_dir = training.cache_dir.as_ref();
@@ -117,7 +111,13 @@ impl Recall {
         };
         // The clusters are the same for all seeds of a comparison, and so is what they remember.
         let seed = context.settings.seed.derive("memory");
-        let memories = GroupMemories::of(&config, texts, seed, &device(prepared))?;
+        let memories = GroupMemories::of(
+            &config,
+            training.num_clusters,
+            texts,
+            seed,
+            &device(prepared),
+        )?;
         Ok(Some(Self {
             config,
             memories,
@@ -187,18 +187,11 @@ impl Recall {
             _ => MemorySource::Group,
         };
         let observe = |part: &Part, states: &HiddenCache| {
-            let bar = context
-                .output
-                .progress("memories", part.data.examples.len());
             let texts = TextsWithStates {
                 data: &part.data,
                 entering: states,
             };
-            let observed = self.memories.observe(texts, &source, &device, |num_done| {
-                bar.set_position(num_done as u64);
-            });
-            bar.finish_and_clear();
-            observed
+            memory::observe(&self.memories, texts, &source, &TEMPERATURES, context)
         };
         let parts = BothParts {
             valid: observe(&prepared.held_out, &self.valid)?,

@@ -1,0 +1,113 @@
+//! What the memory of a row's group changes about its next token.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+
+use super::adapters::LoadedAdapter;
+use super::running::log_sum_exp;
+use crate::adapter::{AdapterMemory, Recollection};
+
+/// The memory that one row takes.
+#[derive(Clone)]
+pub(super) struct RowMemory {
+    adapter: Arc<LoadedAdapter>,
+    group_idx: usize,
+    /// The memory's part of a prediction is multiplied by this, 0 to 1.
+    strength: f64,
+}
+
+impl RowMemory {
+    /// The memory of a group, if its adapter has one and the strength of the adapter leaves anything of it.
+    pub(super) fn of(adapter: &Arc<LoadedAdapter>, group_idx: usize, scale: f64) -> Option<Self> {
+        let strength = scale.clamp(0.0, 1.0);
+        (adapter.adapter.memory.is_some() && strength > 0.0).then(|| Self {
+            adapter: Arc::clone(adapter),
+            group_idx,
+            strength,
+        })
+    }
+
+    /// The layer whose incoming states the memory is asked by.
+    pub(super) fn layer_idx(&self) -> usize {
+        self.memory().description.config.layer_idx
+    }
+
+    /// Turns the logits of a row into logarithms of what model and memory predict together.
+    ///
+    /// Rows are asked one at a time, so that what one gets does not depend on the others.
+    ///
+    /// # Shapes
+    ///
+    /// - `entering`: of each tapped layer, `[rows, hidden]`
+    /// - `logits`: `[vocab]`
+    pub(super) fn change(
+        &self,
+        entering: &BTreeMap<usize, Tensor<2>>,
+        row_idx: usize,
+        logits: &mut [f32],
+    ) {
+        let states = entering[&self.layer_idx()].clone();
+        let state = states.narrow(0, row_idx, 1);
+        let mut recalled = self.memory().recall(self.group_idx, state, logits.len());
+        recalled.part *= self.strength;
+        mix(logits, &recalled);
+    }
+
+    fn memory(&self) -> &AdapterMemory {
+        let memory = self.adapter.adapter.memory.as_ref();
+        memory.expect("only a row of an adapter with a memory has one")
+    }
+}
+
+impl fmt::Debug for RowMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RowMemory")
+            .field("group_idx", &self.group_idx)
+            .field("strength", &self.strength)
+            .finish_non_exhaustive()
+    }
+}
+
+fn mix(logits: &mut [f32], recalled: &Recollection) {
+    let total = f64::from(log_sum_exp(logits));
+    let (model_part, memory_part) = ((-recalled.part).ln_1p(), recalled.part.ln());
+    for (logit, &votes) in logits.iter_mut().zip(&recalled.votes) {
+        let of_model = f64::from(*logit) - total + model_part;
+        let mixed = if votes > 0.0 {
+            let of_memory = f64::from(votes).ln() + memory_part;
+            let larger = of_model.max(of_memory);
+            larger + ((of_model - larger).exp() + (of_memory - larger).exp()).ln()
+        } else {
+            of_model
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "logits are f32 as well")]
+        let mixed = mixed as f32;
+        *logit = mixed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mixture_is_of_probabilities_and_sums_to_one() {
+        let mut logits = [1.0, -2.0, 0.5, -200.0];
+        let total = log_sum_exp(&logits);
+        let model = logits.map(|logit| (logit - total).exp());
+        let recalled = Recollection {
+            part: 0.25,
+            votes: vec![0.0, 0.6, 0.0, 0.4],
+        };
+        mix(&mut logits, &recalled);
+        let probs = logits.map(f32::exp);
+        for ((&found, &model), &votes) in probs.iter().zip(&model).zip(&recalled.votes) {
+            let expected = 0.75 * model + 0.25 * votes;
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        }
+        assert!((probs.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+    }
+}
