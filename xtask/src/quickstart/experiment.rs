@@ -49,6 +49,7 @@ impl Experiment {
             flags.extend(["--valid".into(), valid.into()]);
             flags.extend(["--test".into(), test.into()]);
         }
+        flags.extend(["--methods".into(), "core".into()]);
         flags.extend(["--lr".into(), LEARNING_RATES.into()]);
         flags.extend(["--out".into(), table(&self.out).into()]);
         self.run(shell, "compare", &flags)
