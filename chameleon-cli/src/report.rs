@@ -4,6 +4,7 @@
 
 mod chart;
 mod page;
+mod parts;
 mod projection;
 mod samples;
 mod scores;
@@ -13,6 +14,7 @@ pub(crate) use chart::{
     ChartPoint, IntervalChart, IntervalRow, LineChart, MapChart, MapPoint, Scale, Series,
 };
 pub(crate) use page::{Block, HtmlTable, Link, ReportPage};
+pub(crate) use parts::{command_line, gibibytes, interval_figure};
 pub(crate) use projection::Plane;
 pub(crate) use samples::{extremes, sample};
 pub(crate) use scores::{

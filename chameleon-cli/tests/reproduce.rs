@@ -130,6 +130,23 @@ fn both_recipes_stand_in_one_table_and_finished_runs_are_not_repeated() {
     );
     let curves = std::fs::read_to_string(folder.path().join("out/curves.csv")).unwrap();
     assert_eq!(curves.lines().count(), 1 + 2 * (3 * 3 + 5));
+    let html = std::fs::read_to_string(folder.path().join("out/report.html")).unwrap();
+    for needed in [
+        "prefers-color-scheme: dark",
+        "Differences from LoRA under the same recipe",
+        "without-leak: validation loss by epoch",
+        "its conditions hold what is scored",
+        "causal: core vs lora",
+        "memory at most",
+        "reproduce wikitext --json",
+    ] {
+        assert!(html.contains(needed), "{needed}");
+    }
+    for outside in ["<script", "http:", "https:", "src=", "@import"] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+    let memory = &causal["methods"][4]["peak_memory_bytes"];
+    assert_eq!(memory.is_u64(), cfg!(target_os = "linux"), "{memory}");
 
     // Without --resume nothing is written over; with it nothing is computed again.
     let refused = reproduce(folder.path(), &[]);

@@ -5,6 +5,7 @@ mod causal;
 mod findings;
 mod fit;
 mod heads;
+mod page;
 mod published;
 mod report;
 mod runs;
@@ -22,12 +23,13 @@ use crate::{
     args::RecipeName,
     commands::Context,
     errors::{CliError, ExitStatus},
+    memory,
     resolve::ReproduceConfig,
 };
 
 use causal::Causal;
 use published::Published;
-use report::{ReproduceReport, curves_csv};
+use report::{CURVES_FILE, PAGE_FILE, ReproduceReport, TABLE_FILE, curves_csv};
 use runs::{Method, Run, RunStore};
 use texts::Texts;
 
@@ -64,10 +66,14 @@ pub(crate) fn run(config: &ReproduceConfig, context: &Context) -> Result<ExitSta
         ));
         return Ok(ExitStatus::Interrupted);
     }
-    let report = ReproduceReport::new(&runs, config, start.elapsed().as_secs_f64());
+    let device = context.settings.device.to_string();
+    let seconds = start.elapsed().as_secs_f64();
+    let report = ReproduceReport::new(&runs, config, &device, seconds);
     let json = serde_json::to_vec_pretty(&report).expect("a report is plain data");
-    atomic_file::write(&config.out.join("reproduce.json"), &json)?;
-    atomic_file::write(&config.out.join("curves.csv"), curves_csv(&runs).as_bytes())?;
+    let file = |name: &str| config.out.join(name);
+    atomic_file::write(&file(PAGE_FILE), page::page(&report).html().as_bytes())?;
+    atomic_file::write(&file(TABLE_FILE), &json)?;
+    atomic_file::write(&file(CURVES_FILE), curves_csv(&runs).as_bytes())?;
     context.output.results(&report)?;
     Ok(ExitStatus::Done)
 }
@@ -152,9 +158,11 @@ impl Reproduction<'_> {
                 side = self.side(recipe)?;
             }
             let Some(side) = &side else { return Ok(false) };
-            let Some(run) = side.run(method, seed, self.context)? else {
+            memory::forget_peak();
+            let Some(mut run) = side.run(method, seed, self.context)? else {
                 return Ok(false);
             };
+            run.peak_memory_bytes = memory::peak_bytes();
             self.store.save(&run)?;
             self.context.output.note(format_args!(
                 "{name} {} seed {}: loss {:.4} in {:.0} s",

@@ -123,6 +123,20 @@ impl Finding {
         }
     }
 
+    pub(crate) fn gain(text: impl Into<String>) -> Self {
+        Self {
+            kind: FindingKind::Gain,
+            text: text.into(),
+        }
+    }
+
+    pub(crate) fn warning(text: impl Into<String>) -> Self {
+        Self {
+            kind: FindingKind::Warning,
+            text: text.into(),
+        }
+    }
+
     /// One line of text.
     pub(crate) fn line(&self) -> String {
         match self.kind {

@@ -18,13 +18,12 @@ use crate::{
     errors::CliError,
     output::{Column, Page, Results, Table},
     report::{
-        Block, ChartPoint, Finding, HtmlTable, LineChart, Link, ReportPage, Scale, Series, percent,
-        signed,
+        Block, ChartPoint, Finding, HtmlTable, LineChart, Link, ReportPage, Scale, Series,
+        command_line, percent, signed,
     },
     resolve::CompareConfig,
 };
 
-use super::page::command_line;
 use super::table::CompareReport;
 use super::{PAGE_FILE, PreparedStates, compare, finish, refuse_taken};
 

@@ -3,21 +3,24 @@
 use chameleon_core::RunSeed;
 use chameleon_models::{Interval, recipes::Quirk};
 
-use crate::args::RecipeName;
+use crate::{
+    args::RecipeName,
+    report::{Finding, signed},
+};
 
 use super::{
     leaks,
-    report::{interval, of_method},
+    report::of_method,
     runs::{Facts, Method, Run, difference},
 };
 
 /// What the numbers allow one to say, and what they do not.
-pub(super) fn findings(runs: &[Run], recipes: &[RecipeName], seed: RunSeed) -> Vec<String> {
+pub(super) fn findings(runs: &[Run], recipes: &[RecipeName], seed: RunSeed) -> Vec<Finding> {
     let sides: Vec<Side<'_>> = recipes
         .iter()
         .map(|recipe| Side::new(runs, recipe, seed))
         .collect();
-    let mut findings: Vec<String> = sides.iter().flat_map(Side::against_controls).collect();
+    let mut findings: Vec<Finding> = sides.iter().flat_map(Side::against_controls).collect();
     findings.extend(sides.iter().filter_map(Side::scored));
     let published = sides.iter().find(|side| side.off() == Some(&[]));
     if let Some(published) = published {
@@ -26,16 +29,15 @@ pub(super) fn findings(runs: &[Run], recipes: &[RecipeName], seed: RunSeed) -> V
         }
     }
     if recipes.iter().any(leaks) {
-        findings.push(
-            "warning: where the condition leaks, the hypernetwork is shown the mean of the very tokens it is \
-             scored on; no such gain can be had in use"
-                .to_owned(),
-        );
+        findings.push(Finding::warning(
+            "where the condition leaks, the hypernetwork is shown the mean of the very tokens it is \
+             scored on; no such gain can be had in use",
+        ));
     }
     if runs.iter().all(|run| run.seed == seed.0) {
-        findings.push(
-            "one seed: the intervals hold the variation of texts, not that of training".to_owned(),
-        );
+        findings.push(Finding::note(
+            "one seed: the intervals hold the variation of texts, not that of training",
+        ));
     }
     findings
 }
@@ -76,27 +78,28 @@ impl<'a> Side<'a> {
     }
 
     /// Whether each method with conditions does better than the same with wrong ones.
-    fn against_controls(&self) -> Vec<String> {
+    fn against_controls(&self) -> Vec<Finding> {
         let name = self.recipe;
         [Method::Dense, Method::Core]
             .into_iter()
             .filter_map(|method| {
                 let found = self.difference(method, method.shuffled()?)?;
-                let (method, figures) = (method.name(), interval(&found));
+                let (method, figures) = (method.name(), signed(found, 4));
                 Some(if found.is_below_zero() {
-                    format!("{name}: {method} against shuffled {figures}; it uses its conditions")
+                    Finding::gain(format!(
+                        "{name}: {method} against shuffled {figures}; it uses its conditions"
+                    ))
                 } else {
-                    format!(
-                        "warning: {name}: {method} against shuffled {figures}; nothing shows that it uses its \
-                         conditions"
-                    )
+                    Finding::warning(format!(
+                        "{name}: {method} against shuffled {figures}; nothing shows that it uses its conditions"
+                    ))
                 })
             })
             .collect()
     }
 
     /// How much of what is scored is padding, and how much is one and the same token.
-    fn scored(&self) -> Option<String> {
+    fn scored(&self) -> Option<Finding> {
         let Facts {
             num_scored,
             num_scored_padding,
@@ -105,16 +108,16 @@ impl<'a> Side<'a> {
         } = self.runs.first()?.facts;
         let share = 100.0 * num_scored_padding as f64 / num_scored as f64;
         let commonest = 100.0 * num_commonest as f64 / num_scored as f64;
-        Some(format!(
+        Some(Finding::note(format!(
             "{}: {share:.1} % of the {num_scored} scored validation tokens are padding, {commonest:.1} % are the \
              same token; the frozen model loses {:.4} nats a token",
             self.recipe,
             self.loss(Method::Frozen)
-        ))
+        )))
     }
 
     /// What changes against `as-published`: the level of the loss, and what the conditions are worth.
-    fn contribution(&self, published: &Self) -> Option<String> {
+    fn contribution(&self, published: &Self) -> Option<Finding> {
         if self.off().is_some_and(<[_]>::is_empty) {
             return None;
         }
@@ -124,7 +127,7 @@ impl<'a> Side<'a> {
             (lora, shuffled)
         };
         let ((lora, shuffled), (lora_as, shuffled_as)) = (worth(self), worth(published));
-        Some(format!(
+        Some(Finding::note(format!(
             "{} instead of as-published: frozen {:.4} instead of {:.4}; dense against lora {lora:+.4} instead of \
              {lora_as:+.4}, which {} it {:.4} nats; dense against its shuffled control {shuffled:+.4} instead of \
              {shuffled_as:+.4}",
@@ -133,7 +136,7 @@ impl<'a> Side<'a> {
             published.loss(Method::Frozen),
             if lora > lora_as { "costs" } else { "gives" },
             (lora - lora_as).abs(),
-        ))
+        )))
     }
 }
 
@@ -160,7 +163,11 @@ mod tests {
         ]
         .concat();
         let recipes = ["as-published", "without-leak"].map(|name| name.parse().unwrap());
-        let findings = findings(&runs, &recipes, RunSeed(1)).join("\n");
+        let lines: Vec<String> = findings(&runs, &recipes, RunSeed(1))
+            .iter()
+            .map(Finding::line)
+            .collect();
+        let findings = lines.join("\n");
         assert!(
             findings.contains("as-published: dense against shuffled -0.5000"),
             "{findings}"

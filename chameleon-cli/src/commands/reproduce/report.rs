@@ -12,7 +12,10 @@ use clap::ValueEnum as _;
 use serde::Serialize;
 
 use crate::{
+    commands::info::BURN_VERSION,
+    memory,
     output::{Column, Page, Results, Table},
+    report::{Finding, signed},
     resolve::ReproduceConfig,
 };
 
@@ -23,60 +26,70 @@ use super::{
     runs::{Epoch, Facts, Method, Run, difference},
 };
 
+pub(super) const PAGE_FILE: &str = "report.html";
+pub(super) const TABLE_FILE: &str = "reproduce.json";
+pub(super) const CURVES_FILE: &str = "curves.csv";
+
 /// `reproduce.json`
 #[derive(Debug, Serialize)]
 pub(super) struct ReproduceReport {
-    command: Vec<String>,
-    version: &'static str,
-    backends: Vec<BackendKind>,
-    experiment: String,
-    model: String,
-    settings: PaperSettings,
-    loss: PublishedLoss,
-    prefix: usize,
-    seeds: Vec<u64>,
-    recipes: Vec<RecipeRow>,
-    findings: Vec<String>,
-    seconds: f64,
-    out: PathBuf,
+    pub(super) command: Vec<String>,
+    pub(super) version: &'static str,
+    pub(super) burn_version: &'static str,
+    pub(super) backends: Vec<BackendKind>,
+    pub(super) device: String,
+    pub(super) experiment: String,
+    pub(super) model: String,
+    pub(super) settings: PaperSettings,
+    pub(super) loss: PublishedLoss,
+    pub(super) prefix: usize,
+    pub(super) seeds: Vec<u64>,
+    pub(super) recipes: Vec<RecipeRow>,
+    pub(super) findings: Vec<Finding>,
+    /// Of this invocation; runs that were finished before are not in it.
+    pub(super) seconds: f64,
+    pub(super) peak_memory_bytes: Option<u64>,
+    pub(super) out: PathBuf,
 }
 
 #[derive(Debug, Serialize)]
-struct RecipeRow {
-    name: String,
+pub(super) struct RecipeRow {
+    pub(super) name: String,
     /// Whether conditions hold what is scored.
-    leaks: bool,
-    facts: Facts,
-    methods: Vec<MethodRow>,
+    pub(super) leaks: bool,
+    pub(super) facts: Facts,
+    pub(super) methods: Vec<MethodRow>,
 }
 
 #[derive(Debug, Serialize)]
-struct MethodRow {
-    method: Method,
-    num_trainable_params: usize,
+pub(super) struct MethodRow {
+    pub(super) method: Method,
+    pub(super) num_trainable_params: usize,
     /// Means over the seeds, nats per token.
-    valid_loss: f64,
-    valid_perplexity: f64,
-    test_loss: Option<f64>,
-    test_perplexity: Option<f64>,
+    pub(super) valid_loss: f64,
+    pub(super) valid_perplexity: f64,
+    pub(super) test_loss: Option<f64>,
+    pub(super) test_perplexity: Option<f64>,
     /// Nats per token against LoRA under the same recipe, with a 95 % interval.
-    difference: Option<Interval>,
-    seconds: f64,
-    runs: Vec<RunRow>,
+    pub(super) difference: Option<Interval>,
+    pub(super) seconds: f64,
+    /// The most memory that any of its runs needed.
+    pub(super) peak_memory_bytes: Option<u64>,
+    pub(super) runs: Vec<RunRow>,
 }
 
 #[derive(Debug, Serialize)]
-struct RunRow {
-    seed: u64,
-    chosen_epoch: Option<usize>,
-    valid_loss: f64,
-    test_loss: Option<f64>,
-    text: Option<TextScores>,
-    curve: Vec<Epoch>,
+pub(super) struct RunRow {
+    pub(super) seed: u64,
+    pub(super) chosen_epoch: Option<usize>,
+    pub(super) valid_loss: f64,
+    pub(super) test_loss: Option<f64>,
+    pub(super) text: Option<TextScores>,
+    pub(super) curve: Vec<Epoch>,
 }
 
 impl ReproduceReport {
-    pub(super) fn new(runs: &[Run], config: &ReproduceConfig, seconds: f64) -> Self {
+    pub(super) fn new(runs: &[Run], config: &ReproduceConfig, device: &str, seconds: f64) -> Self {
         let seed = config.seeds[0];
         let recipes = config
             .recipes
@@ -95,7 +108,9 @@ impl ReproduceReport {
         Self {
             command: std::env::args().collect(),
             version: env!("CARGO_PKG_VERSION"),
+            burn_version: BURN_VERSION,
             backends: BackendKind::compiled_in(),
+            device: device.to_owned(),
             experiment: config
                 .experiment
                 .to_possible_value()
@@ -107,10 +122,35 @@ impl ReproduceReport {
             prefix: config.prefix,
             seeds: config.seeds.iter().map(|seed| seed.0).collect(),
             findings: findings(runs, &config.recipes, seed),
+            peak_memory_bytes: runs
+                .iter()
+                .filter_map(|run| run.peak_memory_bytes)
+                .chain(memory::peak_bytes())
+                .max(),
             recipes,
             seconds,
             out: config.out.clone(),
         }
+    }
+}
+
+impl ReproduceReport {
+    /// What was run, in a sentence.
+    pub(super) fn sentence(&self) -> String {
+        let PaperSettings {
+            batch_size,
+            seq_len,
+            num_epochs,
+            rank,
+            alpha,
+            learning_rate,
+            ..
+        } = self.settings;
+        format!(
+            "{}, {}: batches of {batch_size}, {seq_len} tokens, {num_epochs} epochs, rank {rank}, alpha {alpha}, \
+             learning rate {learning_rate}, seeds {:?}",
+            self.experiment, self.model, self.seeds
+        )
     }
 }
 
@@ -139,6 +179,7 @@ fn method_rows(runs: &[&Run], seed: RunSeed) -> Vec<MethodRow> {
                     difference(runs, &lora, seed)
                 },
                 seconds: runs.iter().map(|run| run.seconds).sum(),
+                peak_memory_bytes: runs.iter().filter_map(|run| run.peak_memory_bytes).max(),
                 runs: runs.iter().map(|run| RunRow::from(*run)).collect(),
             }
         })
@@ -190,51 +231,24 @@ pub(super) fn curves_csv(runs: &[Run]) -> String {
 
 impl Results for ReproduceReport {
     fn write_text(&self, page: &mut Page) {
-        let PaperSettings {
-            batch_size,
-            seq_len,
-            num_epochs,
-            rank,
-            alpha,
-            learning_rate,
-            ..
-        } = self.settings;
-        page.line(format_args!(
-            "{}, {}: batches of {batch_size}, {seq_len} tokens, {num_epochs} epochs, rank {rank}, alpha {alpha}, \
-             learning rate {learning_rate}, seeds {:?}",
-            self.experiment, self.model, self.seeds
-        ));
+        page.line(self.sentence());
         for recipe in &self.recipes {
             recipe.write_text(page);
         }
         page.heading("findings");
         for finding in &self.findings {
-            page.line(finding);
+            page.line(finding.line());
         }
         page.heading("files");
-        page.line(self.out.join("reproduce.json").display());
-        page.line(self.out.join("curves.csv").display());
+        for file in [PAGE_FILE, TABLE_FILE, CURVES_FILE] {
+            page.line(self.out.join(file).display());
+        }
     }
 }
-
 impl RecipeRow {
     fn write_text(&self, page: &mut Page) {
         page.heading(&self.name);
-        let Facts {
-            num_train_rows,
-            num_valid_rows,
-            num_test_rows,
-            num_clusters,
-            num_train_batches,
-            num_scored,
-            num_scored_padding,
-            ..
-        } = self.facts;
-        page.line(format_args!(
-            "{num_train_rows} training, {num_valid_rows} validation and {num_test_rows} test rows; {num_clusters} \
-             groups in {num_train_batches} batches; {num_scored} validation tokens scored, {num_scored_padding} of \
-             them padding"
-        ));
+        page.line(self.sizes());
         let mut table = Table::new([
             Column::text("method"),
             Column::number("trained"),
@@ -246,20 +260,16 @@ impl RecipeRow {
             Column::number("seconds"),
         ]);
         for row in &self.methods {
-            let epochs: Vec<String> = row
-                .runs
-                .iter()
-                .filter_map(|run| Some(run.chosen_epoch?.to_string()))
-                .collect();
             table.row([
                 row.method.name().to_owned(),
                 row.num_trainable_params.to_string(),
                 format!("{:.4}", row.valid_loss),
                 format!("{:.3}", row.valid_perplexity),
-                epochs.join(","),
+                row.epochs(),
                 row.test_perplexity
                     .map_or_else(String::new, |value| format!("{value:.3}")),
-                row.difference.as_ref().map_or_else(String::new, interval),
+                row.difference
+                    .map_or_else(String::new, |difference| signed(difference, 4)),
                 format!("{:.0}", row.seconds),
             ]);
         }
@@ -267,49 +277,84 @@ impl RecipeRow {
         self.write_answers(page);
     }
 
+    /// What the recipe makes of the data, in a sentence.
+    pub(super) fn sizes(&self) -> String {
+        let Facts {
+            num_train_rows,
+            num_valid_rows,
+            num_test_rows,
+            num_clusters,
+            num_train_batches,
+            num_scored,
+            num_scored_padding,
+            ..
+        } = self.facts;
+        format!(
+            "{num_train_rows} training, {num_valid_rows} validation and {num_test_rows} test rows; {num_clusters} \
+             groups in {num_train_batches} batches; {num_scored} validation tokens scored, {num_scored_padding} of \
+             them padding"
+        )
+    }
+
     /// Scores of the first seed's answers.
     fn write_answers(&self, page: &mut Page) {
-        let scored: Vec<(&str, TextScores)> = self
-            .methods
-            .iter()
-            .filter_map(|row| Some((row.method.name(), row.runs.first()?.text?)))
-            .collect();
-        if scored.is_empty() {
+        let rows = self.answer_rows();
+        if rows.is_empty() {
             return;
         }
-        let mut table = Table::new([
-            Column::text("answers by"),
-            Column::number("answers"),
-            Column::number("BLEU"),
-            Column::number("ROUGE-1"),
-            Column::number("ROUGE-2"),
-            Column::number("ROUGE-L"),
-            Column::number("METEOR"),
-        ]);
-        for (method, text) in scored {
-            let scores = [
-                text.bleu,
-                text.rouge1,
-                text.rouge2,
-                text.rouge_l,
-                text.meteor,
-            ];
-            let cells = [method.to_owned(), text.num_answers.to_string()];
-            table.row(
-                cells
-                    .into_iter()
-                    .chain(scores.map(|score| format!("{score:.2}"))),
-            );
+        let [method, scores @ ..] = ANSWER_COLUMNS;
+        let columns = std::iter::once(Column::text(method)).chain(scores.map(Column::number));
+        let mut table = Table::new(columns);
+        for row in rows {
+            table.row(row);
         }
         page.table(&table);
     }
+
+    /// What the answers of the first seed scored, for [`ANSWER_COLUMNS`].
+    pub(super) fn answer_rows(&self) -> Vec<[String; 7]> {
+        let scored = self
+            .methods
+            .iter()
+            .filter_map(|row| Some((row.method.name(), row.runs.first()?.text?)));
+        scored
+            .map(|(method, text)| {
+                let score = |score: f64| format!("{score:.2}");
+                [
+                    method.to_owned(),
+                    text.num_answers.to_string(),
+                    score(text.bleu),
+                    score(text.rouge1),
+                    score(text.rouge2),
+                    score(text.rouge_l),
+                    score(text.meteor),
+                ]
+            })
+            .collect()
+    }
 }
 
-/// A difference with its interval.
-pub(super) fn interval(interval: &Interval) -> String {
-    let Interval { mean, low, high } = interval;
-    format!("{mean:+.4} [{low:+.4}, {high:+.4}]")
+impl MethodRow {
+    /// The chosen epoch of every seed.
+    pub(super) fn epochs(&self) -> String {
+        let epochs: Vec<String> = self
+            .runs
+            .iter()
+            .filter_map(|run| Some(run.chosen_epoch?.to_string()))
+            .collect();
+        epochs.join(",")
+    }
 }
+
+pub(super) const ANSWER_COLUMNS: [&str; 7] = [
+    "answers by",
+    "answers",
+    "BLEU",
+    "ROUGE-1",
+    "ROUGE-2",
+    "ROUGE-L",
+    "METEOR",
+];
 
 #[cfg(test)]
 mod tests {

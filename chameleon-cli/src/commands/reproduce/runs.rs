@@ -84,6 +84,9 @@ pub(super) struct Run {
     /// Of generated answers, where some were asked for.
     pub(super) text: Option<TextScores>,
     pub(super) seconds: f64,
+    /// The most memory it needed, where the system tells.
+    #[serde(default)]
+    pub(super) peak_memory_bytes: Option<u64>,
 }
 
 impl Run {
@@ -102,6 +105,7 @@ impl Run {
             units: Vec::new(),
             text: None,
             seconds: 0.0,
+            peak_memory_bytes: None,
         }
     }
 }
@@ -275,6 +279,7 @@ pub(super) fn test_run(recipe: &str, method: Method, seed: u64, nlls: &[f64]) ->
         units,
         text: None,
         seconds: 1.0,
+        peak_memory_bytes: None,
     }
 }
 

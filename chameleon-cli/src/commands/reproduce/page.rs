@@ -1,0 +1,203 @@
+//! `report.html`: a reproduction on one page.
+
+use chameleon_models::Interval;
+
+use crate::report::{
+    Block, ChartPoint, HtmlTable, LineChart, ReportPage, Scale, Series, command_line, gibibytes,
+    interval_figure, signed,
+};
+
+use super::report::{ANSWER_COLUMNS, RecipeRow, ReproduceReport};
+use super::runs::Method;
+
+/// The page of a finished reproduction.
+pub(super) fn page(report: &ReproduceReport) -> ReportPage {
+    let mut blocks = vec![
+        heading("What may be said"),
+        Block::Findings {
+            findings: report.findings.clone(),
+        },
+    ];
+    blocks.extend(differences(report));
+    for recipe in &report.recipes {
+        blocks.push(heading(&recipe.name));
+        blocks.push(Block::Table {
+            table: methods_table(recipe),
+        });
+        blocks.extend(answers(recipe));
+        blocks.extend(curves(recipe));
+    }
+    blocks.push(heading("How it was made"));
+    blocks.push(Block::Facts {
+        rows: facts(report),
+    });
+    ReportPage {
+        title: format!(
+            "{} as the paper measures it, and otherwise",
+            report.experiment
+        ),
+        lead: report.sentence(),
+        blocks,
+    }
+}
+
+fn heading(text: &str) -> Block {
+    Block::Heading {
+        text: text.to_owned(),
+    }
+}
+
+/// Every method against LoRA under its own recipe.
+fn differences(report: &ReproduceReport) -> Option<Block> {
+    let rows: Vec<(String, Interval)> = report
+        .recipes
+        .iter()
+        .flat_map(|recipe| recipe.methods.iter().map(move |row| (recipe, row)))
+        // The frozen model is so far away that the others could not be told apart.
+        .filter(|(_, row)| row.method != Method::Frozen)
+        .filter_map(|(recipe, row)| {
+            let name = format!("{}: {} vs lora", recipe.name, row.method.name());
+            Some((name, row.difference?))
+        })
+        .collect();
+    (!rows.is_empty()).then(|| {
+        interval_figure(
+            "Differences from LoRA under the same recipe",
+            "Nats per token, with 95 % intervals; left of the dashed line is better than LoRA. Where the condition \
+             leaks, no such gain can be had in use.",
+            &rows,
+        )
+    })
+}
+
+fn methods_table(recipe: &RecipeRow) -> HtmlTable {
+    let leaks = if recipe.leaks {
+        "; its conditions hold what is scored"
+    } else {
+        ""
+    };
+    let mut table = HtmlTable::of_numbers(
+        &format!("{}{leaks}", recipe.sizes()),
+        [
+            "method",
+            "trained numbers",
+            "validation loss",
+            "validation perplexity",
+            "epoch",
+            "test perplexity",
+            "nats per token against lora",
+            "seconds",
+            "memory",
+        ],
+    );
+    for row in &recipe.methods {
+        table.row([
+            row.method.name().to_owned(),
+            row.num_trainable_params.to_string(),
+            format!("{:.4}", row.valid_loss),
+            format!("{:.3}", row.valid_perplexity),
+            row.epochs(),
+            row.test_perplexity
+                .map_or_else(String::new, |value| format!("{value:.3}")),
+            row.difference
+                .map_or_else(String::new, |difference| signed(difference, 4)),
+            format!("{:.0}", row.seconds),
+            row.peak_memory_bytes.map_or_else(String::new, gibibytes),
+        ]);
+    }
+    table
+}
+
+fn answers(recipe: &RecipeRow) -> Option<Block> {
+    let rows = recipe.answer_rows();
+    if rows.is_empty() {
+        return None;
+    }
+    let mut table = HtmlTable::of_numbers(
+        "Answers of the first seed against the references, from 0 to 100",
+        ANSWER_COLUMNS,
+    );
+    for row in rows {
+        table.row(row);
+    }
+    Some(Block::Table { table })
+}
+
+/// The validation loss of the first seed, and both losses of all in the table.
+fn curves(recipe: &RecipeRow) -> Option<Block> {
+    let title = format!("{}: validation loss by epoch", recipe.name);
+    let mut table = HtmlTable::of_numbers(
+        "Nats per token",
+        ["method", "seed", "epoch", "training", "validation"],
+    );
+    let mut series = Vec::new();
+    for row in &recipe.methods {
+        for run in &row.runs {
+            for epoch in &run.curve {
+                table.row([
+                    row.method.name().to_owned(),
+                    run.seed.to_string(),
+                    epoch.number.to_string(),
+                    format!("{:.4}", epoch.train_loss),
+                    format!("{:.4}", epoch.valid_loss),
+                ]);
+            }
+        }
+        let curve = row.runs.first().map_or(&[][..], |run| &run.curve);
+        if !curve.is_empty() {
+            let point = |x, y| ChartPoint {
+                x,
+                y,
+                interval: None,
+            };
+            series.push(Series {
+                name: row.method.name().to_owned(),
+                points: curve
+                    .iter()
+                    .map(|epoch| point(epoch.number as f64, epoch.valid_loss))
+                    .collect(),
+            });
+        }
+    }
+    if series.is_empty() {
+        return None;
+    }
+    Some(Block::Figure {
+        title: title.clone(),
+        caption:
+            "First seed. Losses under different recipes are of different tokens and do not compare."
+                .to_owned(),
+        svg: LineChart {
+            title,
+            x_label: "epoch".to_owned(),
+            y_label: "nats per token".to_owned(),
+            x_scale: Scale::Linear,
+            series,
+            reference: None,
+        }
+        .svg(),
+        table,
+    })
+}
+
+fn facts(report: &ReproduceReport) -> Vec<[String; 2]> {
+    let seeds: Vec<String> = report.seeds.iter().map(u64::to_string).collect();
+    let mut rows = [
+        ("command", command_line(&report.command)),
+        (
+            "program",
+            format!("chameleon {}, burn {}", report.version, report.burn_version),
+        ),
+        ("device", report.device.clone()),
+        ("model", report.model.clone()),
+        ("seeds", seeds.join(", ")),
+        ("prompt under causal", format!("{} tokens", report.prefix)),
+        ("seconds", format!("{:.0} in this call", report.seconds)),
+    ]
+    .map(|(name, value)| [name.to_owned(), value])
+    .to_vec();
+    if let Some(bytes) = report.peak_memory_bytes {
+        rows.push(["memory at most".to_owned(), gibibytes(bytes)]);
+    }
+    rows
+}
