@@ -139,6 +139,29 @@ impl Output {
             .with_prefix(label)
     }
 
+    /// A bar for bytes of a number that is about known.
+    pub(crate) fn bytes_progress(&self, label: &'static str, len: u64) -> ProgressBar {
+        let style = ProgressStyle::with_template(
+            "{prefix} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
+        )
+        .expect("the template is well formed")
+        .progress_chars("=> ");
+        self.bars
+            .add(ProgressBar::new(len))
+            .with_style(style)
+            .with_prefix(label)
+    }
+
+    /// A turning mark with the number of bytes so far.
+    pub(crate) fn bytes_spinner(&self, label: &'static str) -> ProgressBar {
+        let style = ProgressStyle::with_template("{spinner} {prefix} {bytes} {bytes_per_sec}")
+            .expect("the template is well formed");
+        self.bars
+            .add(ProgressBar::new_spinner())
+            .with_style(style)
+            .with_prefix(label)
+    }
+
     /// A turning mark for work of an unknown length.
     pub(crate) fn spinner(&self, label: &'static str) -> ProgressBar {
         let style = ProgressStyle::with_template("{spinner} {prefix} {msg}")

@@ -18,4 +18,4 @@ pub use loss::{
 };
 pub use pooling::{masked_mean, prompt_embeddings};
 pub use seed::RunSeed;
-pub use sequence::{SequenceError, SplitSequence};
+pub use sequence::{SequenceError, SplitSequence, TokenStore};

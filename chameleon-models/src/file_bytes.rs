@@ -70,13 +70,14 @@ impl Deref for FileBytes {
     }
 }
 
+/// Maps a file for reading.
 #[expect(
     unsafe_code,
     reason = "mapping is how gigabytes of weights are read without a second copy"
 )]
-fn map(file: &File) -> std::io::Result<Mmap> {
+pub(crate) fn map(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the mapping is read-only and private to this process. Should another process shorten
     // the file meanwhile, reading it stops the program; it cannot make us read foreign memory. Files
-    // that this crate writes are replaced by renaming, never shortened in place.
+    // that this crate writes are replaced by renaming, or have no name, and are never shortened.
     unsafe { Mmap::map(file) }
 }

@@ -7,7 +7,7 @@ use chameleon_cluster::{
     Convergence, Engine, KMeans, KMeansConfig, LabelAgreement, SilhouetteSample, assign,
     cluster_sizes, label_agreement, silhouette,
 };
-use chameleon_models::data::{Corpus, Example};
+use chameleon_models::data::{Example, TokenisedCorpus};
 use serde::Serialize;
 
 use crate::{
@@ -20,17 +20,12 @@ use crate::{
 
 pub(crate) fn run(config: &ClusterConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let loaded = context.load_model(&config.model)?;
-    let corpus = texts::read(&config.data, &loaded, context)?;
-    let examples = texts::cut(
-        &corpus,
-        &corpus.all_documents(),
-        config.span,
-        config.data.max_examples,
-        &loaded.tokenizer,
-        context,
-    )?;
     let encoding = config.encoding;
     check_encoding(&loaded.model, encoding)?;
+    let corpus = texts::stream(&config.data, config.span, &loaded, context)?;
+    let documents = corpus.all_documents();
+    let limit = config.data.max_examples;
+    let examples = texts::examples(&corpus, &documents, config.span, limit, context)?;
     let embeddings = encode_training_prompts(&loaded.model, encoding, &examples, context).vectors;
     let engine = match config.engine {
         EngineKind::Burn => Engine::MatrixProducts,
@@ -55,7 +50,7 @@ pub(crate) fn run(config: &ClusterConfig, context: &Context) -> Result<ExitStatu
 
 /// Everything known about the groups.
 struct Groups<'a> {
-    corpus: &'a Corpus,
+    corpus: &'a TokenisedCorpus,
     examples: &'a [Example],
     embeddings: &'a Tensor<2>,
     kmeans: &'a KMeans,
@@ -105,7 +100,7 @@ impl Groups<'_> {
             .collect::<Result<_, CliError>>()?;
         Ok(ClusterReport {
             num_prompts: self.examples.len(),
-            num_documents: self.corpus.documents().len(),
+            num_documents: self.corpus.num_documents(),
             num_clusters: config.num_clusters,
             prefix: config.span.prefix,
             inertia: self.kmeans.inertia,
@@ -137,11 +132,13 @@ impl Groups<'_> {
         decode: impl Fn(&[u32]) -> Result<String, CliError>,
     ) -> Result<NearPrompt, CliError> {
         let example = &self.examples[example_idx];
-        let document = &self.corpus.documents()[example.document_idx];
         Ok(NearPrompt {
             text: decode(example.prompt_token_ids())?,
-            label: self.corpus.label_name(document).map(str::to_owned),
-            origin: document.origin.to_string(),
+            label: self
+                .corpus
+                .label_name(example.document_idx)
+                .map(str::to_owned),
+            origin: self.corpus.origin(example.document_idx).to_string(),
             distance,
         })
     }

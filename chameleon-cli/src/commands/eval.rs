@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use burn::module::Module as _;
 use chameleon_cluster::assign;
+use chameleon_core::TokenStore as _;
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
     Adapter, AdapterMemory, CausalLm as _, Example, GroupedExamples, HiddenStates, LoadedModel,
@@ -32,12 +33,11 @@ pub(crate) fn run(config: &EvalConfig, context: &Context) -> Result<ExitStatus, 
     let start = Instant::now();
     let mut loaded = context.load_model(&config.model)?;
     loaded.model = loaded.model.no_grad();
-    let corpus = texts::read(&config.data, &loaded, context)?;
     let text = match &config.adapter {
-        None => plain(config, &corpus, &loaded, context)?,
+        None => plain(config, &loaded, context)?,
         Some(folder) => {
             let adapter = adapter::load(folder, &loaded, config.memory)?;
-            adapted(config, &corpus, &loaded, &adapter, context)?
+            adapted(config, &loaded, &adapter, context)?
         }
     };
     let Some(scores) = text else {
@@ -54,16 +54,15 @@ pub(crate) fn run(config: &EvalConfig, context: &Context) -> Result<ExitStatus, 
 /// The frozen model over one long text, in windows.
 fn plain(
     config: &EvalConfig,
-    corpus: &chameleon_models::Corpus,
     loaded: &LoadedModel,
     context: &Context,
 ) -> Result<Option<Scores>, CliError> {
-    let text = corpus.joined("\n\n");
-    let mut token_ids = loaded.tokenizer.encode(&text)?;
+    let stored = texts::stream_joined(&config.data, "\n\n", loaded, context)?;
+    let mut token_ids = stored.token_ids();
     if let Some(max_tokens) = config.max_tokens {
-        token_ids.truncate(max_tokens);
+        token_ids = &token_ids[..max_tokens.min(token_ids.len())];
     }
-    let windows = sliding(&token_ids, config.windows.context, config.windows.stride)?;
+    let windows = sliding(token_ids, config.windows.context, config.windows.stride)?;
     let longest = loaded.model.sizes().max_seq_len;
     if config.windows.context > longest {
         context.output.warn(format_args!(
@@ -110,7 +109,6 @@ fn plain(
 /// Base and adapted model over examples with a prefix that only the adapter looks at.
 fn adapted(
     config: &EvalConfig,
-    corpus: &chameleon_models::Corpus,
     loaded: &LoadedModel,
     adapter: &Adapter,
     context: &Context,
@@ -129,12 +127,13 @@ fn adapted(
             .output
             .warn("with an adapter the windows never overlap; --stride is not used");
     }
+    let corpus = texts::stream(&config.data, span, loaded, context)?;
     let documents = corpus.all_documents();
     let limit = config
         .max_tokens
         .map(|tokens| tokens.div_ceil(span.seq_len));
     let limit = limit.or(config.data.max_examples);
-    let examples = texts::cut(corpus, &documents, span, limit, &loaded.tokenizer, context)?;
+    let examples = texts::examples(&corpus, &documents, span, limit, context)?;
     let prompts: Vec<&[u32]> = examples.iter().map(Example::prompt_token_ids).collect();
     let prompt_embeddings = adapter.embed_prompts(&loaded.model, &prompts);
     let assignments = assign(&prompt_embeddings, &adapter.centroids)?.assignments;

@@ -7,13 +7,12 @@ use std::rc::Rc;
 use burn::module::Module as _;
 use burn::tensor::Tensor;
 use chameleon_cluster::{BatchLimits, KMeansConfig, LabelAgreement, assign, label_agreement, plan};
-use chameleon_core::SplitSequence;
 use chameleon_hypernet::ConditionNorm;
 use chameleon_models::{
-    AdapterConfig, AdapterError, CausalLm as _, Corpus, Example, GroupedExamples, HiddenCache,
+    AdapterConfig, AdapterError, CausalLm as _, Example, GroupedExamples, HiddenCache,
     LanguageModel, LayerRange, LoadedModel, PromptEncoding, Representation,
     adapter::ImpossibleAdapter,
-    data::{self, ResamplingUnits, SplitFractions, UnitKind},
+    data::{ResamplingUnits, SplitFractions, TokenisedCorpus, UnitKind},
     grouped_examples::{cache_hidden_states, states_fingerprint},
     hidden_cache::Fingerprint,
     layer_adaptation::check_targets,
@@ -60,8 +59,8 @@ pub(crate) struct Units {
 }
 
 impl Units {
-    fn of(corpus: &Corpus, examples: &[Example]) -> Self {
-        let ResamplingUnits { kind, of_document } = ResamplingUnits::of(corpus);
+    fn of(corpus: &TokenisedCorpus, examples: &[Example]) -> Self {
+        let ResamplingUnits { kind, of_document } = corpus.resampling_units();
         let units = examples
             .iter()
             .map(|example| of_document[example.document_idx]);
@@ -120,12 +119,12 @@ fn train_and_aside(
     loaded.model = loaded.model.no_grad();
     // Before the long work starts.
     check_adapter(&loaded.model, &sources.training.adapter)?;
-    let texts = Texts::read(sources.data, held_out, &loaded, context)?;
+    let span = sources.training.span;
+    let texts = Texts::read(sources.data, span, held_out, &loaded, context)?;
     let states_fingerprint = loaded.states_fingerprint();
     let limit = sources.data.max_examples;
-    let cut = |corpus: &Corpus, documents: &[usize], limit| {
-        let span = sources.training.span;
-        texts::cut(corpus, documents, span, limit, &loaded.tokenizer, context)
+    let cut = |corpus: &TokenisedCorpus, documents: &[usize], limit| {
+        texts::examples(corpus, documents, span, limit, context)
     };
     let train = cut(&texts.corpus, &texts.train, limit)?;
     let held_out_limit = limit.map(|limit| limit.div_ceil(HELD_OUT_SHARE));
@@ -198,7 +197,7 @@ pub(crate) fn check_encoding(
 
 /// Documents by what they are for.
 struct Texts {
-    corpus: Corpus,
+    corpus: TokenisedCorpus,
     train: Vec<usize>,
     asides: Vec<Aside>,
 }
@@ -206,7 +205,7 @@ struct Texts {
 /// Documents that are not trained on.
 struct Aside {
     /// `None` if they are part of the corpus that is trained on.
-    corpus: Option<Corpus>,
+    corpus: Option<TokenisedCorpus>,
     documents: Vec<usize>,
 }
 
@@ -214,17 +213,18 @@ impl Texts {
     /// Reads the texts; one or two parts of them are held out.
     fn read(
         data: &DataConfig,
+        span: SpanConfig,
         held_out: &[&HeldOut],
         loaded: &LoadedModel,
         context: &Context,
     ) -> Result<Self, CliError> {
-        let corpus = texts::read(data, loaded, context)?;
+        let corpus = texts::stream(data, span, loaded, context)?;
         let fraction = |idx: usize| match held_out.get(idx) {
             Some(HeldOut::Fraction(fraction)) => *fraction,
             Some(HeldOut::File(_)) | None => 0.0,
         };
         let fractions = SplitFractions::new(fraction(0), fraction(1))?;
-        let split = data::split(&corpus, fractions, context.settings.seed);
+        let split = corpus.split(fractions);
         let mut asides = Vec::new();
         for (held_out, documents) in held_out.iter().zip([split.valid, split.test]) {
             asides.push(match held_out {
@@ -234,14 +234,11 @@ impl Texts {
                 },
                 HeldOut::File(path) => {
                     let path = path.clone();
-                    let corpus = texts::read(
-                        &DataConfig {
-                            path,
-                            ..data.clone()
-                        },
-                        loaded,
-                        context,
-                    )?;
+                    let data = DataConfig {
+                        path,
+                        ..data.clone()
+                    };
+                    let corpus = texts::stream(&data, span, loaded, context)?;
                     Aside {
                         documents: corpus.all_documents(),
                         corpus: Some(corpus),
@@ -256,7 +253,7 @@ impl Texts {
         })
     }
 
-    fn corpus_of<'a>(&'a self, aside: &'a Aside) -> &'a Corpus {
+    fn corpus_of<'a>(&'a self, aside: &'a Aside) -> &'a TokenisedCorpus {
         aside.corpus.as_ref().unwrap_or(&self.corpus)
     }
 }
@@ -382,9 +379,10 @@ fn with_prefix(example: &Example, span: SpanConfig) -> Example {
     if span.smallest_prefix == span.prefix {
         return example.clone();
     }
-    let token_ids = example.sequence.token_ids().to_vec();
     Example {
-        sequence: SplitSequence::new(token_ids, span.smallest_prefix)
+        sequence: example
+            .sequence
+            .with_boundary(span.smallest_prefix)
             .expect("a smaller prefix leaves more to score"),
         ..example.clone()
     }

@@ -1,12 +1,16 @@
 //! Texts for the commands that read a data set: from a path to examples, with what was passed over told on the way.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use chameleon_core::RunSeed;
 use chameleon_models::{
     LoadedModel, ModelError, Tokenizer,
     chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate},
-    data::{self, Corpus, Example, LabelField, ReadOptions, WindowOptions},
+    data::{
+        self, Corpus, CorpusStream, DataError, Example, Examples, Format, LabelField, ReadOptions,
+        SkippedInput, StoredTokens, Tokenise, TokeniseError, TokenisedCorpus, TokenisedText,
+        WindowOptions,
+    },
 };
 
 use crate::{
@@ -42,6 +46,13 @@ impl ChatWriter {
         }))
     }
 
+    /// What readers call to write conversations out.
+    fn renderer(
+        &self,
+    ) -> impl Fn(&[ChatMessage], ChatEnding) -> Result<String, TokeniseError> + '_ {
+        |messages, ending| Ok(self.write(messages, ending)?)
+    }
+
     /// The text of some messages, special tokens spelled out.
     pub(crate) fn write(
         &self,
@@ -58,13 +69,92 @@ impl ChatWriter {
     }
 }
 
-/// Reads the documents of a data set.
+/// Reads the documents of a data set; all of them are in memory.
 pub(crate) fn read(
     config: &DataConfig,
     loaded: &LoadedModel,
     context: &Context,
 ) -> Result<Corpus, CliError> {
-    let options = ReadOptions {
+    let options = read_options(config);
+    let corpus = match ChatWriter::of(loaded)? {
+        Some(writer) => data::read_with_chats(&config.path, &options, &writer.renderer())?,
+        None => data::read(&config.path, &options)?,
+    };
+    tell_skipped(config, corpus.skipped(), context);
+    Ok(corpus)
+}
+
+/// Reads a data set and cuts it into examples as it is read: a prompt in front, the scored rest behind it. The texts
+/// may be larger than the memory.
+pub(crate) fn stream(
+    config: &DataConfig,
+    span: SpanConfig,
+    loaded: &LoadedModel,
+    context: &Context,
+) -> Result<TokenisedCorpus, CliError> {
+    let windows = windows(span, &loaded.tokenizer)?;
+    let seed = context.settings.seed;
+    let corpus = with_stream(config, loaded, context, |stream, tokenise, observe| {
+        stream.examples(windows, seed, tokenise, observe)
+    })?;
+    tell_skipped(config, corpus.skipped(), context);
+    Ok(corpus)
+}
+
+/// The tokens of a whole data set as one text.
+pub(crate) fn stream_joined(
+    config: &DataConfig,
+    separator: &str,
+    loaded: &LoadedModel,
+    context: &Context,
+) -> Result<Arc<StoredTokens>, CliError> {
+    with_stream(config, loaded, context, |stream, tokenise, observe| {
+        stream.joined(separator, tokenise, observe)
+    })
+}
+
+/// Reads a data set with a bar.
+fn with_stream<T>(
+    config: &DataConfig,
+    loaded: &LoadedModel,
+    context: &Context,
+    read: impl FnOnce(&CorpusStream<'_>, &Tokenise<'_>, &mut dyn FnMut(u64)) -> Result<T, DataError>,
+) -> Result<T, CliError> {
+    let options = read_options(config);
+    let writer = ChatWriter::of(loaded)?;
+    let render_chat = writer.as_ref().map(ChatWriter::renderer);
+    let spill_folder = match dirs::cache_dir() {
+        Some(folder) => folder.join("chameleon").join("token-ids"),
+        None => std::env::temp_dir(),
+    };
+    let stream = CorpusStream {
+        path: &config.path,
+        options: &options,
+        render_chat: render_chat
+            .as_ref()
+            .map(|render| render as &data::RenderChat<'_>),
+        spill_folder: &spill_folder,
+    };
+    let tokenise = |text: &str| -> Result<TokenisedText, TokeniseError> {
+        Ok(loaded.tokenizer.encode_with_ends(text)?)
+    };
+    let bar = match Format::of(&config.path)? {
+        // What is read of these is about what they hold.
+        Format::Text | Format::JsonLines | Format::Json | Format::Csv | Format::Tsv => {
+            let len = std::fs::metadata(&config.path).map_or(0, |metadata| metadata.len());
+            context.output.bytes_progress("reading", len)
+        }
+        _ => context.output.bytes_spinner("reading"),
+    };
+    let found = read(&stream, &tokenise, &mut |num_bytes| {
+        bar.set_position(num_bytes);
+    });
+    bar.finish_and_clear();
+    Ok(found?)
+}
+
+fn read_options(config: &DataConfig) -> ReadOptions {
+    ReadOptions {
         text_fields: config.text_fields.clone(),
         instruction_condition: config.instruction_condition,
         source_field: config.source_field.clone(),
@@ -73,65 +163,56 @@ pub(crate) fn read(
             .clone()
             .map_or(LabelField::Auto, LabelField::Named),
         ..ReadOptions::default()
-    };
-    let corpus = match ChatWriter::of(loaded)? {
-        Some(writer) => data::read_with_chats(&config.path, &options, &|messages, ending| {
-            Ok(writer.write(messages, ending)?)
-        })?,
-        None => data::read(&config.path, &options)?,
-    };
-    if !corpus.skipped().is_empty() {
-        context.output.detail(format_args!(
-            "{}: {}",
-            config.path.display(),
-            corpus.skipped()
-        ));
     }
-    Ok(corpus)
 }
 
-/// Cuts documents into examples: a prompt in front, the scored rest behind it.
-pub(crate) fn cut(
-    corpus: &Corpus,
-    document_indices: &[usize],
-    span: SpanConfig,
-    max_examples: Option<usize>,
-    tokenizer: &Tokenizer,
-    context: &Context,
-) -> Result<Vec<Example>, CliError> {
+fn tell_skipped(config: &DataConfig, skipped: &SkippedInput, context: &Context) {
+    if !skipped.is_empty() {
+        let path = config.path.display();
+        context.output.detail(format_args!("{path}: {skipped}"));
+    }
+}
+
+/// How documents are cut.
+fn windows(span: SpanConfig, tokenizer: &Tokenizer) -> Result<WindowOptions, CliError> {
     let longest = WindowOptions::new(span.seq_len, span.largest_prefix)?;
     let options = WindowOptions::new(span.seq_len, span.prefix)?
         .with_min_scored(longest.min_len() - span.prefix)?;
-    let options = match tokenizer.special_token_ids().eos.first() {
+    Ok(match tokenizer.special_token_ids().eos.first() {
         Some(&token_id) => options.with_answer_end(token_id),
         None => options,
+    })
+}
+
+/// The examples of some documents, no more than are wanted.
+pub(crate) fn examples(
+    corpus: &TokenisedCorpus,
+    documents: &[usize],
+    span: SpanConfig,
+    max_examples: Option<usize>,
+    context: &Context,
+) -> Result<Vec<Example>, CliError> {
+    let Examples { examples, skipped } = match max_examples {
+        Some(max_examples) => {
+            corpus.limited_examples(documents, max_examples, context.settings.seed)?
+        }
+        None => corpus.examples(documents)?,
     };
-    let cut = data::cut(corpus, document_indices, options, |text| {
-        tokenizer.encode_with_ends(text)
-    })?;
-    let skipped = cut.skipped;
-    let num_documents = document_indices.len();
+    let num_documents = documents.len();
     if skipped.too_short > 0 {
         context.output.detail(format_args!(
-            "{} of {num_documents} documents are shorter than {} tokens and left out",
+            "{} of {num_documents} documents are too short and left out",
             skipped.too_short,
-            options.min_len()
         ));
     }
     if skipped.long_prompts + skipped.cut_answers > 0 {
         context.output.detail(format_args!(
             "of {num_documents} documents {} are left out because {} tokens hold no more than their prompts, \
              and {} answers are cut off there",
-            skipped.long_prompts,
-            options.seq_len(),
-            skipped.cut_answers
+            skipped.long_prompts, span.seq_len, skipped.cut_answers
         ));
     }
-    let seed: RunSeed = context.settings.seed;
-    Ok(match max_examples {
-        Some(max_examples) => data::limit(cut.examples, max_examples, seed),
-        None => cut.examples,
-    })
+    Ok(examples)
 }
 
 /// The start of a text on one line, for tables.

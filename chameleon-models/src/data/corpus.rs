@@ -153,7 +153,7 @@ impl NewDocument {
     }
 
     /// Whether there is nothing to read, or nothing to score.
-    fn is_blank(&self) -> bool {
+    pub(super) fn is_blank(&self) -> bool {
         let answer_start = self
             .exchange
             .as_ref()
@@ -166,6 +166,13 @@ impl NewDocument {
 pub(super) trait DocumentSink {
     /// Takes a document, or counts it as empty.
     fn push(&mut self, document: NewDocument) -> Result<(), DataError>;
+
+    /// Takes a text of any length bit by bit, or counts it as empty.
+    fn push_long(
+        &mut self,
+        origin: Origin,
+        pieces: &mut dyn Iterator<Item = Result<String, DataError>>,
+    ) -> Result<(), DataError>;
 
     /// The counts of what is passed over.
     fn skipped_mut(&mut self) -> &mut SkippedInput;
@@ -394,17 +401,39 @@ impl CorpusBuilder {
 impl DocumentSink for CorpusBuilder {
     fn push(&mut self, document: NewDocument) -> Result<(), DataError> {
         self.push(document);
-        match &self.bound {
-            Some((path, max_bytes)) if self.num_bytes > *max_bytes => Err(DataError::TooLarge {
-                path: path.clone(),
-                max_bytes: *max_bytes,
-            }),
-            _ => Ok(()),
+        self.check_bound(0)
+    }
+
+    fn push_long(
+        &mut self,
+        origin: Origin,
+        pieces: &mut dyn Iterator<Item = Result<String, DataError>>,
+    ) -> Result<(), DataError> {
+        let mut text = String::new();
+        for piece in pieces {
+            text.push_str(&piece?);
+            self.check_bound(text.len() as u64)?;
         }
+        DocumentSink::push(self, NewDocument::prose(text, origin))
     }
 
     fn skipped_mut(&mut self) -> &mut SkippedInput {
         &mut self.skipped
+    }
+}
+
+impl CorpusBuilder {
+    /// Refuses `more` bytes that would be too many.
+    fn check_bound(&self, more: u64) -> Result<(), DataError> {
+        match &self.bound {
+            Some((path, max_bytes)) if self.num_bytes + more > *max_bytes => {
+                Err(DataError::TooLarge {
+                    path: path.clone(),
+                    max_bytes: *max_bytes,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -427,7 +456,7 @@ impl LabelNames {
     }
 }
 
-fn is_blank(text: &str) -> bool {
+pub(super) fn is_blank(text: &str) -> bool {
     text.chars().all(char::is_whitespace)
 }
 

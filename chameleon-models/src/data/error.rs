@@ -236,6 +236,15 @@ pub enum DataError {
         /// The fields of the first record.
         found: Vec<String>,
     },
+    /// The file for token ids that do not fit in memory cannot be written.
+    #[error("cannot keep the token ids in a file in {}", folder.display())]
+    TokenFile {
+        /// Where it was to be.
+        folder: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// Fractions outside 0 to 1, or nothing left to train on.
     #[error(
         "valid and test fractions must be at least 0 and sum to less than 1, found {valid} and {test}"

@@ -41,10 +41,14 @@ mod instruction;
 mod json;
 mod jsonl;
 mod parquet_file;
+mod pieces;
 mod read;
 mod record;
 mod split;
+mod stream;
+mod token_store;
 mod tokenised;
+mod tokenised_corpus;
 mod txt;
 mod units;
 mod windows;
@@ -59,7 +63,10 @@ pub use instruction::{Instruction, InstructionCondition};
 pub use read::{FolderLabels, Format, LabelField, ReadOptions, read, read_with_chats};
 pub use record::{Record, Wanted, read_column, visit_records};
 pub use split::{Split, SplitFractions, limit, split};
+pub use stream::{CorpusStream, Tokenise, TokeniseError};
+pub use token_store::StoredTokens;
 pub use tokenised::TokenisedText;
+pub use tokenised_corpus::TokenisedCorpus;
 pub use units::{ResamplingUnits, UnitKind};
 pub use windows::{
     EvalWindow, Example, Examples, Skipped, WindowOptions, cut, non_overlapping, sliding,

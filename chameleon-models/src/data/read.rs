@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::conversation::RenderChat;
-use super::corpus::{Corpus, CorpusBuilder};
+use super::corpus::{Corpus, CorpusBuilder, DocumentSink};
 use super::error::DataError;
 use super::fields::{FileRecords, RecordReader, TextFields, wanted_fields};
 use super::instruction::InstructionCondition;
@@ -26,7 +26,7 @@ pub struct ReadOptions {
     pub folder_labels: FolderLabels,
     /// Larger files in a folder are skipped and counted; a file that was named itself is always read.
     pub max_file_bytes: u64,
-    /// More text than this is refused: all documents are kept in memory.
+    /// More text than this is refused where all documents are kept in memory, as in a [`Corpus`].
     pub max_total_bytes: u64,
     /// A longer row of a file of records is refused.
     pub max_record_bytes: u64,
@@ -154,16 +154,7 @@ fn read_all(
     render_chat: Option<&RenderChat<'_>>,
 ) -> Result<Corpus, DataError> {
     let mut builder = CorpusBuilder::bounded(path, options.max_total_bytes);
-    match Format::of(path)? {
-        Format::Text => txt::read(path, options, &mut builder)?,
-        Format::Folder => folder::read(path, options, render_chat, &mut builder)?,
-        _ => {
-            let records = RecordReader::new(options, render_chat, &mut builder, None);
-            if let FileRecords::Unsuitable(error) = read_records(path, options, records)? {
-                return Err(error);
-            }
-        }
-    }
+    read_into(path, options, render_chat, &mut builder)?;
     let corpus = builder.build(path)?;
     tracing::debug!(
         path = %path.display(),
@@ -172,6 +163,26 @@ fn read_all(
         "corpus read"
     );
     Ok(corpus)
+}
+
+/// Hands every document of a path to `sink`, in order.
+pub(super) fn read_into(
+    path: &Path,
+    options: &ReadOptions,
+    render_chat: Option<&RenderChat<'_>>,
+    sink: &mut dyn DocumentSink,
+) -> Result<(), DataError> {
+    match Format::of(path)? {
+        Format::Text => txt::read(path, sink),
+        Format::Folder => folder::read(path, options, render_chat, sink),
+        _ => {
+            let records = RecordReader::new(options, render_chat, sink, None);
+            match read_records(path, options, records)? {
+                FileRecords::Read => Ok(()),
+                FileRecords::Unsuitable(error) => Err(error),
+            }
+        }
+    }
 }
 
 pub(super) fn read_records(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chameleon_core::RunSeed;
 use rand::seq::SliceRandom;
 
-use super::corpus::Corpus;
+use super::corpus::{Corpus, Document};
 use super::error::DataError;
 use super::windows::Example;
 
@@ -59,22 +59,29 @@ pub struct Split {
 /// nearest to it are moved there, as long as others stay: train is filled first, then valid, then test, so one lone
 /// document (see [`Corpus::divided`]) trains and the other parts are empty, which the caller must expect.
 pub fn split(corpus: &Corpus, fractions: SplitFractions, seed: RunSeed) -> Split {
-    let seed = seed.derive("split");
-    // Documents of one source, or of equal text, share a draw, and so move together.
-    let mut by_draw = BTreeMap::<u64, Vec<usize>>::new();
-    for (document_idx, document) in corpus.documents().iter().enumerate() {
-        let name = document.source.as_deref().unwrap_or(&document.text);
-        by_draw
-            .entry(seed.derive(name).0)
-            .or_default()
-            .push(document_idx);
-    }
-    let draws = by_draw.keys().copied().collect::<Vec<_>>();
+    let documents = corpus.documents().iter();
+    split_by_draws(documents.map(|document| draw(document, seed)), fractions)
+}
+
+/// What decides the side of a document.
+pub(super) fn draw(document: &Document, seed: RunSeed) -> u64 {
+    let name = document.source.as_deref().unwrap_or(&document.text);
+    seed.derive("split").derive(name).0
+}
+
+/// Divides documents by their draws; those of one source, or of equal text, share one, and so move together.
+pub(super) fn split_by_draws(draws: impl Iterator<Item = u64>, fractions: SplitFractions) -> Split {
+    let mut order: Vec<(u64, usize)> = draws
+        .enumerate()
+        .map(|(document_idx, draw)| (draw, document_idx))
+        .collect();
+    order.sort_unstable();
+    let groups: Vec<&[(u64, usize)]> = order.chunk_by(|left, right| left.0 == right.0).collect();
     let num_below =
-        |share: f64| draws.partition_point(|&draw| draw as f64 / 2_f64.powi(64) < share);
+        |share: f64| groups.partition_point(|group| group[0].0 as f64 / 2_f64.powi(64) < share);
 
     // In the order of their draws: valid, test, train. Each wanted part takes at least one draw if it can.
-    let total = draws.len();
+    let total = groups.len();
     let wanted = |share: f64| usize::from(share > 0.0);
     let spare = total - 1;
     let min_valid = wanted(fractions.valid).min(spare);
@@ -83,34 +90,44 @@ pub fn split(corpus: &Corpus, fractions: SplitFractions, seed: RunSeed) -> Split
     let test_end =
         num_below(fractions.valid + fractions.test).clamp(valid_end + min_test, total - 1);
 
-    let indices = |draws: &[u64]| {
-        let mut indices = draws
-            .iter()
-            .flat_map(|draw| by_draw[draw].iter().copied())
-            .collect::<Vec<_>>();
+    let indices = |groups: &[&[(u64, usize)]]| {
+        let documents = groups.iter().flat_map(|group| group.iter());
+        let mut indices: Vec<usize> = documents.map(|&(_, document_idx)| document_idx).collect();
         indices.sort_unstable();
         indices
     };
     Split {
-        valid: indices(&draws[..valid_end]),
-        test: indices(&draws[valid_end..test_end]),
-        train: indices(&draws[test_end..]),
+        valid: indices(&groups[..valid_end]),
+        test: indices(&groups[valid_end..test_end]),
+        train: indices(&groups[test_end..]),
     }
 }
 
 /// Keeps at most `max_examples`, the same number of each label as far as there are enough; examples without a label
 /// count as one label. Which ones is drawn from the seed; their order stays.
 pub fn limit(examples: Vec<Example>, max_examples: usize, seed: RunSeed) -> Vec<Example> {
-    if examples.len() <= max_examples {
-        return examples;
+    let labels: Vec<Option<usize>> = examples.iter().map(|example| example.label_idx).collect();
+    let kept = kept(&labels, max_examples, seed);
+    examples
+        .into_iter()
+        .zip(kept)
+        .filter_map(|(example, kept)| kept.then_some(example))
+        .collect()
+}
+
+/// Which examples [`limit`] keeps, by their labels.
+pub(super) fn kept<L: Ord + Copy>(
+    labels: &[Option<L>],
+    max_examples: usize,
+    seed: RunSeed,
+) -> Vec<bool> {
+    if labels.len() <= max_examples {
+        return vec![true; labels.len()];
     }
     let mut rng = seed.stream("limit");
-    let mut by_label = BTreeMap::<Option<usize>, Vec<usize>>::new();
-    for (example_idx, example) in examples.iter().enumerate() {
-        by_label
-            .entry(example.label_idx)
-            .or_default()
-            .push(example_idx);
+    let mut by_label = BTreeMap::<Option<L>, Vec<usize>>::new();
+    for (example_idx, &label) in labels.iter().enumerate() {
+        by_label.entry(label).or_default().push(example_idx);
     }
     let mut groups = by_label.into_values().collect::<Vec<_>>();
     for group in &mut groups {
@@ -118,22 +135,18 @@ pub fn limit(examples: Vec<Example>, max_examples: usize, seed: RunSeed) -> Vec<
     }
     // The smallest first: what they cannot fill is shared among the larger ones.
     groups.sort_by_key(Vec::len);
-    let mut keep = vec![false; examples.len()];
+    let mut kept = vec![false; labels.len()];
     let mut left = max_examples;
     let num_groups = groups.len();
     for (group_idx, group) in groups.iter().enumerate() {
         let share = left / (num_groups - group_idx);
         let taken = share.min(group.len());
         for &example_idx in &group[..taken] {
-            keep[example_idx] = true;
+            kept[example_idx] = true;
         }
         left -= taken;
     }
-    let mut keep = keep.into_iter();
-    examples
-        .into_iter()
-        .filter(|_| keep.next().unwrap_or(false))
-        .collect()
+    kept
 }
 
 #[cfg(test)]

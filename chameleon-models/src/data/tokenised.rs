@@ -36,6 +36,11 @@ impl TokenisedText {
         &self.token_ids
     }
 
+    /// Where in the text each token ends, never before the one before it.
+    pub(super) fn byte_ends(&self) -> &[usize] {
+        &self.byte_ends
+    }
+
     /// How many bytes of text the tokens of `range` stand for.
     ///
     /// # Panics

@@ -4,22 +4,88 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::corpus::{DocumentSink, NewDocument, Origin, count_lines};
+use super::corpus::{DocumentSink, Origin, count_lines};
 use super::error::DataError;
-use super::read::ReadOptions;
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
-pub(super) fn read(
-    path: &Path,
-    options: &ReadOptions,
-    sink: &mut dyn DocumentSink,
-) -> Result<(), DataError> {
-    let bytes = read_bytes(path, options.max_total_bytes)?;
-    sink.push(NewDocument::prose(
-        decode(bytes, path)?,
-        Origin::new(path, 1),
-    ))
+/// Bytes that are read at once.
+const BLOCK: u64 = 256 << 10;
+
+pub(super) fn read(path: &Path, sink: &mut dyn DocumentSink) -> Result<(), DataError> {
+    sink.push_long(Origin::new(path, 1), &mut TextPieces::open(path)?)
+}
+
+/// The text of a file, block by block, without its byte order mark.
+struct TextPieces<'a> {
+    path: &'a Path,
+    file: File,
+    /// Bytes that are no whole character yet.
+    rest: Vec<u8>,
+    /// Bytes and lines that were handed out.
+    num_bytes: u64,
+    num_lines: usize,
+}
+
+impl<'a> TextPieces<'a> {
+    fn open(path: &'a Path) -> Result<Self, DataError> {
+        let file = File::open(path).map_err(|source| DataError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            path,
+            file,
+            rest: Vec::new(),
+            num_bytes: 0,
+            num_lines: 0,
+        })
+    }
+
+    /// The next block, empty at the end of the file.
+    fn block(&mut self) -> Result<String, DataError> {
+        let mut bytes = std::mem::take(&mut self.rest);
+        let num_read = (&mut self.file)
+            .take(BLOCK)
+            .read_to_end(&mut bytes)
+            .map_err(|source| DataError::Read {
+                path: self.path.to_owned(),
+                source,
+            })?;
+        if self.num_bytes == 0 {
+            let bom_len = without_bom(&bytes, self.path)?;
+            bytes.drain(..bom_len);
+            self.num_bytes = bom_len as u64;
+        }
+        if let Err(error) = std::str::from_utf8(&bytes) {
+            let valid = error.valid_up_to();
+            if error.error_len().is_some() || num_read == 0 {
+                return Err(DataError::InvalidUtf8 {
+                    path: self.path.to_owned(),
+                    byte: self.num_bytes + valid as u64,
+                    line: self.num_lines + count_lines(&bytes[..valid]) + 1,
+                });
+            }
+            self.rest = bytes.split_off(valid);
+        }
+        let text = String::from_utf8(bytes).expect("what is no whole character was split off");
+        self.num_bytes += text.len() as u64;
+        self.num_lines += count_lines(text.as_bytes());
+        Ok(text)
+    }
+}
+
+impl Iterator for TextPieces<'_> {
+    type Item = Result<String, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.block() {
+            // A block of less than one character, which only the end of the file may follow or complete.
+            Ok(text) if text.is_empty() && !self.rest.is_empty() => self.next(),
+            Ok(text) if text.is_empty() => None,
+            found => Some(found),
+        }
+    }
 }
 
 /// The whole file, never more than `max_bytes` of memory.

@@ -1,6 +1,7 @@
 //! Which documents belong together when scores are resampled.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use serde::Serialize;
 
@@ -41,16 +42,20 @@ impl UnitKind {
 impl ResamplingUnits {
     /// By sources where the data names some, else by documents.
     pub fn of(corpus: &Corpus) -> Self {
+        let documents = corpus.documents().iter();
+        Self::of_sources(documents.map(|document| document.source.as_deref()))
+    }
+
+    /// The same, given the source of every document.
+    pub(super) fn of_sources<S: Eq + Hash>(sources: impl Iterator<Item = Option<S>>) -> Self {
         let mut of_source = HashMap::new();
         let mut num_units = 0;
         let mut new_unit = || {
             num_units += 1;
             num_units - 1
         };
-        let of_document = corpus
-            .documents()
-            .iter()
-            .map(|document| match document.source.as_deref() {
+        let of_document = sources
+            .map(|source| match source {
                 Some(source) => *of_source.entry(source).or_insert_with(&mut new_unit),
                 None => new_unit(),
             })

@@ -191,14 +191,7 @@ where
     for cut_document in cut_documents {
         let mut windows = cut_document?;
         longest = longest.max(windows.num_tokens);
-        skipped.num_tokens += windows.num_dropped;
-        match windows.loss {
-            Loss::Nothing => {}
-            Loss::TooShort => skipped.too_short += 1,
-            Loss::Tail => skipped.tails += 1,
-            Loss::LongPrompt => skipped.long_prompts += 1,
-            Loss::CutAnswer => skipped.cut_answers += 1,
-        }
+        skipped.add(windows.loss, windows.num_dropped);
         examples.append(&mut windows.examples);
     }
     if examples.is_empty() {
@@ -211,15 +204,31 @@ where
     Ok(Examples { examples, skipped })
 }
 
-struct CutDocument {
-    examples: Vec<Example>,
-    num_tokens: usize,
-    num_dropped: usize,
-    loss: Loss,
+impl Skipped {
+    /// Counts what was lost of one document.
+    pub(super) fn add(&mut self, loss: Loss, num_tokens: usize) {
+        self.num_tokens += num_tokens;
+        match loss {
+            Loss::Nothing => {}
+            Loss::TooShort => self.too_short += 1,
+            Loss::Tail => self.tails += 1,
+            Loss::LongPrompt => self.long_prompts += 1,
+            Loss::CutAnswer => self.cut_answers += 1,
+        }
+    }
+}
+
+/// The examples of one document.
+pub(super) struct CutDocument {
+    pub(super) examples: Vec<Example>,
+    pub(super) num_tokens: usize,
+    pub(super) num_dropped: usize,
+    pub(super) loss: Loss,
 }
 
 /// What became of the tokens that are in no example.
-enum Loss {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Loss {
     Nothing,
     TooShort,
     Tail,
@@ -227,7 +236,8 @@ enum Loss {
     CutAnswer,
 }
 
-fn cut_document(
+/// Cuts the tokens of a document; its own text is not looked at.
+pub(super) fn cut_document(
     text: &TokenisedText,
     document: &Document,
     document_idx: usize,

@@ -20,6 +20,7 @@ mod load; // from a path to a model that runs
 mod memory; // what groups remember: written, read, and told while decoding
 mod published; // the recipe of the paper against PyTorch
 mod real_model; // the same texts as transformers, when a model is there
+mod stream; // texts larger than memory against texts in memory
 mod text_metrics; // BLEU, ROUGE and METEOR against the Python packages
 mod tokenizers; // tokenizers rebuilt from GGUF files against transformers
 mod training; // adapters: train, interrupt, save, load, score

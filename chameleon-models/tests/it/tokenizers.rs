@@ -15,13 +15,13 @@ struct Case {
     decoded: String,
 }
 
-const KINDS: [&str; 5] = ["gpt2", "smollm", "llama3", "qwen2", "sentence_piece"];
+pub(crate) const KINDS: [&str; 5] = ["gpt2", "smollm", "llama3", "qwen2", "sentence_piece"];
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf_tokenizers")
 }
 
-fn tokenizer(kind: &str) -> Tokenizer {
+pub(crate) fn tokenizer(kind: &str) -> Tokenizer {
     let checkpoint = Checkpoint::open(&folder().join(format!("{kind}.gguf"))).unwrap();
     checkpoint.tokenizer().unwrap()
 }

@@ -18,13 +18,13 @@ pub(super) fn page(report: &ReproduceReport) -> ReportPage {
             findings: report.findings.clone(),
         },
     ];
-    blocks.extend(differences(report));
     for recipe in &report.recipes {
         blocks.push(heading(&recipe.name));
         blocks.push(Block::Table {
             table: methods_table(recipe),
         });
         blocks.extend(answers(recipe));
+        blocks.extend(differences(recipe));
         blocks.extend(curves(recipe));
     }
     blocks.push(heading("How it was made"));
@@ -47,24 +47,24 @@ fn heading(text: &str) -> Block {
     }
 }
 
-/// Every method against LoRA under its own recipe.
-fn differences(report: &ReproduceReport) -> Option<Block> {
-    let rows: Vec<(String, Interval)> = report
-        .recipes
+/// Every method against LoRA.
+fn differences(recipe: &RecipeRow) -> Option<Block> {
+    let rows: Vec<(String, Interval)> = recipe
+        .methods
         .iter()
-        .flat_map(|recipe| recipe.methods.iter().map(move |row| (recipe, row)))
         // The frozen model is so far away that the others could not be told apart.
-        .filter(|(_, row)| row.method != Method::Frozen)
-        .filter_map(|(recipe, row)| {
-            let name = format!("{}: {} vs lora", recipe.name, row.method.name());
-            Some((name, row.difference?))
-        })
+        .filter(|row| row.method != Method::Frozen)
+        .filter_map(|row| Some((row.method.name().to_owned(), row.difference?)))
         .collect();
     (!rows.is_empty()).then(|| {
         interval_figure(
-            "Differences from LoRA under the same recipe",
-            "Nats per token, with 95 % intervals; left of the dashed line is better than LoRA. Where the condition \
-             leaks, no such gain can be had in use.",
+            &format!("{}: differences from lora", recipe.name),
+            if recipe.leaks {
+                "With 95 % intervals; left of the dashed line is better than lora. The conditions hold what is scored: \
+                 no such gain can be had in use."
+            } else {
+                "With 95 % intervals; left of the dashed line is better than lora."
+            },
             &rows,
         )
     })
@@ -80,12 +80,12 @@ fn methods_table(recipe: &RecipeRow) -> HtmlTable {
         &format!("{}{leaks}", recipe.sizes()),
         [
             "method",
-            "trained numbers",
-            "validation loss",
-            "validation perplexity",
+            "trained",
+            "valid loss",
+            "valid ppl",
             "epoch",
-            "test perplexity",
-            "nats per token against lora",
+            "test ppl",
+            "nats against lora",
             "seconds",
             "memory",
         ],
