@@ -20,7 +20,7 @@ use clap_verbosity_flag::{Verbosity, WarnLevel};
 
 pub(crate) use data::{ConditionPart, DataArgs};
 pub(crate) use generate::{BatchArgs, DecodingArgs, GenerateArgs};
-pub(crate) use model::{AdapterArg, MemoryArg, ModelArg};
+pub(crate) use model::{AdapterArg, MemoryArg, ModelArg, Weights, WeightsArg};
 pub(crate) use reproduce::{ConditionName, Experiment, LossName, RecipeName, ReproduceArgs};
 pub(crate) use score::ScoreArgs;
 #[cfg(feature = "serve")]

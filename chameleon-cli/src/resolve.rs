@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use chameleon_core::{DeviceSpec, RunSeed};
 use chameleon_hypernet::ConditionScaling;
 use chameleon_models::{
-    PromptEncoding,
+    PromptEncoding, WeightStorage,
     data::{InstructionCondition, InstructionFields, TextFields},
     text_metrics::Stemming,
 };
@@ -25,6 +25,7 @@ use crate::{
     args::{
         AdapterArg, BatchArgs, Cli, ClusterArgs, Command, ConditionPart, DataArgs, DecodingArgs,
         EngineKind, GenerateArgs, GlobalArgs, InfoArgs, MemoryArg, ModelArg, PromptArgs, ScoreArgs,
+        Weights, WeightsArg,
     },
     errors::CliError,
     output::{Format, Output},
@@ -161,6 +162,7 @@ pub(crate) enum MemoryUse {
 #[derive(Debug)]
 pub(crate) struct GenerateConfig {
     pub(crate) model: String,
+    pub(crate) weights: WeightStorage,
     pub(crate) adapter: Option<PathBuf>,
     pub(crate) memory: MemoryUse,
     pub(crate) prompts: PromptSource,
@@ -171,6 +173,7 @@ pub(crate) struct GenerateConfig {
 #[derive(Debug)]
 pub(crate) struct BatchConfig {
     pub(crate) model: String,
+    pub(crate) weights: WeightStorage,
     pub(crate) adapter: Option<PathBuf>,
     pub(crate) memory: MemoryUse,
     pub(crate) data: DataConfig,
@@ -314,6 +317,7 @@ fn generate(args: GenerateArgs) -> Result<GenerateConfig, ConfigError> {
     };
     Ok(GenerateConfig {
         model: model(args.model)?,
+        weights: weights(&args.weights),
         adapter: adapter(args.adapter),
         memory: memory_use(&args.memory),
         prompts,
@@ -324,6 +328,7 @@ fn generate(args: GenerateArgs) -> Result<GenerateConfig, ConfigError> {
 fn batch(args: BatchArgs) -> Result<BatchConfig, ConfigError> {
     Ok(BatchConfig {
         model: model(args.model)?,
+        weights: weights(&args.weights),
         adapter: adapter(args.adapter),
         memory: memory_use(&args.memory),
         data: data(args.data)?,
@@ -366,6 +371,13 @@ fn decoding(args: DecodingArgs, batch_size: usize) -> Result<DecodingConfig, Con
         stop: args.stop,
         batch_size: at_least_one("batch-size", batch_size)?,
     })
+}
+
+fn weights(arg: &WeightsArg) -> WeightStorage {
+    match arg.weights {
+        None | Some(Weights::Numbers) => WeightStorage::Numbers,
+        Some(Weights::Packed) => WeightStorage::Packed,
+    }
 }
 
 fn model(arg: ModelArg) -> Result<String, ConfigError> {

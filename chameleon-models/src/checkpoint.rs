@@ -14,6 +14,7 @@ use crate::error::ModelError;
 use crate::file_bytes::FileBytes;
 use crate::gguf::GgufFile;
 use crate::gguf_translation;
+use crate::packed::PackedMatrix;
 use crate::safetensors_folder::SafetensorsFolder;
 use crate::tensor_dtype::TensorDtype;
 use crate::tokenizer::Tokenizer;
@@ -294,6 +295,31 @@ impl Checkpoint {
             });
         }
         Ok(entry.layout.restore(stored, &entry.info.shape))
+    }
+
+    /// A weight as the file packs it, if it does so in a way that can be multiplied with.
+    pub(crate) fn packed(&self, name: &str) -> Option<PackedMatrix> {
+        let Storage::Gguf(file) = &self.storage else {
+            return None;
+        };
+        let entry = self.tensors.get(name)?;
+        let (tensor, bytes) = file.stored(&entry.stored_name)?;
+        let &[num_rows, row_len] = tensor.shape.as_slice() else {
+            return None;
+        };
+        let shape = [num_rows, row_len];
+        match entry.layout {
+            StoredLayout::AsIs => PackedMatrix::read(tensor.dtype, bytes, shape, |row| row),
+            StoredLayout::RotaryPairs { num_heads } => {
+                let head_dim = num_rows / num_heads;
+                PackedMatrix::read(tensor.dtype, bytes, shape, |row| {
+                    let (head, within) = (row / head_dim, row % head_dim);
+                    let half = head_dim / 2;
+                    head * head_dim + 2 * (within % half) + within / half
+                })
+            }
+            StoredLayout::Transposed => None,
+        }
     }
 
     /// The tokenizer that belongs to the model; its vocabulary is checked against the embedding.

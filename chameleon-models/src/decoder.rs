@@ -13,6 +13,7 @@ use chameleon_hypernet::{LayerFactors, ModuleChange};
 use crate::attention::{AttentionInput, AttentionMask, attend};
 use crate::causal_lm::{CachedStates, PassEnd, PassInput, SequencePass};
 use crate::kv_cache::{KvCache, LayerPass, Segment};
+use crate::packed::{PackedMatrix, PackedWeights};
 
 /// What a family implements.
 pub(crate) trait Decoder {
@@ -35,6 +36,11 @@ pub(crate) trait Decoder {
         attention: Attention<'_, '_>,
     ) -> Tensor<3>;
 
+    /// Its packed weights, for families that know any.
+    fn packed(&self) -> Option<&PackedWeights> {
+        None
+    }
+
     /// The norm before the head.
     fn final_norm(&self, states: Tensor<3>) -> Tensor<3>;
 }
@@ -44,6 +50,8 @@ pub(crate) struct LayerContext<'a, P> {
     pub(crate) layer_idx: usize,
     pub(crate) positions: &'a P,
     pub(crate) factors: &'a LayerFactors,
+    /// Modules that are multiplied as they are packed.
+    pub(crate) packed: Option<&'a PackedWeights>,
 }
 
 /// What the queries of a layer look at.
@@ -58,6 +66,15 @@ impl<P> LayerContext<'_, P> {
     /// A linear module of the layer with what its factors add.
     pub(crate) fn linear(&self, path: &str, linear: &Linear, x: &Tensor<3>) -> Tensor<3> {
         let changes = self.factors.changes(self.layer_idx, path);
+        let packed = self
+            .packed
+            .and_then(|packed| packed.module(self.layer_idx, path));
+        if let Some(packed) = packed {
+            let frozen = forward_packed(packed, linear, x);
+            return changes
+                .iter()
+                .fold(frozen, |output, change| output + change.apply(x.clone()));
+        }
         let first = changes.first().and_then(ModuleChange::for_all_rows);
         let others = &changes[usize::from(first.is_some())..];
         let output = fused::linear(
@@ -69,6 +86,18 @@ impl<P> LayerContext<'_, P> {
         others
             .iter()
             .fold(output, |output, change| output + change.apply(x.clone()))
+    }
+}
+
+/// `[batch, seq, in]` -> `[batch, seq, out]`
+fn forward_packed(packed: &PackedMatrix, linear: &Linear, x: &Tensor<3>) -> Tensor<3> {
+    let [batch, seq_len, in_size] = x.dims();
+    let output = packed.forward(x.clone().reshape([batch * seq_len, in_size])); // [batch * seq, out]
+    let [_, out_size] = output.dims();
+    let output = output.reshape([batch, seq_len, out_size]);
+    match &linear.bias {
+        Some(bias) => output + bias.val().unsqueeze(),
+        None => output,
     }
 }
 
@@ -159,6 +188,7 @@ pub(crate) fn forward<D: Decoder>(decoder: &D, pass: SequencePass<'_>) -> Tensor
             layer_idx,
             positions: &positions,
             factors: pass.factors,
+            packed: decoder.packed(),
         };
         states = decoder.layer(states, &context, Attention::Pass(&mask));
     }
@@ -188,6 +218,7 @@ pub(crate) fn forward_with_cache<D: Decoder>(
             layer_idx,
             positions: &positions,
             factors: &factors,
+            packed: decoder.packed(),
         };
         let attention = Attention::Cached(pass.layer(layer_idx));
         states = decoder.layer(states, &context, attention);

@@ -37,6 +37,13 @@ pub enum ModelError {
         source: serde_json::Error,
     },
 
+    /// Weights should stay as the file packs them, and it packs none of a kind that can.
+    #[error("no weight of {} can stay packed, expected a GGUF file of a Llama model with Q4_0, Q4_1, Q5_0 or Q8_0", path.display())]
+    NothingPacked {
+        /// The model.
+        path: PathBuf,
+    },
+
     // Which model.
     /// The text names neither a folder, nor a `.gguf` file, nor a hub id.
     #[error(

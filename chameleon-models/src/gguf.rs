@@ -118,6 +118,12 @@ impl GgufFile {
             })
     }
 
+    /// A tensor with its bytes as they are stored.
+    pub(crate) fn stored(&self, name: &str) -> Option<(&GgufTensor, &[u8])> {
+        let tensor = self.tensors.get(name)?;
+        Some((tensor, &self.bytes[tensor.start..tensor.end]))
+    }
+
     /// Whether two tensors are the same bytes in the same shape.
     pub(crate) fn stored_alike(&self, first: &str, second: &str) -> bool {
         let (Some(first), Some(second)) = (self.tensors.get(first), self.tensors.get(second))

@@ -61,6 +61,9 @@ impl fmt::Display for ModelIdentity {
 pub(crate) fn weights_fingerprint(model: &LanguageModel, config: &serde_json::Value) -> String {
     let mut hasher = WeightHasher(Sha256::new_with_prefix(config.to_string()));
     model.visit(&mut hasher);
+    if let LanguageModel::Llama(model) = model {
+        model.packed_weights().update(&mut hasher.0);
+    }
     hexadecimal(&hasher.0.finalize())
 }
 

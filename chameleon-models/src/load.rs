@@ -1,5 +1,6 @@
 //! From a source to a model that runs: files, weights, tokenizer, identity.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use burn::tensor::{Bytes, DType, Device};
@@ -13,6 +14,7 @@ use crate::identity::{self, ModelIdentity};
 use crate::key_map::ImportReport;
 use crate::language_model::LanguageModel;
 use crate::llama::LlamaConfig;
+use crate::packed::{PackedWeights, WeightStorage};
 use crate::source::ModelSource;
 use crate::tokenizer::Tokenizer;
 
@@ -54,6 +56,21 @@ pub fn load(
     options: &HubOptions,
     device: &Device,
 ) -> Result<LoadedModel, ModelError> {
+    load_as(WeightStorage::Numbers, source, options, device)
+}
+
+/// Loads a model onto a device, its weights held as asked for. A model with packed weights can be run, and adapters
+/// can be put on it; it cannot be exported, and nothing below its head can be trained.
+///
+/// # Errors
+///
+/// As [`load`], and when weights should stay packed and the file packs none of a kind that can.
+pub fn load_as(
+    storage: WeightStorage,
+    source: &ModelSource,
+    options: &HubOptions,
+    device: &Device,
+) -> Result<LoadedModel, ModelError> {
     let checkpoint = match source {
         ModelSource::Folder(path) => Checkpoint::from_folder(path)?,
         ModelSource::Gguf(path) => Checkpoint::from_gguf(path)?,
@@ -79,8 +96,13 @@ pub fn load(
             LanguageModel::Gpt2(config.init(device).map_err(broken)?)
         }
     };
+    let packed = match storage {
+        WeightStorage::Numbers => Packed::default(),
+        WeightStorage::Packed => Packed::of(&checkpoint)?,
+    };
     let tensors = checkpoint
         .tensors()
+        .filter(|(name, _)| !packed.names.contains(*name))
         .map(|(name, info)| {
             let size: usize = info.shape.iter().product();
             let (name, source) = (name.to_owned(), Arc::clone(&checkpoint));
@@ -100,7 +122,12 @@ pub fn load(
             )
         })
         .collect();
-    let report = model.import(tensors);
+    let mut report = model.import(tensors);
+    report.missing.retain(|name| !packed.names.contains(name));
+    report.loaded.extend(packed.names);
+    if let LanguageModel::Llama(model) = &mut model {
+        model.pack(packed.weights);
+    }
     check(&report, &checkpoint)?;
     Ok(LoadedModel {
         identity: ModelIdentity::of(&model),
@@ -110,6 +137,45 @@ pub fn load(
         report,
         chat_template,
     })
+}
+
+/// Weights that stay packed, and what the checkpoint calls those that nobody has to read as numbers.
+#[derive(Default)]
+struct Packed {
+    weights: PackedWeights,
+    names: BTreeSet<String>,
+}
+
+impl Packed {
+    fn of(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        let mut names = BTreeSet::new();
+        let mut modules = BTreeMap::new();
+        if checkpoint.architecture() == Architecture::Llama {
+            let in_layers = checkpoint.tensors().filter_map(|(name, _)| {
+                let inside = name.strip_prefix("model.layers.")?;
+                let (layer_idx, path) = inside.strip_suffix(".weight")?.split_once('.')?;
+                Some((name, layer_idx.parse().ok()?, path.to_owned()))
+            });
+            for (name, layer_idx, path) in in_layers {
+                if let Some(matrix) = checkpoint.packed(name) {
+                    modules.insert((layer_idx, path), matrix);
+                    names.insert(name.to_owned());
+                }
+            }
+        }
+        if modules.is_empty() {
+            return Err(ModelError::NothingPacked {
+                path: checkpoint.path().to_path_buf(),
+            });
+        }
+        // The embedding is needed as numbers as well; a head of its own stays what it is.
+        let is_tied = checkpoint.tensor("lm_head.weight").is_none();
+        let head = is_tied.then(|| checkpoint.packed("model.embed_tokens.weight"));
+        Ok(Self {
+            weights: PackedWeights::new(modules, head.flatten()),
+            names,
+        })
+    }
 }
 
 fn check(report: &ImportReport, checkpoint: &Checkpoint) -> Result<(), ModelError> {

@@ -10,6 +10,8 @@ import json
 import sys
 from pathlib import Path
 
+import bench_packed
+import numpy as np
 import torch
 from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -54,12 +56,35 @@ def write(name, build, folder):
     print(f"wrote {name}")
 
 
+def write_points(folder):
+    """Points of many overlapping groups, and some of them to start from; as many as the paper has prompts."""
+    num_points, hidden_size, num_clusters, num_topics = 36718, 768, 1147, 300
+    random = np.random.default_rng(7)
+    spread = np.arange(1, hidden_size + 1) ** -0.3
+    topics = random.standard_normal((num_topics, hidden_size)) * spread
+    points = topics[random.integers(0, num_topics, num_points)] * 0.5 + 1.0
+    points += random.standard_normal((num_points, hidden_size)) * spread
+    points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    points.tofile(folder / "points.f32")
+    points[random.choice(num_points, num_clusters, replace=False)].tofile(folder / "start.f32")
+    (folder / STAMP).write_text("")
+    print("wrote kmeans")
+
+
 def main():
+    points = Path(sys.argv[1]) / "kmeans"
+    points.mkdir(parents=True, exist_ok=True)
+    if not (points / STAMP).exists():
+        write_points(points)
     for name, build in MODELS.items():
         folder = Path(sys.argv[1]) / name
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / STAMP).exists():
             write(name, build, folder)
+    packed = Path(sys.argv[1]) / "smollm2" / "packed.gguf"
+    if not packed.exists():
+        torch.manual_seed(1)
+        bench_packed.write(MODELS["smollm2"]().eval(), packed)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,19 @@
 
 #[path = "../../src/allocator.rs"]
 mod allocator;
+mod decode;
 mod eval_forward;
 mod head_loss;
 mod inputs;
+mod kmeans;
 mod published;
 mod rounds;
 mod train_step;
 
 use std::error::Error;
 use std::path::PathBuf;
+
+use chameleon_models::{ModelSource, WeightStorage};
 
 fn main() -> Result<(), Box<dyn Error>> {
     allocator::keep_freed_memory();
@@ -35,6 +39,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         "head-loss" => head_loss::run(),
         "eval-forward" => eval_forward::run(&inputs.join("smollm2")),
         "published-recipe" => published::run(&inputs.join("gpt2")),
+        "kmeans" => kmeans::lloyd(&inputs.join("kmeans")),
+        "kmeans-seeding" => kmeans::seeding(&inputs.join("kmeans")),
+        "decode-f32" => decode::run(
+            WeightStorage::Numbers,
+            &ModelSource::Folder(inputs.join("smollm2")),
+        ),
+        "decode-q4" => decode::run(
+            WeightStorage::Packed,
+            &ModelSource::Gguf(inputs.join("smollm2/packed.gguf")),
+        ),
         other => Err(format!("there is no workload `{other}`").into()),
     }
 }

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{AdapterArg, DataArgs, MemoryArg, ModelArg};
+use super::{AdapterArg, DataArgs, MemoryArg, ModelArg, WeightsArg};
 
 /// `chameleon generate`
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
+    #[command(flatten)]
+    pub(crate) weights: WeightsArg,
     #[command(flatten)]
     pub(crate) adapter: AdapterArg,
     #[command(flatten)]
@@ -33,6 +35,8 @@ pub(crate) struct GenerateArgs {
 pub(crate) struct BatchArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
+    #[command(flatten)]
+    pub(crate) weights: WeightsArg,
     #[command(flatten)]
     pub(crate) adapter: AdapterArg,
     #[command(flatten)]

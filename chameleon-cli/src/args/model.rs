@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// The adapter to put on the model.
 #[derive(Debug, Args)]
@@ -18,6 +18,23 @@ pub(crate) struct MemoryArg {
     /// Leave out what the adapter remembers of its training texts
     #[arg(long)]
     pub(crate) no_memory: bool,
+}
+
+/// How the model's weights are held.
+#[derive(Debug, Args)]
+pub(crate) struct WeightsArg {
+    /// How weights are held while the model runs [default: numbers]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) weights: Option<Weights>,
+}
+
+/// See [`WeightsArg`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Weights {
+    /// As 32-bit numbers
+    Numbers,
+    /// As a GGUF file packs them: less memory, faster decoding, answers a little different
+    Packed,
 }
 
 /// The model to run.

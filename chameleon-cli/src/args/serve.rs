@@ -4,13 +4,15 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::{MemoryArg, ModelArg};
+use super::{MemoryArg, ModelArg, WeightsArg};
 
 /// `chameleon serve`
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
+    #[command(flatten)]
+    pub(crate) weights: WeightsArg,
     /// Name clients know the model by [default: the last part of --model]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,

@@ -6,7 +6,7 @@ use chameleon_hypernet::Condition;
 use chameleon_models::LayerRange;
 use clap::{Args, ValueEnum};
 
-use super::{AdapterArg, DataArgs, MemoryArg, ModelArg, PromptArgs};
+use super::{AdapterArg, DataArgs, MemoryArg, ModelArg, PromptArgs, WeightsArg};
 
 /// `chameleon train`
 #[derive(Debug, Args)]
@@ -93,6 +93,8 @@ pub(crate) struct CompareArgs {
 pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
+    #[command(flatten)]
+    pub(crate) weights: WeightsArg,
     #[command(flatten)]
     pub(crate) adapter: AdapterArg,
     #[command(flatten)]

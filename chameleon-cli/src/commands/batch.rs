@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus, CliError> {
-    let loaded = context.load_model(&config.model)?;
+    let loaded = context.load_model_as(config.weights, &config.model)?;
     let corpus = texts::read(&config.data, &loaded, context)?;
     let num_rows = config.data.max_examples.unwrap_or(usize::MAX);
     let documents = corpus.documents();

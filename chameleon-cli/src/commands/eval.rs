@@ -31,7 +31,7 @@ use crate::{
 
 pub(crate) fn run(config: &EvalConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let start = Instant::now();
-    let mut loaded = context.load_model(&config.model)?;
+    let mut loaded = context.load_model_as(config.weights, &config.model)?;
     loaded.model = loaded.model.no_grad();
     let text = match &config.adapter {
         None => plain(config, &loaded, context)?,

@@ -1,7 +1,8 @@
 //! Models for the commands: from what the user typed to something that runs.
 
-use burn::tensor::Device;
-use chameleon_models::{HubAccess, HubOptions, HubProgress, LoadedModel, ModelSource, load};
+use chameleon_models::{
+    HubAccess, HubOptions, HubProgress, LoadedModel, ModelSource, WeightStorage, load_as,
+};
 
 use crate::{commands::Context, errors::CliError, resolve::Network};
 
@@ -20,20 +21,20 @@ impl Context {
 
     /// Loads a model onto the device of the run.
     pub(crate) fn load_model(&self, text: &str) -> Result<LoadedModel, CliError> {
-        let device = self.device()?;
-        self.load_model_on(text, &device)
+        self.load_model_as(WeightStorage::Numbers, text)
     }
 
-    /// Loads a model onto a device.
-    pub(crate) fn load_model_on(
+    /// Loads a model onto the device of the run, its weights held as asked for.
+    pub(crate) fn load_model_as(
         &self,
+        storage: WeightStorage,
         text: &str,
-        device: &Device,
     ) -> Result<LoadedModel, CliError> {
+        let device = self.device()?;
         let source: ModelSource = text.parse()?;
         let options = self.hub_options();
         let spinner = self.output.spinner("loading the model");
-        let loaded = load(&source, &options, device);
+        let loaded = load_as(storage, &source, &options, &device);
         spinner.finish_and_clear();
         let loaded = loaded?;
         for name in &loaded.report.unused {

@@ -112,6 +112,7 @@ pub(super) fn model_help(error: &ModelError) -> Option<String> {
         | ModelError::NonFinite { .. }
         | ModelError::TensorsOverlap { .. }
         | ModelError::ImpossibleShape { .. } => "the file is damaged; fetch it again".to_owned(),
+        ModelError::NothingPacked { .. } => "leave out `--weights packed`".to_owned(),
         ModelError::UnsupportedDtype { .. } => "use a file in one of these formats".to_owned(),
         ModelError::VocabTooLarge { .. } => {
             "the tokenizer is of another model; use the one that came with it".to_owned()

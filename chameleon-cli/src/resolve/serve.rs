@@ -2,13 +2,16 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{ConfigError, Expected, MemoryUse, at_least_one, memory_use, model, within};
+use chameleon_models::WeightStorage;
+
+use super::{ConfigError, Expected, MemoryUse, at_least_one, memory_use, model, weights, within};
 use crate::args::{LimitArgs, ServeArgs};
 
 /// `chameleon serve`
 #[derive(Debug)]
 pub(crate) struct ServeConfig {
     pub(crate) model: String,
+    pub(crate) weights: WeightStorage,
     /// What clients call the model.
     pub(crate) name: String,
     pub(crate) adapters: Vec<NamedAdapter>,
@@ -88,6 +91,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
     }
     Ok(ServeConfig {
         model,
+        weights: weights(&args.weights),
         name,
         adapters,
         adapter_dir: args.adapter_dir,

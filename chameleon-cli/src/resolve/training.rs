@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use chameleon_hypernet::Condition;
-use chameleon_models::{LayerRange, PromptEncoding};
+use chameleon_models::{LayerRange, PromptEncoding, WeightStorage};
 
 use crate::args::{EvalArgs, TrainArgs, TrainMethod, TrainingArgs};
 
 use super::{
     DataConfig, MemoryUse, SpanConfig, adapter,
     checks::{ConfigError, Expected, at_least_one, required, within},
-    data, encoding, memory_use, model, span,
+    data, encoding, memory_use, model, span, weights,
 };
 
 /// `chameleon train`
@@ -54,6 +54,7 @@ pub(crate) enum HeldOut {
 #[derive(Debug)]
 pub(crate) struct EvalConfig {
     pub(crate) model: String,
+    pub(crate) weights: WeightStorage,
     pub(crate) data: DataConfig,
     pub(crate) windows: EvalWindows,
     pub(crate) max_tokens: Option<usize>,
@@ -170,6 +171,7 @@ pub(super) fn eval(args: EvalArgs) -> Result<EvalConfig, ConfigError> {
     }
     Ok(EvalConfig {
         model: model(args.model)?,
+        weights: weights(&args.weights),
         data: data(args.data)?,
         windows: EvalWindows { context, stride },
         max_tokens: args

@@ -1,6 +1,6 @@
 //! The Llama model. Field names are Hugging Face's, so adapters find `layers.0.self_attn.q_proj.weight`.
 
-use burn::module::{Initializer, Module};
+use burn::module::{Initializer, Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Int, Tensor};
 use chameleon_core::{HalfTurn, fused};
@@ -13,6 +13,7 @@ use crate::causal_lm::{
 use crate::config_error::ConfigError;
 use crate::decoder::{self, Attention, Decoder, LayerContext, Projected};
 use crate::kv_cache::{KvCache, Segment};
+use crate::packed::PackedWeights;
 
 /// A Llama model, made by [`LlamaConfig::init`].
 #[derive(Module, Debug)]
@@ -29,6 +30,8 @@ pub struct Llama {
     sizes: ModelSizes,
     #[module(skip)]
     rotary: RotaryFrequencies,
+    #[module(skip)]
+    packed: PackedWeights,
 }
 
 /// One transformer layer.
@@ -101,6 +104,7 @@ impl LlamaConfig {
             lm_head,
             rotary: RotaryFrequencies::new(sizes.head_dim, self.rope_base(), self.rope_scaling()?),
             sizes,
+            packed: PackedWeights::default(),
         })
     }
 
@@ -145,6 +149,46 @@ fn linear(from: usize, to: usize, has_bias: bool, device: &Device) -> Linear {
         .with_bias(has_bias)
         .with_initializer(INITIALIZER)
         .init(device)
+}
+
+impl Llama {
+    /// Has these weights multiplied as they are packed. The tensors in whose place they come hold nothing more.
+    pub(crate) fn pack(&mut self, packed: PackedWeights) {
+        for (layer_idx, layer) in self.layers.iter_mut().enumerate() {
+            let LlamaAttention {
+                q_proj,
+                k_proj,
+                v_proj,
+                o_proj,
+                ..
+            } = &mut layer.self_attn;
+            let LlamaMlp {
+                gate_proj,
+                up_proj,
+                down_proj,
+            } = &mut layer.mlp;
+            for (path, linear) in [
+                (Q_PROJ, q_proj),
+                (K_PROJ, k_proj),
+                (V_PROJ, v_proj),
+                (O_PROJ, o_proj),
+                (GATE_PROJ, gate_proj),
+                (UP_PROJ, up_proj),
+                (DOWN_PROJ, down_proj),
+            ] {
+                if packed.module(layer_idx, path).is_some() {
+                    let nothing = Tensor::zeros([1, 1], &self.embed_tokens.weight.device());
+                    linear.weight = Param::from_tensor(nothing);
+                }
+            }
+        }
+        self.packed = packed;
+    }
+
+    /// The packed weights.
+    pub(crate) fn packed_weights(&self) -> &PackedWeights {
+        &self.packed
+    }
 }
 
 impl CausalLm for Llama {
@@ -198,6 +242,9 @@ impl CausalLm for Llama {
     }
 
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        if let Some(head) = self.packed.head() {
+            return head.forward(hidden);
+        }
         match &self.lm_head {
             Some(head) => head.forward(hidden),
             None => tied_logits(hidden, self.embed_tokens.weight.val()),
@@ -232,6 +279,10 @@ impl Decoder for Llama {
         let states = states + layer.self_attn.forward(&normed, context, attention);
         let normed = rms_norm(&layer.post_attention_layernorm, states.clone());
         states + layer.mlp.forward(&normed, context)
+    }
+
+    fn packed(&self) -> Option<&PackedWeights> {
+        Some(&self.packed)
     }
 
     fn final_norm(&self, states: Tensor<3>) -> Tensor<3> {

@@ -107,6 +107,58 @@ pub(super) const WORKLOADS: &[Workload] = &[
             },
         }],
     },
+    Workload {
+        name: "kmeans",
+        about: "k-means, 36,718 x 768, 1,147 clusters, 10 steps from one start",
+        peers: &[Peer {
+            name: "scikit-learn",
+            script: "bench_kmeans.py",
+            args: &["lloyd"],
+            target: Target {
+                time: 1.0,
+                memory: None,
+            },
+        }],
+    },
+    Workload {
+        name: "kmeans-seeding",
+        about: "greedy k-means++, 36,718 x 768, 1,147 clusters",
+        peers: &[Peer {
+            name: "scikit-learn",
+            script: "bench_kmeans.py",
+            args: &["seeding"],
+            target: Target {
+                time: 0.2,
+                memory: None,
+            },
+        }],
+    },
+    Workload {
+        name: "decode-f32",
+        about: "64 tokens of one stream, f32, SmolLM2-135M shapes",
+        peers: &[Peer {
+            name: "Hugging Face",
+            script: "bench_decode.py",
+            args: &["f32"],
+            target: Target {
+                time: 0.667,
+                memory: None,
+            },
+        }],
+    },
+    Workload {
+        name: "decode-q4",
+        about: "64 tokens of one stream, Q4_1 and Q8_0 kept packed, SmolLM2-135M shapes",
+        peers: &[Peer {
+            name: "llama.cpp",
+            script: "bench_decode.py",
+            args: &["packed"],
+            target: Target {
+                time: 1.0,
+                memory: None,
+            },
+        }],
+    },
 ];
 
 const HEAD: Target = Target {
