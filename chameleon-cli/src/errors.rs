@@ -105,6 +105,9 @@ pub(crate) enum CliError {
     Train(#[from] TrainError),
     #[error(transparent)]
     ImpossibleAdapter(#[from] ImpossibleAdapter),
+    #[cfg(feature = "tui")]
+    #[error("`--tui` draws on a terminal, and standard output is none")]
+    NoTerminal,
     #[error("{} holds a comparison already", path.display())]
     ComparisonTaken { path: PathBuf },
     #[error("{} was made with other flags or other data", path.display())]
@@ -248,6 +251,10 @@ impl Diagnostic for CliError {
                 "the training state is damaged; start anew in another folder".to_owned()
             }
             Self::ImpossibleAdapter(error) => impossible_help(error),
+            #[cfg(feature = "tui")]
+            Self::NoTerminal => {
+                "leave `--tui` out, or do not send standard output elsewhere".to_owned()
+            }
             Self::ComparisonTaken { .. } => "go on with `--resume`, which keeps what is finished, or name another folder with `--out`".to_owned(),
             Self::OtherComparison { .. } => {
                 "repeat the flags and data it was made with, or name another folder with `--out`"
@@ -315,6 +322,8 @@ fn sentence(error: &dyn std::error::Error) -> String {
 pub(crate) fn install_panic_hook() {
     let backtrace = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        #[cfg(feature = "tui")]
+        output::leave_screen();
         if std::env::var_os("RUST_BACKTRACE").is_some() {
             backtrace(panic);
         }

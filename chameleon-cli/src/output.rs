@@ -3,6 +3,10 @@
 //! Results go to standard output, as text or as JSON; progress and messages go to standard error. Colour is used on
 //! terminals only, and never when `NO_COLOR` is set.
 
+#[cfg(feature = "tui")]
+mod held;
+#[cfg(feature = "tui")]
+mod screen;
 mod table;
 
 use std::{
@@ -19,6 +23,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::errors::CliError;
 
+#[cfg(feature = "tui")]
+use held::Waiting;
+
+#[cfg(feature = "tui")]
+pub(crate) use held::Held;
+#[cfg(feature = "tui")]
+pub(crate) use screen::{Screen, leave as leave_screen};
 pub(crate) use table::{Column, Table};
 
 /// What results look like.
@@ -40,22 +51,21 @@ pub(crate) struct Output {
     format: Format,
     level: LevelFilter,
     bars: MultiProgress,
+    #[cfg(feature = "tui")]
+    waiting: Waiting,
 }
 
 impl Output {
     /// The streams of this process.
     pub(crate) fn new(format: Format, verbosity: Verbosity<WarnLevel>) -> Self {
         let level = verbosity.tracing_level_filter();
-        let target = if level < LevelFilter::WARN {
-            ProgressDrawTarget::hidden()
-        } else {
-            // Hidden by indicatif itself where standard error is no terminal.
-            ProgressDrawTarget::stderr()
-        };
+        let target = bar_target(level);
         let output = Self {
             format,
             level,
             bars: MultiProgress::with_draw_target(target),
+            #[cfg(feature = "tui")]
+            waiting: Waiting::default(),
         };
         output.show_traces();
         output
@@ -176,6 +186,10 @@ impl Output {
     }
 
     fn message(&self, message: &impl Display) {
+        #[cfg(feature = "tui")]
+        if self.waiting.takes(message) {
+            return;
+        }
         self.bars.suspend(|| to_stderr(&format!("{message}\n")));
     }
 
@@ -201,6 +215,15 @@ impl Output {
             .with_target(false)
             .with_writer(move || TraceWriter { bars: bars.clone() })
             .try_init();
+    }
+}
+
+fn bar_target(level: LevelFilter) -> ProgressDrawTarget {
+    if level < LevelFilter::WARN {
+        ProgressDrawTarget::hidden()
+    } else {
+        // Hidden by indicatif itself where standard error is no terminal.
+        ProgressDrawTarget::stderr()
     }
 }
 

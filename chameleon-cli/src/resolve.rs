@@ -40,7 +40,7 @@ pub(crate) use reproduce::ReproduceConfig;
 #[cfg(feature = "serve")]
 pub(crate) use serve::{PromptLog, ServeConfig, ServeLimits};
 pub(crate) use training::{
-    AdapterConfig, EvalConfig, HeldOut, MemoryMaking, Start, TrainConfig, TrainingConfig,
+    AdapterConfig, EvalConfig, HeldOut, MemoryMaking, Start, TrainConfig, TrainView, TrainingConfig,
 };
 
 /// A command with everything it needs, checked.

@@ -41,6 +41,10 @@ pub(crate) struct TrainArgs {
     /// Go on from the last checkpoint in --out
     #[arg(long)]
     pub(crate) resume: bool,
+    /// Draw learning curves, speed and the time left on the whole terminal while training
+    #[cfg(feature = "tui")]
+    #[arg(long)]
+    pub(crate) tui: bool,
 }
 
 /// `chameleon compare`

@@ -1,6 +1,9 @@
 //! `chameleon train`: one adapter, trained with checkpoints and written to a folder.
 
+#[cfg(feature = "tui")]
+mod dashboard;
 mod metrics;
+mod watch;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -18,7 +21,7 @@ use crate::{
     args::TrainMethod,
     commands::{
         Context, memory,
-        method::{self, HeadMethod, StepBar},
+        method::{self, HeadMethod},
         prepare::{Prepared, Sources, prepare},
         states::{KnownStates, known_states},
     },
@@ -29,6 +32,7 @@ use crate::{
 
 pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let start = Instant::now();
+    watch::check(config.view)?;
     check_folder(config)?;
     let prepared = prepare(
         &Sources {
@@ -175,23 +179,23 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn run(&mut self) -> Result<ExitStatus, CliError> {
-        let mut bar = StepBar::new("training", &self.trainer, self.context);
+        let mut watch = watch::watch(self.config, &self.trainer, self.context)?;
         loop {
             if self.context.interrupt.is_asked() {
                 self.checkpoint()?;
-                bar.finish();
                 return Ok(ExitStatus::Interrupted);
             }
             let Some(report) = self.trainer.next_step()? else {
-                bar.finish();
                 return Ok(ExitStatus::Done);
             };
-            bar.step(&report);
+            watch.step(&report)?;
             self.metrics.write(&report)?;
             let cursor = self.trainer.cursor();
             if cursor.batch == 0 {
-                self.validate()?;
+                watch.doing("scoring the held-out texts")?;
+                let nll = self.validate()?;
                 self.checkpoint()?;
+                watch.validated(cursor.step, nll)?;
             } else if self
                 .config
                 .checkpoint_every
@@ -203,7 +207,7 @@ impl Session<'_> {
     }
 
     /// After each epoch: the best one on the held-out texts is what the folder keeps.
-    fn validate(&mut self) -> Result<(), CliError> {
+    fn validate(&mut self) -> Result<f64, CliError> {
         let summary = self.score(Some(self.trainer.trainee()))?;
         let nll = summary.mean_nll();
         let cursor = self.trainer.cursor();
@@ -224,7 +228,7 @@ impl Session<'_> {
             let centroids = &self.prepared.centroids;
             adapter::save(&self.config.out, self.adapter_config, trainee, centroids)?;
         }
-        Ok(())
+        Ok(nll)
     }
 
     fn checkpoint(&mut self) -> Result<(), CliError> {

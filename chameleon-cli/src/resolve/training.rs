@@ -25,6 +25,17 @@ pub(crate) struct TrainConfig {
     pub(crate) memory: MemoryMaking,
     pub(crate) checkpoint_every: Option<usize>,
     pub(crate) start: Start,
+    pub(crate) view: TrainView,
+}
+
+/// How a training is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TrainView {
+    /// By a bar.
+    Bar,
+    /// On the whole terminal.
+    #[cfg(feature = "tui")]
+    Dashboard,
 }
 
 /// Whether a training begins or goes on.
@@ -132,6 +143,7 @@ pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, ConfigError> {
     {
         return Err(ConfigError::NoMemory { flag });
     }
+    let view = view(&args);
     Ok(TrainConfig {
         model: model(args.model)?,
         data: data(args.data)?,
@@ -153,7 +165,22 @@ pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, ConfigError> {
         } else {
             Start::Fresh
         },
+        view,
     })
+}
+
+#[cfg(feature = "tui")]
+fn view(args: &TrainArgs) -> TrainView {
+    if args.tui {
+        TrainView::Dashboard
+    } else {
+        TrainView::Bar
+    }
+}
+
+#[cfg(not(feature = "tui"))]
+fn view(_args: &TrainArgs) -> TrainView {
+    TrainView::Bar
 }
 
 pub(super) fn eval(args: EvalArgs) -> Result<EvalConfig, ConfigError> {
