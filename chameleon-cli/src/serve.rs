@@ -27,6 +27,8 @@ mod settings;
 mod state;
 mod stream;
 mod strict;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 pub(crate) use auth::Access;

@@ -50,11 +50,16 @@ pub(crate) struct ServeLimits {
     pub(crate) max_body_bytes: usize,
     pub(crate) max_connections: usize,
     pub(crate) request_timeout: Duration,
+    /// For a client that takes none of its answer.
+    pub(crate) write_timeout: Duration,
     pub(crate) drain_timeout: Duration,
 }
 
 /// The variable that holds a key, where it does not show in a list of processes.
 const KEY_VARIABLE: &str = "CHAMELEON_API_KEY";
+
+/// A client that takes nothing for so long has gone, or means no good.
+const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Longer than any server runs.
 const MAX_SECONDS: f64 = 1e9;
@@ -125,6 +130,7 @@ fn limits(args: &LimitArgs) -> Result<ServeLimits, ConfigError> {
         max_body_bytes: count("max-body-bytes", args.max_body_bytes, 1 << 20)?,
         max_connections: count("max-connections", args.max_connections, 1024)?,
         request_timeout: seconds("request-timeout", args.request_timeout, 600.0)?,
+        write_timeout: WRITE_TIMEOUT,
         drain_timeout: seconds("drain-timeout", args.drain_timeout, 30.0)?,
     })
 }

@@ -28,8 +28,6 @@ use super::state::Server;
 
 /// From the opening of a connection, or the answer before, to the end of the next head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// For a client that takes none of its answer.
-const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Bytes of a head at most.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 /// When the system has no socket left.
@@ -84,7 +82,7 @@ impl Listening {
                 .header_read_timeout(HEAD_TIMEOUT)
                 .max_buf_size(MAX_HEAD_BYTES);
             let service = TowerToHyperService::new(router.clone());
-            let io = TokioIo::new(Patient::new(stream));
+            let io = TokioIo::new(Patient::new(stream, server.limits.write_timeout));
             let connection = connections.watch(builder.serve_connection(io, service));
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
@@ -124,14 +122,17 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpS
 /// A stream that gives up on a client that reads nothing for too long.
 struct Patient {
     stream: TcpStream,
+    /// How long it waits.
+    timeout: Duration,
     /// Runs while something could not be written.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patient {
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: TcpStream, timeout: Duration) -> Self {
         Self {
             stream,
+            timeout,
             patience: None,
         }
     }
@@ -145,9 +146,10 @@ impl Patient {
             self.patience = None;
             return written;
         }
+        let timeout = self.timeout;
         let patience = self
             .patience
-            .get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
+            .get_or_insert_with(|| Box::pin(sleep(timeout)));
         match patience.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,

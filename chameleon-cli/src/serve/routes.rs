@@ -65,7 +65,7 @@ pub(crate) fn router(server: &Arc<Server>) -> Router {
 }
 
 /// What happens around every answer, outermost last.
-fn surround(routes: Router, server: &Arc<Server>) -> Router {
+pub(super) fn surround(routes: Router, server: &Arc<Server>) -> Router {
     routes
         .layer(from_fn(survive))
         .layer(from_fn(label))

@@ -66,6 +66,26 @@ fn clients_that_vanish_free_their_places() {
 }
 
 #[test]
+fn clients_that_read_nothing_hold_nobody_up() {
+    let served = Served::start(&["--max-batch", "16"]);
+    let unread = begin(&served);
+    let reply = served.post(
+        "/v1/completions",
+        &json!({"model": MODEL, "prompt": "The fox", "max_tokens": 4}),
+    );
+    assert_eq!(reply.status, 200, "{reply:?}");
+    // What nobody reads is decoded to its end all the same, and makes room.
+    served.wait_until(|stats| {
+        stats["requests_running"] == 0
+            && stats["requests_waiting"] == 0
+            && stats["reserved_tokens"] == 0
+    });
+    let stats = served.get("/v1/stats").json();
+    assert_eq!(stats["requests_cancelled"], 0, "{stats}");
+    drop(unread);
+}
+
+#[test]
 fn a_full_queue_says_when_to_come_back() {
     let served = Served::start(&["--max-batch", "1", "--max-queued", "1"]);
     // One runs, one waits, and there is no place for the third.
