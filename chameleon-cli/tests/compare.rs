@@ -510,6 +510,46 @@ fn a_sweep_of_prefixes_compares_the_same_texts_and_computes_states_once() {
     );
 }
 
+/// Point 12 of both sweeps sees the same texts, whose states begin at the smallest prefix of its sweep.
+#[test]
+fn a_sweep_of_prefixes_adapts_layers_from_states_that_all_its_points_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let sweep = |values: &str| {
+        let out = folder.path().join(values);
+        let cache = folder.path().join(format!("cache-{values}"));
+        let sweep = format!("prefix={values}");
+        let more = [
+            "--epochs",
+            "2",
+            "--lr",
+            "0.01",
+            "--methods",
+            "core",
+            "--targets",
+            "q_proj,down_proj",
+            "--layers",
+            "1..2",
+            "--sweep",
+            &sweep,
+        ];
+        let report = report(
+            compare(folder.path(), &out, &more)
+                .arg("--cache-dir")
+                .arg(&cache),
+        );
+        // Those that enter the layer for each part, and those of the frozen model for the test.
+        assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 4);
+        let points = report["points"].as_array().unwrap();
+        points.last().unwrap().clone()
+    };
+    let (from_four, from_eight) = (sweep("4,12"), sweep("8,12"));
+    let without_folder = |mut point: Value| {
+        point.as_object_mut().unwrap().remove("out");
+        point
+    };
+    assert_eq!(without_folder(from_four), without_folder(from_eight));
+}
+
 #[test]
 fn a_sweep_of_group_sizes_trains_once() {
     let folder = tempfile::tempdir().unwrap();

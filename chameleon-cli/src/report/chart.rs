@@ -10,6 +10,9 @@ pub(crate) enum Scale {
     Logarithmic,
 }
 
+/// Between intervals of two series at one position.
+const DODGE: f64 = 7.0;
+
 /// A value at a position, with an interval if there is one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ChartPoint {
@@ -46,6 +49,15 @@ const BOTTOM: f64 = 48.0;
 const LEGEND: f64 = 150.0;
 
 impl LineChart {
+    /// How far a series is moved aside, so that no interval hides another; lines without intervals stay.
+    fn dodge(&self, series_idx: usize) -> f64 {
+        let mut points = self.series.iter().flat_map(|series| &series.points);
+        if points.all(|point| point.interval.is_none()) {
+            return 0.0;
+        }
+        DODGE * (series_idx as f64 - (self.series.len() - 1) as f64 / 2.0)
+    }
+
     pub(crate) fn svg(&self) -> String {
         let mut svg = Svg::new(WIDTH, HEIGHT);
         let points = || self.series.iter().flat_map(|series| &series.points);
@@ -113,7 +125,7 @@ impl LineChart {
             let line: Vec<[f64; 2]> = series
                 .points
                 .iter()
-                .map(|point| [x.at(scaled(point.x)), y.at(point.y)])
+                .map(|point| [x.at(scaled(point.x)) + self.dodge(idx), y.at(point.y)])
                 .collect();
             svg.polyline(&format!("line {class}"), &line);
             for (point, &at) in series.points.iter().zip(&line) {

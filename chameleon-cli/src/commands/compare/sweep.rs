@@ -210,7 +210,8 @@ impl SweepReport {
                 "nats per token",
                 "perplexity [95 %]",
             ],
-        );
+        )
+        .with_words(2);
         for row in self.rows() {
             table.row(row);
         }
@@ -235,7 +236,7 @@ impl SweepReport {
             blocks.push(Block::Links {
                 links: vec![Link {
                     path: format!("{}-{}/{PAGE_FILE}", self.setting, point.value),
-                    text: "its own page".to_owned(),
+                    text: format!("the comparison with {} {}", self.setting, point.value),
                 }],
             });
         }
