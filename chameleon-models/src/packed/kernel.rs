@@ -6,7 +6,7 @@
     target_arch = "x86_64",
     expect(
         unsafe_code,
-        reason = "vectors are loaded from arrays of their size, and the kernel is called where the processor has it"
+        reason = "vectors are made of arrays of their size, and the kernel is called where the processor has it"
     )
 )]
 
@@ -127,18 +127,14 @@ fn sum_of_lanes(lanes: [f32; PADDED]) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    #![expect(
-        clippy::cast_ptr_alignment,
-        reason = "the instructions that load through these pointers ask for no alignment"
-    )]
-
     use std::arch::x86_64::{
-        __m128i, __m256, __m256i, _mm_loadu_si128, _mm_srli_epi16, _mm256_abs_epi8,
-        _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-        _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps,
-        _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps,
-        _mm256_sign_epi8, _mm256_storeu_ps,
+        __m128i, __m256, __m256i, _mm_srli_epi16, _mm256_abs_epi8, _mm256_and_si256,
+        _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_madd_epi16,
+        _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16,
+        _mm256_set1_ps, _mm256_setzero_ps, _mm256_sign_epi8,
     };
+    // Vectors become arrays and arrays vectors by value: in a build with checks, loads through pointers are checked one by one.
+    use std::mem::transmute;
     use std::sync::LazyLock;
 
     use super::{BLOCK, PADDED, PackedRows, Quants, WeightRow, f16, sum_of_lanes};
@@ -247,34 +243,34 @@ mod avx2 {
             return load_bytes(whole);
         }
         let half: &[u8; 16] = quants.bytes().first_chunk().expect("a block has 16 bytes");
-        // SAFETY: 16 bytes are read from an array of 16.
-        let half = unsafe { _mm_loadu_si128(half.as_ptr().cast::<__m128i>()) };
+        // SAFETY: both are 16 bytes, of which every value is one.
+        let half = unsafe { transmute::<[u8; 16], __m128i>(*half) };
         let both = _mm256_set_m128i(_mm_srli_epi16::<4>(half), half);
         _mm256_and_si256(both, _mm256_set1_epi8(15))
     }
 
     #[target_feature(enable = "avx2")]
     fn load_bytes(bytes: &[u8; BLOCK]) -> __m256i {
-        // SAFETY: 32 bytes are read from an array of 32.
-        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast::<__m256i>()) }
+        // SAFETY: both are 32 bytes, of which every value is one.
+        unsafe { transmute::<[u8; BLOCK], __m256i>(*bytes) }
     }
 
     #[target_feature(enable = "avx2")]
     fn load(values: &[f32; PADDED]) -> __m256 {
-        // SAFETY: eight numbers are read from an array of eight.
-        unsafe { _mm256_loadu_ps(values.as_ptr()) }
+        // SAFETY: both are eight numbers.
+        unsafe { transmute::<[f32; PADDED], __m256>(*values) }
     }
 
     #[target_feature(enable = "avx2")]
     fn store(to: &mut [f32; PADDED], values: __m256) {
-        // SAFETY: eight numbers are written to an array of eight.
-        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), values) }
+        // SAFETY: both are eight numbers.
+        *to = unsafe { transmute::<__m256, [f32; PADDED]>(values) };
     }
 
     #[target_feature(enable = "avx2,f16c")]
     fn load_halves(values: &[f16; PADDED]) -> __m256 {
-        // SAFETY: 16 bytes are read from an array of eight numbers of two bytes.
-        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(values.as_ptr().cast::<__m128i>()) })
+        // SAFETY: eight numbers of two bytes are 16 bytes.
+        _mm256_cvtph_ps(unsafe { transmute::<[f16; PADDED], __m128i>(*values) })
     }
 }
 

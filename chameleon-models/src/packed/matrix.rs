@@ -30,6 +30,8 @@ enum Blocks {
 
 /// A part of the outputs that one thread computes at a time.
 const MAX_OUTPUTS: usize = 1024;
+/// Products of blocks below which one thread is as fast as several.
+const PARALLEL_FROM: usize = 4096;
 
 impl PackedMatrix {
     /// Whether weights of a format can stay packed.
@@ -124,7 +126,11 @@ impl PackedMatrix {
     fn products(&self, rows: &[f32]) -> Vec<f32> {
         let num_rows = rows.len() / self.in_size;
         let rows = PackedRows::new(rows, self.in_size);
-        let num_threads = rayon::current_num_threads();
+        let num_threads = if num_rows * self.out_size * self.in_size < PARALLEL_FROM * BLOCK {
+            1
+        } else {
+            rayon::current_num_threads()
+        };
         let num_parts = num_threads * self.out_size.div_ceil(num_threads * MAX_OUTPUTS);
         let part_size = self.out_size.div_ceil(num_parts).max(1);
         let parts: Vec<Vec<f32>> = (0..self.out_size.div_ceil(part_size))

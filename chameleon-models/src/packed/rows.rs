@@ -13,6 +13,9 @@ pub(super) struct PackedRows {
     pub(super) sums: Vec<f32>,
 }
 
+/// Numbers beside it have no bits behind the point.
+const ROUND: f32 = 12_582_912.0;
+
 /// Numbers of blocks are filled up to a multiple of this.
 pub(super) const PADDED: usize = 8;
 
@@ -32,17 +35,56 @@ impl PackedRows {
                 let largest = block.iter().fold(0.0_f32, |a, &b| a.max(b.abs()));
                 let scale = largest / 127.0;
                 let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "no quotient is larger than 127; one that is no number becomes zero"
-                )]
-                let values = block.map(|value| (value * inverse).round_ties_even() as i8);
-                let sum: i32 = values.iter().map(|&value| i32::from(value)).sum();
-                packed.values.push(values.map(i8::cast_unsigned));
+                // Added, it leaves the nearest whole number, of which none is larger than 127, in the lowest bits.
+                let values =
+                    block.map(|value| (value * inverse + ROUND).to_bits().to_le_bytes()[0]);
+                let sum: i32 = values
+                    .iter()
+                    .map(|&value| i32::from(value.cast_signed()))
+                    .sum();
+                packed.values.push(values);
                 packed.scales[row_idx * num_padded + block_idx] = scale;
                 packed.sums[row_idx * num_padded + block_idx] = scale * sum as f32;
             }
         }
         packed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_rounded_to_the_nearest_and_the_largest_becomes_127() {
+        let row: Vec<f32> = (0..64).map(|idx| (idx as f32 * 0.7).sin() * 3.0).collect();
+        let packed = PackedRows::new(&row, 64);
+        for (block_idx, (block, values)) in row.chunks(BLOCK).zip(&packed.values).enumerate() {
+            let scale = packed.scales[block_idx];
+            for (number, value) in block.iter().zip(values) {
+                let rounded = (number / scale).round();
+                assert!((rounded - f32::from(value.cast_signed())).abs() <= 1.0);
+                assert!((number - scale * f32::from(value.cast_signed())).abs() <= 0.501 * scale);
+            }
+            let largest = values
+                .iter()
+                .map(|value| value.cast_signed().unsigned_abs())
+                .max();
+            assert_eq!(largest, Some(127));
+        }
+        assert!(packed.scales[2..].iter().all(|&scale| scale == 0.0));
+    }
+
+    #[test]
+    fn zeros_stay_zeros() {
+        let packed = PackedRows::new(&[0.0; 32], 32);
+        assert_eq!(packed.values, [[0; 32]]);
+        assert!(
+            packed
+                .sums
+                .iter()
+                .chain(&packed.scales)
+                .all(|&number| number == 0.0)
+        );
     }
 }
