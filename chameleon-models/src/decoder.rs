@@ -199,7 +199,19 @@ pub(crate) fn forward<D: Decoder>(decoder: &D, pass: SequencePass<'_>) -> Tensor
 }
 
 /// A pass over tokens that continue rows of a cache; hands out the states that enter the tapped layers as well.
-pub(crate) fn forward_with_cache<D: Decoder>(
+///
+/// The whole pass runs on one of the threads that share its products. Asked from outside, each of the hundreds of
+/// products of a pass would put the asking thread to sleep and wake it again, which takes as long as a small product.
+pub(crate) fn forward_with_cache<D: Decoder + Sync>(
+    decoder: &D,
+    segments: &[Segment<'_>],
+    cache: &mut KvCache,
+    tapped_layers: &[usize],
+) -> CachedStates {
+    rayon::scope(|_| pass_with_cache(decoder, segments, cache, tapped_layers))
+}
+
+fn pass_with_cache<D: Decoder>(
     decoder: &D,
     segments: &[Segment<'_>],
     cache: &mut KvCache,
