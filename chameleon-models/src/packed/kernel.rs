@@ -128,8 +128,8 @@ fn sum_of_lanes(lanes: [f32; PADDED]) -> f32 {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m128i, __m256, __m256i, _mm_srli_epi16, _mm256_abs_epi8, _mm256_and_si256,
-        _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_madd_epi16,
+        __m128i, __m256, __m256i, _MM_HINT_T0, _mm_prefetch, _mm_srli_epi16, _mm256_abs_epi8,
+        _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_madd_epi16,
         _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16,
         _mm256_set1_ps, _mm256_setzero_ps, _mm256_sign_epi8,
     };
@@ -154,85 +154,130 @@ mod avx2 {
         rows: &PackedRows,
         output: &mut Vec<f32>,
     ) {
-        let mut scales = Vec::new();
-        for weight in weights {
-            let (num_blocks, num_padded) = (weight.quants.len(), weight.scales.len());
-            scales.resize(4 * num_padded, 0.0);
-            let num_rows = rows.scales.len() / num_padded;
-            let mut row_idx = 0;
-            while row_idx < num_rows {
-                let some = Some4 {
-                    values: &rows.values[row_idx * num_blocks..],
-                    scales: &rows.scales[row_idx * num_padded..],
-                    sums: &rows.sums[row_idx * num_padded..],
-                };
-                match num_rows - row_idx {
-                    1 => few::<Q, 1>(weight, some, &mut scales, output),
-                    2 => few::<Q, 2>(weight, some, &mut scales, output),
-                    3 => few::<Q, 3>(weight, some, &mut scales, output),
-                    _ => few::<Q, 4>(weight, some, &mut scales, output),
+        let mut weights = weights.peekable();
+        let Some(num_padded) = weights.peek().map(|weight| weight.scales.len()) else {
+            return;
+        };
+        let mut scales = vec![0.0; MAX_PRODUCTS * num_padded];
+        // Additions of one product wait for each other, so a few products go side by side.
+        match rows.scales.len() / num_padded {
+            1 => tiles::<Q, 4, 1>(weights, rows, &mut scales, output),
+            2 => tiles::<Q, 2, 2>(weights, rows, &mut scales, output),
+            num_rows => weights.for_each(|weight| {
+                for first in (0..num_rows).step_by(4) {
+                    match num_rows - first {
+                        1 => tile::<Q, 1, 1>([weight], rows, first, &mut scales, output),
+                        2 => tile::<Q, 1, 2>([weight], rows, first, &mut scales, output),
+                        3 => tile::<Q, 1, 3>([weight], rows, first, &mut scales, output),
+                        _ => tile::<Q, 1, 4>([weight], rows, first, &mut scales, output),
+                    }
                 }
-                row_idx += 4;
-            }
+            }),
         }
     }
 
-    /// Packed rows from some row on.
-    #[derive(Clone, Copy)]
-    struct Some4<'a> {
-        values: &'a [[u8; BLOCK]],
-        scales: &'a [f32],
-        sums: &'a [f32],
-    }
+    const CACHE_LINE: usize = 64;
 
+    /// Bytes by which weights are asked for before they are needed: memory answers late, and the processor's own
+    /// guess ends at the next page. Behind the last weight it is a hint that nothing follows.
+    const PREFETCHED: usize = 4096;
+
+    /// Products of a tile at most.
+    const MAX_PRODUCTS: usize = 4;
+
+    /// Tiles of several outputs and all rows, then what is left output by output.
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn few<Q: Quants, const ROWS: usize>(
-        weight: WeightRow<'_, Q>,
-        rows: Some4<'_>,
+    fn tiles<'a, Q: Quants + 'a, const OUTPUTS: usize, const ROWS: usize>(
+        weights: impl Iterator<Item = WeightRow<'a, Q>>,
+        rows: &PackedRows,
         scales: &mut [f32],
         output: &mut Vec<f32>,
     ) {
-        let (num_blocks, num_padded) = (weight.quants.len(), weight.scales.len());
-        let mut lanes = [_mm256_setzero_ps(); ROWS];
-        let (own, _) = weight.scales.as_chunks::<PADDED>();
-        for row in 0..ROWS {
-            let (others, _) = rows.scales[row * num_padded..][..num_padded].as_chunks::<PADDED>();
-            let (both, _) = scales[row * num_padded..][..num_padded].as_chunks_mut::<PADDED>();
-            for ((both, own), others) in both.iter_mut().zip(own).zip(others) {
-                store(both, _mm256_mul_ps(load_halves(own), load(others)));
+        let mut waiting = Vec::with_capacity(OUTPUTS);
+        for weight in weights {
+            waiting.push(weight);
+            if let Ok(full) = <[WeightRow<'a, Q>; OUTPUTS]>::try_from(waiting.as_slice()) {
+                tile::<Q, OUTPUTS, ROWS>(full, rows, 0, scales, output);
+                waiting.clear();
+            }
+        }
+        for weight in waiting {
+            tile::<Q, 1, ROWS>([weight], rows, 0, scales, output);
+        }
+    }
+
+    /// The products of some outputs with the rows from `first` on.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn tile<Q: Quants, const OUTPUTS: usize, const ROWS: usize>(
+        weights: [WeightRow<'_, Q>; OUTPUTS],
+        rows: &PackedRows,
+        first: usize,
+        scales: &mut [f32],
+        output: &mut Vec<f32>,
+    ) {
+        let (num_blocks, num_padded) = (weights[0].quants.len(), weights[0].scales.len());
+        for weight in &weights {
+            let first = weight.quants.as_ptr().cast::<i8>();
+            for offset in (0..size_of_val(weight.quants)).step_by(CACHE_LINE) {
+                _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(PREFETCHED + offset));
+            }
+        }
+        for out in 0..OUTPUTS {
+            let (own, _) = weights[out].scales.as_chunks::<PADDED>();
+            for row in 0..ROWS {
+                let others = &rows.scales[(first + row) * num_padded..][..num_padded];
+                let both = &mut scales[(out * ROWS + row) * num_padded..][..num_padded];
+                let pairs = own.iter().zip(others.as_chunks::<PADDED>().0);
+                for (both, (own, others)) in both.as_chunks_mut::<PADDED>().0.iter_mut().zip(pairs)
+                {
+                    store(both, _mm256_mul_ps(load_halves(own), load(others)));
+                }
             }
         }
         // Loops over constant ranges and no closures: these end up as registers, those as calls.
-        let mut scales_of: [&[f32]; ROWS] = [&[]; ROWS];
+        let mut scales_of: [[&[f32]; ROWS]; OUTPUTS] = [[&[]; ROWS]; OUTPUTS];
         let mut values_of: [&[[u8; BLOCK]]; ROWS] = [&[]; ROWS];
+        let mut quants_of: [&[Q]; OUTPUTS] = [&[]; OUTPUTS];
         for row in 0..ROWS {
-            scales_of[row] = &scales[row * num_padded..][..num_blocks];
-            values_of[row] = &rows.values[row * num_blocks..][..num_blocks];
+            values_of[row] = &rows.values[(first + row) * num_blocks..][..num_blocks];
+            for out in 0..OUTPUTS {
+                scales_of[out][row] = &scales[(out * ROWS + row) * num_padded..][..num_blocks];
+                quants_of[out] = &weights[out].quants[..num_blocks];
+            }
         }
-        for (block_idx, quants) in weight.quants.iter().enumerate() {
-            let quants = load_quants(quants);
+        let mut lanes = [[_mm256_setzero_ps(); ROWS]; OUTPUTS];
+        for block_idx in 0..num_blocks {
+            for out in 0..OUTPUTS {
+                let quants = load_quants(&quants_of[out][block_idx]);
+                for row in 0..ROWS {
+                    let values = load_bytes(&values_of[row][block_idx]);
+                    let pairs = if Q::ARE_NIBBLES {
+                        _mm256_maddubs_epi16(quants, values)
+                    } else {
+                        _mm256_maddubs_epi16(
+                            _mm256_abs_epi8(quants),
+                            _mm256_sign_epi8(values, quants),
+                        )
+                    };
+                    let sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                    let scale = _mm256_set1_ps(scales_of[out][row][block_idx]);
+                    lanes[out][row] =
+                        _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sums), lanes[out][row]);
+                }
+            }
+        }
+        for out in 0..OUTPUTS {
+            let (mins, _) = weights[out].mins.as_chunks::<PADDED>();
             for row in 0..ROWS {
-                let values = load_bytes(&values_of[row][block_idx]);
-                let pairs = if Q::ARE_NIBBLES {
-                    _mm256_maddubs_epi16(quants, values)
-                } else {
-                    _mm256_maddubs_epi16(_mm256_abs_epi8(quants), _mm256_sign_epi8(values, quants))
-                };
-                let sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-                let scale = _mm256_set1_ps(scales_of[row][block_idx]);
-                lanes[row] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sums), lanes[row]);
+                let mut lanes = lanes[out][row];
+                let sums = &rows.sums[(first + row) * num_padded..][..num_padded];
+                for (mins, sums) in mins.iter().zip(sums.as_chunks::<PADDED>().0) {
+                    lanes = _mm256_fmadd_ps(load_halves(mins), load(sums), lanes);
+                }
+                let mut sums = [0.0; PADDED];
+                store(&mut sums, lanes);
+                output.push(sum_of_lanes(sums));
             }
-        }
-        let (mins, _) = weight.mins.as_chunks::<PADDED>();
-        for row in 0..ROWS {
-            let mut lanes = lanes[row];
-            let (sums, _) = rows.sums[row * num_padded..][..num_padded].as_chunks::<PADDED>();
-            for (mins, sums) in mins.iter().zip(sums) {
-                lanes = _mm256_fmadd_ps(load_halves(mins), load(sums), lanes);
-            }
-            let mut sums = [0.0; PADDED];
-            store(&mut sums, lanes);
-            output.push(sum_of_lanes(sums));
         }
     }
 
@@ -280,21 +325,29 @@ mod tests {
 
     use super::*;
 
+    /// Five outputs, each with the blocks in another order, so that there are whole tiles and what they leave.
     fn both<Q: Quants>(quants: &[Q], scale: f32, min: f32, rows: &[f32]) -> [Vec<f32>; 2] {
         let num_padded = quants.len().next_multiple_of(PADDED);
         let mut scales = vec![f16::from_f32(scale); quants.len()];
         let mut mins = vec![f16::from_f32(min); quants.len()];
         scales.resize(num_padded, f16::ZERO);
         mins.resize(num_padded, f16::ZERO);
-        let weight = WeightRow {
+        let outputs: Vec<Vec<Q>> = (0..5)
+            .map(|out_idx| {
+                let mut rotated = quants.to_vec();
+                rotated.rotate_left(out_idx % quants.len());
+                rotated
+            })
+            .collect();
+        let weights = outputs.iter().map(|quants| WeightRow {
             quants,
             scales: &scales,
             mins: &mins,
-        };
+        });
         let rows = PackedRows::new(rows, quants.len() * BLOCK);
         let (mut fast, mut slow) = (Vec::new(), Vec::new());
-        products(std::iter::once(weight), &rows, &mut fast);
-        plain(std::iter::once(weight), &rows, &mut slow);
+        products(weights.clone(), &rows, &mut fast);
+        plain(weights, &rows, &mut slow);
         [fast, slow]
     }
 
