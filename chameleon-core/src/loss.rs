@@ -20,9 +20,9 @@ use crate::fused::{add_product, cross_entropy, cross_entropy_losses, product};
 pub struct ChunkRows(pub NonZeroUsize);
 
 impl Default for ChunkRows {
-    /// 128 rows, the fastest in our measurements on CPUs; 25 MB of logits for 49,152 tokens.
+    /// 96 rows, as fast as 128 in our measurements on CPUs and a quarter smaller: 19 MB of logits for 49,152 tokens.
     fn default() -> Self {
-        Self(NonZeroUsize::new(128).expect("128 is not zero"))
+        Self(NonZeroUsize::new(96).expect("96 is not zero"))
     }
 }
 

@@ -1,12 +1,14 @@
 //! The bytes of a model file: memory-mapped, or handed over by a test.
 //!
-//! Owns the crate's only `unsafe` block. Nothing here knows what the bytes mean.
+//! Nothing here knows what the bytes mean.
 
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 use crate::error::ModelError;
 
@@ -57,6 +59,18 @@ impl FileBytes {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Says that bytes have been used: their pages need not stay in memory. Read again, they are the same.
+    pub(crate) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Content::Mapped(mapped) = &self.content
+            && range.end <= mapped.len()
+        {
+            release(mapped, range);
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
 }
 
 impl Deref for FileBytes {
@@ -80,4 +94,20 @@ pub(crate) fn map(file: &File) -> std::io::Result<Mmap> {
     // the file meanwhile, reading it stops the program; it cannot make us read foreign memory. Files
     // that this crate writes are replaced by renaming, or have no name, and are never shortened.
     unsafe { Mmap::map(file) }
+}
+
+/// Gives pages of a mapping back, without which a model that is loaded is in memory twice.
+#[cfg(unix)]
+#[expect(
+    unsafe_code,
+    reason = "the advice would lose what was written to a private mapping, and to this one nothing is"
+)]
+fn release(mapped: &Mmap, range: Range<usize>) {
+    // SAFETY: the mapping is of a file and read-only, so pages that are dropped come back from the file.
+    let advised = unsafe {
+        mapped.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
+    };
+    if let Err(error) = advised {
+        tracing::debug!(%error, "pages of a model file stay in memory");
+    }
 }

@@ -107,15 +107,14 @@ impl GgufFile {
                 path: self.path().to_path_buf(),
                 name: name.to_owned(),
             })?;
-        let stored = &self.bytes[tensor.start..tensor.end];
-        tensor
-            .dtype
-            .decode(stored)
-            .map_err(|source| ModelError::Dequantise {
-                path: self.path().to_path_buf(),
-                name: name.to_owned(),
-                source,
-            })
+        let place = tensor.start..tensor.end;
+        let decoded = tensor.dtype.decode(&self.bytes[place.clone()]);
+        self.bytes.release(place);
+        decoded.map_err(|source| ModelError::Dequantise {
+            path: self.path().to_path_buf(),
+            name: name.to_owned(),
+            source,
+        })
     }
 
     /// A tensor with its bytes as they are stored.

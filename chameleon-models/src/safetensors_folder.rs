@@ -1,6 +1,7 @@
 //! A Hugging Face model folder: `config.json` and safetensors, in one file or in shards.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use safetensors::Dtype;
@@ -108,19 +109,17 @@ impl SafetensorsFolder {
             });
         };
         let shard = &self.shards[shard_idx];
-        let stored = shard
-            .stored(name)
-            .ok_or_else(|| ModelError::TensorMissing {
-                path: shard.bytes.path().to_path_buf(),
-                name: name.to_owned(),
-            })?;
-        info.dtype
-            .decode(stored)
-            .map_err(|source| ModelError::Dequantise {
-                path: shard.bytes.path().to_path_buf(),
-                name: name.to_owned(),
-                source,
-            })
+        let place = shard.place(name).ok_or_else(|| ModelError::TensorMissing {
+            path: shard.bytes.path().to_path_buf(),
+            name: name.to_owned(),
+        })?;
+        let decoded = info.dtype.decode(&shard.bytes[place.clone()]);
+        shard.bytes.release(place);
+        decoded.map_err(|source| ModelError::Dequantise {
+            path: shard.bytes.path().to_path_buf(),
+            name: name.to_owned(),
+            source,
+        })
     }
 
     /// The template in `chat_template.jinja` or, in older folders, in `tokenizer_config.json`.
@@ -228,10 +227,11 @@ impl SafetensorsFolder {
 }
 
 impl Shard {
-    fn stored(&self, name: &str) -> Option<&[u8]> {
+    /// Where a tensor's bytes lie in the file, if all of them are there.
+    fn place(&self, name: &str) -> Option<Range<usize>> {
         let (start, end) = self.metadata.info(name)?.data_offsets;
-        self.bytes
-            .get(self.data_start + start..self.data_start + end)
+        let place = self.data_start + start..self.data_start + end;
+        self.bytes.get(place.clone()).map(|_| place)
     }
 }
 
