@@ -73,13 +73,12 @@ impl fmt::Debug for RowMemory {
 
 fn mix(logits: &mut [f32], recalled: &Recollection) {
     let total = f64::from(log_sum_exp(logits));
-    let (model_part, memory_part) = ((-recalled.part).ln_1p(), recalled.part.ln());
+    let model_part = (-recalled.part).ln_1p();
     for (logit, &votes) in logits.iter_mut().zip(&recalled.votes) {
         let of_model = f64::from(*logit) - total + model_part;
         let mixed = if votes > 0.0 {
-            let of_memory = f64::from(votes).ln() + memory_part;
-            let larger = of_model.max(of_memory);
-            larger + ((of_model - larger).exp() + (of_memory - larger).exp()).ln()
+            let of_memory = f64::from(votes) * recalled.part;
+            (of_model.exp() + of_memory).max(f64::MIN_POSITIVE).ln()
         } else {
             of_model
         };
