@@ -1,9 +1,11 @@
 //! `cargo xtask bench`: the divan benches, with the machine and the commit they ran on; `bench peers` runs us beside
-//! other programs.
+//! other programs, `bench growth` at growing sizes.
 //!
 //! Benches run in the dev profile, which is optimised: another profile would build Burn once more.
 
+mod growth;
 mod peers;
+mod programs;
 mod side;
 mod table;
 mod workloads;
@@ -28,12 +30,16 @@ pub(crate) struct BenchArgs {
 enum BenchCommand {
     /// Run us and our peers alternately on the same weights and data, and compare times and memory
     Peers(peers::PeersArgs),
+    /// Run our side at growing sizes, and show by which power its time grows
+    Growth(growth::GrowthArgs),
 }
 
 /// Runs the benches of every member that has some, or the peers.
 pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<()> {
-    if let Some(BenchCommand::Peers(args)) = &args.command {
-        return peers::run(workspace, args);
+    match &args.command {
+        Some(BenchCommand::Peers(args)) => return peers::run(workspace, args),
+        Some(BenchCommand::Growth(args)) => return growth::run(workspace, args),
+        None => {}
     }
     let shell = workspace.shell()?;
     println!("machine  {}", machine());

@@ -12,10 +12,17 @@ use serde_json::json;
 
 use crate::{inputs, rounds};
 
+/// Rows of the workload `eval-forward`: all there are.
+pub(crate) const NUM_ROWS: usize = 4;
+/// Tokens of each.
+pub(crate) const ROW_LEN: usize = 512;
+
 /// Answers with the loss per token.
-pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(folder: &Path, num_rows: usize) -> Result<(), Box<dyn Error>> {
     let loaded = inputs::model(folder, &Device::flex())?;
-    let data = inputs::grouped(&loaded, inputs::tokens(folder, "eval.json")?, 4)?;
+    let mut rows = inputs::tokens(folder, "eval.json")?;
+    rows.truncate(num_rows);
+    let data = inputs::grouped(&loaded, rows, num_rows)?;
     let model = loaded.model.no_grad();
     let scorer = Scorer {
         trainee: None,

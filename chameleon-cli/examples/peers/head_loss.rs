@@ -6,20 +6,23 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::{ChunkRows, HeadInput, linear_cross_entropy};
 use serde_json::json;
 
-use crate::rounds;
+use crate::{inputs, rounds};
 
 const NUM_ROWS: usize = 1024;
 const HIDDEN: usize = 576;
-const VOCAB: usize = 49_152;
+/// Tokens of the workload `head-loss`.
+pub(crate) const VOCAB: usize = 49_152;
 
 /// Answers with the mean loss and the norm of the gradient, added up.
-pub(crate) fn run() -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(vocab_size: usize) -> Result<(), Box<dyn Error>> {
     let device = Device::flex();
     let hidden = noise([NUM_ROWS, HIDDEN], 4.0, &device);
-    let embedding = noise([VOCAB, HIDDEN], 0.2, &device);
-    let targets: Vec<i64> = (0..NUM_ROWS).map(|row| (row * 37 % VOCAB) as i64).collect();
+    let embedding = noise([vocab_size, HIDDEN], 0.2, &device);
+    let targets: Vec<i64> = (0..NUM_ROWS)
+        .map(|row| (row * 37 % vocab_size) as i64)
+        .collect();
     let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [NUM_ROWS]), &device);
-    rounds::serve(&json!({ "rows": NUM_ROWS, "vocab": VOCAB }), || {
+    rounds::serve(&json!({ "rows": NUM_ROWS, "vocab": vocab_size }), || {
         let hidden = hidden.clone().autodiff().require_grad();
         let input = HeadInput {
             hidden: hidden.clone(),
@@ -35,17 +38,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     })
 }
 
-/// Numbers that Python computes alike: a hash of their place, spread evenly around zero.
 fn noise(shape: [usize; 2], width: f64, device: &Device) -> Tensor<2> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a hash keeps the lowest bits, and f32 is what both sides compute in"
-    )]
-    let values: Vec<f32> = (0..shape[0] * shape[1])
-        .map(|place| {
-            let hash = (place as u32).wrapping_mul(2_654_435_761);
-            ((f64::from(hash) / 4_294_967_296.0 - 0.5) * width) as f32
-        })
-        .collect();
+    let values = inputs::noise(shape.iter().product(), width);
     Tensor::from_data(TensorData::new(values, shape), device)
 }

@@ -50,3 +50,18 @@ pub(crate) fn grouped(
         examples,
     })
 }
+
+/// Numbers that Python computes alike: a hash of their place, spread evenly around zero.
+pub(crate) fn noise(len: usize, width: f64) -> Vec<f32> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a hash keeps the lowest bits, and f32 is what both sides compute in"
+    )]
+    let values = (0..len)
+        .map(|place| {
+            let hash = (place as u32).wrapping_mul(2_654_435_761);
+            ((f64::from(hash) / 4_294_967_296.0 - 0.5) * width) as f32
+        })
+        .collect();
+    values
+}

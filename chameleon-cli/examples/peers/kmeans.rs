@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use chameleon_cluster::{KMeansConfig, Seeding, seed_centroids};
+use chameleon_cluster::{Engine, KMeansConfig, Seeding, seed_centroids};
 use chameleon_core::RunSeed;
 use serde_json::json;
 
@@ -15,10 +15,19 @@ use crate::rounds;
 const HIDDEN_SIZE: usize = 768;
 const NUM_STEPS: usize = 10;
 
+/// Clusters of the workload `kmeans`: all that there is a start for.
+pub(crate) const NUM_CLUSTERS: usize = 1147;
+
 /// Ten steps; a round answers with the inertia.
-pub(crate) fn lloyd(folder: &Path) -> Result<(), Box<dyn Error>> {
+pub(crate) fn lloyd(
+    folder: &Path,
+    engine: Engine,
+    num_clusters: usize,
+) -> Result<(), Box<dyn Error>> {
     let (points, start) = (read(folder, "points.f32")?, read(folder, "start.f32")?);
-    let config = KMeansConfig::new(start.dims()[0])
+    let start = start.narrow(0, 0, num_clusters);
+    let config = KMeansConfig::new(num_clusters)
+        .with_engine(engine)
         .with_max_iterations(NUM_STEPS)
         .with_tolerance(0.0);
     rounds::serve(&setup(&points, &start), || {

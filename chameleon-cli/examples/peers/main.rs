@@ -1,7 +1,8 @@
-//! Our side of `cargo xtask bench peers`: one workload, one round for every line on standard input.
+//! Our side of `cargo xtask bench peers` and `bench growth`: one workload, one round for every line on standard
+//! input.
 //!
 //! ```text
-//! cargo run -p chameleon-cli --example peers -- WORKLOAD INPUTS
+//! cargo run -p chameleon-cli --example peers -- WORKLOAD INPUTS [SIZE]
 //! ```
 //!
 //! Weights and data come from the folder that `xtask/python/bench_inputs.py` wrote, so that both sides compute the
@@ -15,7 +16,9 @@
 #[path = "../../src/allocator.rs"]
 mod allocator;
 mod decode;
+mod decode_groups;
 mod eval_forward;
+mod generate_factors;
 mod head_loss;
 mod inputs;
 mod kmeans;
@@ -26,29 +29,57 @@ mod train_step;
 use std::error::Error;
 use std::path::PathBuf;
 
+use chameleon_cluster::Engine;
 use chameleon_models::{ModelSource, WeightStorage};
+
+use crate::decode_groups::{Answers, CROWD, Crowd};
 
 fn main() -> Result<(), Box<dyn Error>> {
     allocator::keep_freed_memory();
     let mut arguments = std::env::args().skip(1);
     let workload = arguments.next().ok_or("name a workload")?;
     let inputs = PathBuf::from(arguments.next().ok_or("name the folder of inputs")?);
+    let mut size = || {
+        let size = arguments.next().ok_or("say how large it is to be")?;
+        size.parse::<usize>()
+            .map_err(|_| format!("`{size}` is no size"))
+    };
+    let (smollm2, gpt2, points) = (
+        inputs.join("smollm2"),
+        inputs.join("gpt2"),
+        inputs.join("kmeans"),
+    );
     match workload.as_str() {
-        "train-step-smollm2" => train_step::run(&inputs.join("smollm2"), &train_step::LLAMA),
-        "train-step-gpt2" => train_step::run(&inputs.join("gpt2"), &train_step::GPT2),
-        "head-loss" => head_loss::run(),
-        "eval-forward" => eval_forward::run(&inputs.join("smollm2")),
-        "published-recipe" => published::run(&inputs.join("gpt2")),
-        "kmeans" => kmeans::lloyd(&inputs.join("kmeans")),
-        "kmeans-seeding" => kmeans::seeding(&inputs.join("kmeans")),
-        "decode-f32" => decode::run(
-            WeightStorage::Numbers,
-            &ModelSource::Folder(inputs.join("smollm2")),
-        ),
-        "decode-q4" => decode::run(
-            WeightStorage::Packed,
-            &ModelSource::Gguf(inputs.join("smollm2/packed.gguf")),
-        ),
+        "train-step-smollm2" => train_step::run(&smollm2, &train_step::LLAMA),
+        "train-step-gpt2" => train_step::run(&gpt2, &train_step::GPT2),
+        "head-loss" => head_loss::run(head_loss::VOCAB),
+        "growth-vocabulary" => head_loss::run(size()?),
+        "eval-forward" => eval_forward::run(&smollm2, eval_forward::NUM_ROWS),
+        "growth-tokens" => eval_forward::run(&smollm2, size()? / eval_forward::ROW_LEN),
+        "published-recipe" => published::run(&gpt2),
+        "kmeans" | "kmeans-against-linfa" => {
+            kmeans::lloyd(&points, Engine::MatrixProducts, kmeans::NUM_CLUSTERS)
+        }
+        "kmeans-linfa" => kmeans::lloyd(&points, Engine::Linfa, kmeans::NUM_CLUSTERS),
+        "growth-clusters" => kmeans::lloyd(&points, Engine::MatrixProducts, size()?),
+        "kmeans-seeding" => kmeans::seeding(&points),
+        "decode-f32" => decode::run(WeightStorage::Numbers, &ModelSource::Folder(smollm2)),
+        "decode-q4" => {
+            let file = smollm2.join("packed.gguf");
+            decode::run(WeightStorage::Packed, &ModelSource::Gguf(file))
+        }
+        "decode-groups" => decode_groups::run(&smollm2, CROWD, Answers::Adapted),
+        "decode-groups-base" => decode_groups::run(&smollm2, CROWD, Answers::Base),
+        "decode-memory" => decode_groups::run(&smollm2, CROWD, Answers::Remembering),
+        "growth-groups" => {
+            let crowd = Crowd {
+                num_prompts: 64,
+                num_groups: size()?,
+                num_tokens: 16,
+            };
+            decode_groups::run(&smollm2, crowd, Answers::Adapted)
+        }
+        "generate-factors" => generate_factors::run(&smollm2),
         other => Err(format!("there is no workload `{other}`").into()),
     }
 }

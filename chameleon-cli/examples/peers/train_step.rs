@@ -58,7 +58,8 @@ pub(crate) fn run(folder: &Path, targets: &[&str]) -> Result<(), Box<dyn Error>>
     })
 }
 
-fn config(loaded: &LoadedModel, targets: &[&str]) -> AdapterConfig {
+/// An adapter of these modules of every layer, with a generated head.
+pub(crate) fn config(loaded: &LoadedModel, targets: &[&str]) -> AdapterConfig {
     let shape = head_shape(&loaded.model, RANK);
     AdapterConfig {
         format_version: FORMAT_VERSION,

@@ -3,19 +3,18 @@
 //! Each side is a process that sets itself up, says that it is ready, and computes one round for every line it is
 //! sent; the others wait meanwhile. What they computed is compared before any time is believed.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use xshell::cmd;
 
+use super::programs::{ProgramArgs, Programs};
 use super::side::Side;
 use super::table::{self, Outcome, Taken};
-use super::workloads::{Peer, TOLERANCE, WORKLOADS, Workload};
+use super::workloads::{Peer, TOLERANCE, WORKLOADS, Work, Workload};
+use crate::files;
 use crate::workspace::Workspace;
-use crate::{files, python};
 
 /// Options of `bench peers`.
 #[derive(Debug, Args)]
@@ -26,15 +25,11 @@ pub(crate) struct PeersArgs {
     /// Timed rounds of every side, after one that is not counted
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Threads of every side
-    #[arg(long, default_value_t = 2)]
-    threads: usize,
     /// Also write everything that was measured
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// A Python that already has the packages, instead of an environment of our own
-    #[arg(long)]
-    python: Option<PathBuf>,
+    #[command(flatten)]
+    programs: ProgramArgs,
 }
 
 /// Gives processor caches and waiting threads of the other side time to come to rest.
@@ -45,40 +40,18 @@ pub(crate) fn run(workspace: &Workspace, args: &PeersArgs) -> anyhow::Result<()>
     ensure!(args.rounds > 0, "no round, nothing to compare");
     let workloads = selected(&args.only)?;
     let shell = workspace.shell()?;
-    let interpreter = match &args.python {
-        Some(interpreter) => interpreter.clone(),
-        None => python::environment(workspace, &shell, "requirements.txt")?,
-    };
-    cmd!(
-        shell,
-        "cargo build --locked --quiet -p chameleon-cli --example peers"
-    )
-    .run()?;
-    let inputs = workspace.target_dir.join("peers");
-    let scripts = workspace.root.join("xtask/python");
-    cmd!(shell, "{interpreter} {scripts}/bench_inputs.py {inputs}")
-        .quiet()
-        .run()
-        .context("cannot write the inputs of both sides")?;
-    let bench = Bench {
-        ours: workspace.target_dir.join("debug/examples/peers"),
-        interpreter,
-        scripts,
-        inputs,
-        threads: args.threads,
-    };
-
+    let programs = Programs::prepare(workspace, &shell, &args.programs)?;
     let (machine, commit) = (super::machine(), super::commit(&shell));
     println!("machine  {machine}");
     println!("commit   {commit}");
     println!(
         "rounds   {} of every side, alternating, after one that is not counted; {} threads",
-        args.rounds, args.threads
+        args.rounds, args.programs.threads
     );
     let mut outcomes = Vec::new();
     for workload in workloads {
         println!("\n== {}", workload.name);
-        outcomes.push(bench.compare(workload, args.rounds)?);
+        outcomes.push(compare(&programs, workload, args.rounds)?);
     }
     println!("\n{}", table::markdown(&outcomes));
     if let Some(path) = &args.json {
@@ -103,86 +76,52 @@ fn selected(only: &[String]) -> anyhow::Result<Vec<&'static Workload>> {
         .collect()
 }
 
-/// Where everything lies.
-struct Bench {
-    ours: PathBuf,
-    interpreter: PathBuf,
-    scripts: PathBuf,
-    inputs: PathBuf,
-    threads: usize,
-}
-
-impl Bench {
-    fn compare(&self, workload: &'static Workload, rounds: usize) -> anyhow::Result<Outcome> {
-        let mut ours = Side::start("ours", &mut self.our_command(workload.name))?;
-        println!("{:<28} {}", ours.name, ours.setup);
-        let mut theirs = workload
-            .peers
-            .iter()
-            .map(|peer| {
-                let side = Side::start(peer.name, &mut self.peer_command(peer))?;
-                println!("{:<28} {}", side.name, side.setup);
-                Ok(side)
-            })
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        for _ in 0..=rounds {
-            for side in std::iter::once(&mut ours).chain(&mut theirs) {
-                std::thread::sleep(PAUSE);
-                let round = side.round()?;
-                println!(
-                    "{:<28} {:10.4} s  {:.6}",
-                    side.name, round.seconds, round.value
-                );
-            }
-            agree(&ours, &theirs)?;
-        }
-        let outcome = Outcome {
-            workload,
-            ours: Taken::of(&ours),
-            theirs: theirs.iter().map(Taken::of).collect(),
-        };
+fn compare(
+    programs: &Programs,
+    workload: &'static Workload,
+    rounds: usize,
+) -> anyhow::Result<Outcome> {
+    let mut ours = Side::start("ours", &mut programs.ours(workload.name))?;
+    println!("{:<28} {}", ours.name, ours.setup);
+    let mut theirs = workload
+        .peers
+        .iter()
+        .map(|peer| {
+            let side = Side::start(peer.name, &mut programs.peer(peer.program))?;
+            println!("{:<28} {}", side.name, side.setup);
+            Ok(side)
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    for _ in 0..=rounds {
         for side in std::iter::once(&mut ours).chain(&mut theirs) {
-            side.finish()?;
+            std::thread::sleep(PAUSE);
+            let round = side.round()?;
+            println!(
+                "{:<28} {:10.4} s  {:.6}",
+                side.name, round.seconds, round.value
+            );
         }
-        Ok(outcome)
+        agree(&ours, &theirs, workload.peers)?;
     }
-
-    fn our_command(&self, workload: &str) -> Command {
-        let mut command = self.limited(&self.ours);
-        command.arg(workload).arg(&self.inputs);
-        command
+    let outcome = Outcome {
+        workload,
+        ours: Taken::of(&ours),
+        theirs: theirs.iter().map(Taken::of).collect(),
+    };
+    for side in std::iter::once(&mut ours).chain(&mut theirs) {
+        side.finish()?;
     }
-
-    fn peer_command(&self, peer: &Peer) -> Command {
-        let mut command = self.limited(&self.interpreter);
-        command
-            .arg(self.scripts.join(peer.script))
-            .arg(&self.inputs)
-            .arg(self.threads.to_string())
-            .args(peer.args);
-        command
-    }
-
-    /// A command that uses no more threads than it should, whichever library counts them.
-    fn limited(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        for name in [
-            "RAYON_NUM_THREADS",
-            "OMP_NUM_THREADS",
-            "MKL_NUM_THREADS",
-            "OPENBLAS_NUM_THREADS",
-        ] {
-            command.env(name, self.threads.to_string());
-        }
-        command
-    }
+    Ok(outcome)
 }
 
-/// Whether the last round computed the same everywhere.
-fn agree(ours: &Side, theirs: &[Side]) -> anyhow::Result<()> {
+/// Whether the last round computed the same wherever it should.
+fn agree(ours: &Side, theirs: &[Side], peers: &[Peer]) -> anyhow::Result<()> {
     let last = |side: &Side| side.rounds.last().map_or(f64::NAN, |round| round.value);
     let expected = last(ours);
-    for side in theirs {
+    for (side, peer) in theirs.iter().zip(peers) {
+        if peer.work == Work::Yardstick {
+            continue;
+        }
         let found = last(side);
         let close = (found - expected).abs() <= TOLERANCE * expected.abs().max(1.0);
         // Written so that a NaN does not pass.

@@ -1,7 +1,8 @@
 //! What `bench peers` can run: a name, our side, the peers, and what is to be reached.
 //!
 //! Our side is the example `peers` of chameleon-cli, given the name and the folder of inputs. A peer is a script in
-//! `xtask/python`, given the folder of inputs, the number of threads, and whatever is listed here.
+//! `xtask/python`, given the folder of inputs, the number of threads, and whatever is listed here; or our side again,
+//! doing something else.
 
 /// One piece of work that several programs do.
 #[derive(Debug)]
@@ -16,10 +17,28 @@ pub(super) struct Workload {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) name: &'static str,
-    pub(super) script: &'static str,
-    pub(super) args: &'static [&'static str],
+    pub(super) program: Program,
+    pub(super) work: Work,
     /// What the project wants to reach against this peer.
     pub(super) target: Target,
+}
+
+/// Who a peer is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Program {
+    /// A script, and what follows its folder and its number of threads.
+    Script(&'static str, &'static [&'static str]),
+    /// Our own side with another of its workloads.
+    Ours(&'static str),
+}
+
+/// What a peer computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// What we compute, and the values have to agree.
+    Same,
+    /// Something that ours is measured by, with values of its own.
+    Yardstick,
 }
 
 /// What a ratio, ours to theirs, may be at most.
@@ -47,8 +66,8 @@ pub(super) const WORKLOADS: &[Workload] = &[
         about: "training step, LoRA in all layers and a generated head, SmolLM2-135M shapes, 4 x 128 tokens",
         peers: &[Peer {
             name: "PyTorch + PEFT",
-            script: "bench_train.py",
-            args: &["smollm2"],
+            program: Program::Script("bench_train.py", &["smollm2"]),
+            work: Work::Same,
             target: STEP,
         }],
     },
@@ -57,8 +76,8 @@ pub(super) const WORKLOADS: &[Workload] = &[
         about: "training step, LoRA in all layers and a generated head, GPT-2 small shapes, 4 x 128 tokens",
         peers: &[Peer {
             name: "PyTorch + PEFT",
-            script: "bench_train.py",
-            args: &["gpt2"],
+            program: Program::Script("bench_train.py", &["gpt2"]),
+            work: Work::Same,
             target: STEP,
         }],
     },
@@ -68,14 +87,14 @@ pub(super) const WORKLOADS: &[Workload] = &[
         peers: &[
             Peer {
                 name: "PyTorch, all logits",
-                script: "bench_head_loss.py",
-                args: &["plain"],
+                program: Program::Script("bench_head_loss.py", &["plain"]),
+                work: Work::Same,
                 target: HEAD,
             },
             Peer {
                 name: "PyTorch, 128 rows at a time",
-                script: "bench_head_loss.py",
-                args: &["chunked"],
+                program: Program::Script("bench_head_loss.py", &["chunked"]),
+                work: Work::Same,
                 target: HEAD,
             },
         ],
@@ -85,8 +104,8 @@ pub(super) const WORKLOADS: &[Workload] = &[
         about: "scoring with the frozen model, SmolLM2-135M shapes, 4 x 512 tokens",
         peers: &[Peer {
             name: "Hugging Face",
-            script: "bench_eval.py",
-            args: &["smollm2"],
+            program: Program::Script("bench_eval.py", &["smollm2"]),
+            work: Work::Same,
             target: Target {
                 time: 1.0,
                 memory: None,
@@ -99,8 +118,8 @@ pub(super) const WORKLOADS: &[Workload] = &[
                 epochs; states kept, trunk passed once",
         peers: &[Peer {
             name: "PyTorch, trunk passed in every epoch",
-            script: "bench_published.py",
-            args: &[],
+            program: Program::Script("bench_published.py", &[]),
+            work: Work::Same,
             target: Target {
                 time: 0.2,
                 memory: None,
@@ -112,8 +131,21 @@ pub(super) const WORKLOADS: &[Workload] = &[
         about: "k-means, 36,718 x 768, 1,147 clusters, 10 steps from one start",
         peers: &[Peer {
             name: "scikit-learn",
-            script: "bench_kmeans.py",
-            args: &["lloyd"],
+            program: Program::Script("bench_kmeans.py", &["lloyd"]),
+            work: Work::Same,
+            target: Target {
+                time: 1.0,
+                memory: None,
+            },
+        }],
+    },
+    Workload {
+        name: "kmeans-against-linfa",
+        about: "k-means, 36,718 x 768, 1,147 clusters, 10 steps from one start",
+        peers: &[Peer {
+            name: "linfa in f64",
+            program: Program::Ours("kmeans-linfa"),
+            work: Work::Same,
             target: Target {
                 time: 1.0,
                 memory: None,
@@ -125,8 +157,8 @@ pub(super) const WORKLOADS: &[Workload] = &[
         about: "greedy k-means++, 36,718 x 768, 1,147 clusters",
         peers: &[Peer {
             name: "scikit-learn",
-            script: "bench_kmeans.py",
-            args: &["seeding"],
+            program: Program::Script("bench_kmeans.py", &["seeding"]),
+            work: Work::Same,
             target: Target {
                 time: 0.2,
                 memory: None,
@@ -138,8 +170,8 @@ pub(super) const WORKLOADS: &[Workload] = &[
         about: "64 tokens of one stream, f32, SmolLM2-135M shapes",
         peers: &[Peer {
             name: "Hugging Face",
-            script: "bench_decode.py",
-            args: &["f32"],
+            program: Program::Script("bench_decode.py", &["f32"]),
+            work: Work::Same,
             target: Target {
                 time: 0.667,
                 memory: None,
@@ -151,15 +183,75 @@ pub(super) const WORKLOADS: &[Workload] = &[
         about: "64 tokens of one stream, Q4_1 and Q8_0 kept packed, SmolLM2-135M shapes",
         peers: &[Peer {
             name: "llama.cpp",
-            script: "bench_decode.py",
-            args: &["packed"],
+            program: Program::Script("bench_decode.py", &["packed"]),
+            work: Work::Same,
             target: Target {
                 time: 1.0,
                 memory: None,
             },
         }],
     },
+    Workload {
+        name: "decode-groups",
+        about: "16 prompts in 8 groups, generated heads of rank 8, 64 tokens each, f32, SmolLM2-135M shapes",
+        peers: &[
+            Peer {
+                name: "ourselves, base model only",
+                program: Program::Ours("decode-groups-base"),
+                work: Work::Yardstick,
+                target: Target {
+                    time: 1.05,
+                    memory: None,
+                },
+            },
+            Peer {
+                name: "PEFT with `adapter_names`",
+                program: Program::Script("bench_groups.py", &[]),
+                work: Work::Same,
+                target: Target {
+                    time: 0.2,
+                    memory: None,
+                },
+            },
+        ],
+    },
+    Workload {
+        name: "decode-memory",
+        about: "the same with a memory of 32,768 entries for each group",
+        peers: &[Peer {
+            name: "ourselves without memories",
+            program: Program::Ours("decode-groups"),
+            work: Work::Yardstick,
+            target: Target {
+                time: 1.1,
+                memory: None,
+            },
+        }],
+    },
+    Workload {
+        name: "generate-factors",
+        about: "factors of 64 new groups, one after the other, `core` of rank 8, SmolLM2-135M shapes",
+        peers: &[
+            Peer {
+                name: "64 tokens of one stream, f32",
+                program: Program::Ours("decode-f32"),
+                work: Work::Yardstick,
+                target: FACTORS,
+            },
+            Peer {
+                name: "64 tokens of one stream, packed",
+                program: Program::Ours("decode-q4"),
+                work: Work::Yardstick,
+                target: FACTORS,
+            },
+        ],
+    },
 ];
+
+const FACTORS: Target = Target {
+    time: 0.1,
+    memory: None,
+};
 
 const HEAD: Target = Target {
     time: 1.0,
@@ -177,11 +269,22 @@ mod tests {
     use crate::workspace::Workspace;
 
     #[test]
-    fn every_peer_has_its_script() {
+    fn every_side_has_its_program() {
         let workspace = Workspace::locate().unwrap();
+        let ours = workspace.root.join("chameleon-cli/examples/peers/main.rs");
+        let ours = std::fs::read_to_string(ours).unwrap();
+        let knows = |name: &str| ours.contains(&format!("\"{name}\""));
+        for workload in WORKLOADS {
+            assert!(knows(workload.name), "nobody runs {}", workload.name);
+        }
         for peer in WORKLOADS.iter().flat_map(|workload| workload.peers) {
-            let script = workspace.root.join("xtask/python").join(peer.script);
-            assert!(script.is_file(), "{} is missing", script.display());
+            match peer.program {
+                Program::Script(script, _) => {
+                    let script = workspace.root.join("xtask/python").join(script);
+                    assert!(script.is_file(), "{} is missing", script.display());
+                }
+                Program::Ours(name) => assert!(knows(name), "nobody runs {name}"),
+            }
         }
     }
 

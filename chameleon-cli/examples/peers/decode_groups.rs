@@ -1,0 +1,240 @@
+//! Many prompts decoded together, greedily: by the base model, with the generated heads of several groups, or with
+//! what the groups remember as well.
+//!
+//! Prompts go through the engine, as those of `serve` and `batch` do: grouping is part of a round, and the factors of
+//! a group are kept from one round to the next. Those are written to a file, from which peers take them.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+
+use burn::module::{Module as _, ModuleMapper, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use chameleon_cluster::CentroidIndex;
+use chameleon_hypernet::{Condition, GroupMemory, KeyProjection, MemoryGate};
+use chameleon_models::adapter::empty_trainee;
+use chameleon_models::engine::{
+    EndOfText, Engine, EngineOptions, Event, Grouping, NearestCentroid, Request,
+};
+use chameleon_models::{
+    Adapter, AdapterConfig, AdapterMemory, GroupMemories, LoadedModel, MemoryConfig, Recipe,
+    embed_prompts,
+};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::json;
+
+use crate::{inputs, rounds, train_step};
+
+/// Tokens of a prompt.
+const PROMPT_LEN: usize = 8;
+/// The token that the first prompt begins with; the others follow without a gap.
+const FIRST_TOKEN: u32 = 100;
+/// Different tokens that follow the entries of a memory, about as many as a text of its length has.
+const MEMORY_TOKENS: usize = 8192;
+/// The name of the adapter.
+const NAME: &str = "groups";
+
+/// Who decodes.
+#[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "counts begin with `num_` everywhere"
+)]
+pub(crate) struct Crowd {
+    pub(crate) num_prompts: usize,
+    pub(crate) num_groups: usize,
+    /// Tokens that a round adds to each prompt.
+    pub(crate) num_tokens: usize,
+}
+
+/// The crowd of the workload `decode-groups`.
+pub(crate) const CROWD: Crowd = Crowd {
+    num_prompts: 16,
+    num_groups: 8,
+    num_tokens: 64,
+};
+
+/// Who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// The base model.
+    Base,
+    /// An adapter with a generated head.
+    Adapted,
+    /// The same with a full memory for every group.
+    Remembering,
+}
+
+/// Answers with the sum of the new token ids.
+pub(crate) fn run(folder: &Path, crowd: Crowd, answers: Answers) -> Result<(), Box<dyn Error>> {
+    let loaded = inputs::model(folder, &Device::flex())?;
+    let prompts = crowd.prompts();
+    let mut adapter = adapter(&loaded, &prompts, crowd.num_groups)?;
+    match answers {
+        Answers::Base => {}
+        Answers::Adapted => write_factors(&folder.join("groups.safetensors"), &adapter)?,
+        Answers::Remembering => adapter = remembering(adapter),
+    }
+    let options = EngineOptions {
+        max_batch_rows: crowd.num_prompts,
+        ..EngineOptions::default()
+    };
+    let engine = Engine::start(loaded, options)?;
+    let grouping = grouping(&adapter)?;
+    engine.load_adapter(NAME, adapter, grouping)?;
+    let request = |prompt: &Vec<u32>| Request {
+        adapter: (answers != Answers::Base).then(|| NAME.to_owned()),
+        end_of_text: EndOfText::Ignored,
+        ..Request::new(prompt.clone(), crowd.num_tokens)
+    };
+    let setup = json!({ "prompts": crowd.num_prompts, "groups": crowd.num_groups, "tokens": crowd.num_tokens });
+    rounds::serve(&setup, || {
+        let tickets = prompts
+            .iter()
+            .map(|prompt| engine.submit(request(prompt)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut sum = 0.0;
+        for ticket in tickets {
+            while let Some(event) = ticket.recv() {
+                match event {
+                    Event::Token(token) => sum += f64::from(token.token_id),
+                    Event::Failed(failure) => return Err(failure.into()),
+                    _ => {}
+                }
+            }
+        }
+        Ok(sum)
+    })
+}
+
+impl Crowd {
+    fn prompts(self) -> Vec<Vec<u32>> {
+        let tokens: Vec<u32> = (FIRST_TOKEN..)
+            .take(self.num_prompts * PROMPT_LEN)
+            .collect();
+        tokens.chunks(PROMPT_LEN).map(<[u32]>::to_vec).collect()
+    }
+}
+
+/// An adapter whose every trained number was moved, with a centroid between the prompts of each group.
+pub(crate) fn adapter(
+    loaded: &LoadedModel,
+    prompts: &[Vec<u32>],
+    num_groups: usize,
+) -> Result<Adapter, Box<dyn Error>> {
+    let config = AdapterConfig {
+        recipe: Recipe::Causal {
+            prefix: PROMPT_LEN,
+            seq_len: 128,
+        },
+        layers: None,
+        condition: Condition::Centroid,
+        num_clusters: num_groups,
+        ..train_step::config(loaded, &[])
+    };
+    let device = Device::flex().autodiff();
+    let trainee = empty_trainee(&config, &loaded.model, &device)?;
+    let trainee = trainee.map(&mut Moved).valid();
+    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let embeddings = embed_prompts(&loaded.model, &prompts);
+    let [num_prompts, hidden_size] = embeddings.dims();
+    // Prompt `i` belongs to group `i % num_groups`.
+    let centroids = embeddings
+        .reshape([num_prompts / num_groups, num_groups, hidden_size])
+        .mean_dim(0)
+        .squeeze_dim(0); // [groups, hidden]
+    Ok(Adapter {
+        config,
+        trainee,
+        centroids,
+        memory: None,
+    })
+}
+
+/// A fresh adapter answers as the base model does; this one does not.
+struct Moved;
+
+impl ModuleMapper for Moved {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !param.is_require_grad() {
+            return param;
+        }
+        param.map(|values| {
+            let shape = values.dims();
+            let noise = inputs::noise(shape.iter().product(), 0.2);
+            let moved = Tensor::from_data(TensorData::new(noise, shape), &values.device());
+            moved.require_grad()
+        })
+    }
+}
+
+/// The same with as much for every group as it remembers at most.
+fn remembering(adapter: Adapter) -> Adapter {
+    let device = adapter.centroids.device();
+    let sizes = &adapter.config.base.sizes;
+    let config = MemoryConfig::for_model(sizes);
+    let map = inputs::noise(sizes.hidden_size * config.key_size, 1.0);
+    let projection = KeyProjection::stored(
+        Tensor::zeros([sizes.hidden_size], &device),
+        Tensor::from_data(
+            TensorData::new(map, [sizes.hidden_size, config.key_size]),
+            &device,
+        ),
+    );
+    let states = inputs::noise(config.max_entries * sizes.hidden_size, 1.0);
+    let states = TensorData::new(states, [config.max_entries, sizes.hidden_size]);
+    let keys = projection.keys(Tensor::from_data(states, &device));
+    let next_tokens: Vec<i64> = (0..config.max_entries)
+        .map(|entry| (entry * 37 % MEMORY_TOKENS) as i64)
+        .collect();
+    let next_tokens = TensorData::new(next_tokens, [config.max_entries]);
+    let next_tokens = Tensor::<1, Int>::from_data(next_tokens, &device);
+    let num_groups = adapter.config.num_clusters;
+    let gate = MemoryGate {
+        temperature: 20.0,
+        weights: vec![0.0; 5],
+        group_bias: vec![-2.0; num_groups],
+    };
+    let groups = vec![GroupMemory::new(keys, next_tokens); num_groups];
+    let memories = GroupMemories { projection, groups };
+    adapter.with_memory(AdapterMemory::new(config, gate, memories))
+}
+
+/// The nearest centroid, as the program finds it.
+fn grouping(adapter: &Adapter) -> Result<Box<Grouping>, Box<dyn Error>> {
+    let centroids = CentroidIndex::new(&adapter.centroids)?;
+    Ok(Box::new(move |embedding| {
+        let nearest = centroids.nearest(embedding)?;
+        Ok(NearestCentroid {
+            cluster_idx: nearest.assignments[0],
+            distance: nearest.distances[0],
+        })
+    }))
+}
+
+/// The factors of every group as PEFT orders them, scales included: `N.a` `[rank, hidden]`, `N.b` `[vocab, rank]`.
+fn write_factors(path: &Path, adapter: &Adapter) -> Result<(), Box<dyn Error>> {
+    let mut tensors = BTreeMap::new();
+    for group_idx in 0..adapter.config.num_clusters {
+        let condition = adapter.centroids.clone().narrow(0, group_idx, 1);
+        let head = &adapter.trainee.head;
+        for factors in head.factors(group_idx, condition) {
+            let a = factors.a.transpose() * factors.scale;
+            tensors.insert(format!("{group_idx}.a"), a);
+            tensors.insert(format!("{group_idx}.b"), factors.b.transpose());
+        }
+    }
+    let bytes = tensors.into_iter().map(|(name, tensor)| {
+        let shape = tensor.dims().to_vec();
+        let values = tensor.into_data();
+        let bytes: Vec<u8> = values.iter::<f32>().flat_map(f32::to_le_bytes).collect();
+        (name, shape, bytes)
+    });
+    let bytes: Vec<_> = bytes.collect();
+    let views = bytes
+        .iter()
+        .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+    chameleon_models::atomic_file::write(path, &safetensors::serialize(views, None)?)?;
+    Ok(())
+}
