@@ -139,8 +139,8 @@ fn a_hypernetwork_brings_its_controls_and_its_lora_and_all_choose_alike() {
         equal.abs_diff(core) * 10 < core,
         "{equal} is not near {core}"
     );
-    // Four opponents for each hypernetwork.
-    assert_eq!(report["duels"].as_array().unwrap().len(), 8);
+    // Four opponents for each hypernetwork, and the larger one for the smaller.
+    assert_eq!(report["duels"].as_array().unwrap().len(), 9);
     let written: Value =
         serde_json::from_slice(&std::fs::read(out.join("compare.json")).unwrap()).unwrap();
     assert_eq!(written["methods"], report["methods"]);

@@ -151,8 +151,8 @@ impl Finding {
 pub(crate) enum Opponent {
     /// The same network without the truth about the group.
     Control,
-    /// Plain LoRA.
-    Lora,
+    /// Another way to adapt: plain LoRA, or the larger network.
+    Method,
 }
 
 /// What a difference allows one to say.
@@ -167,9 +167,11 @@ pub(crate) fn finding(method: &str, other: &str, kind: Opponent, difference: Int
             FindingKind::Warning,
             "nothing shows that it has learned from the groups",
         ),
-        (Opponent::Lora, true, _) => (FindingKind::Gain, "it is better"),
-        (Opponent::Lora, false, true) => (FindingKind::Warning, "it is worse"),
-        (Opponent::Lora, false, false) => (FindingKind::Warning, "nothing shows that it is better"),
+        (Opponent::Method, true, _) => (FindingKind::Gain, "it is better"),
+        (Opponent::Method, false, true) => (FindingKind::Warning, "it is worse"),
+        (Opponent::Method, false, false) => {
+            (FindingKind::Warning, "nothing shows that it is better")
+        }
     };
     Finding {
         kind,
@@ -232,7 +234,7 @@ mod tests {
                 low,
                 high,
             };
-            [Opponent::Control, Opponent::Lora]
+            [Opponent::Control, Opponent::Method]
                 .map(|opponent| finding("core", "other", opponent, interval).kind)
         };
         assert_eq!(kind(-0.2, -0.1), [FindingKind::Gain; 2]);

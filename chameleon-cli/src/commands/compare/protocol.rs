@@ -87,25 +87,27 @@ pub(super) fn trained(method: CompareMethod) -> Option<Trained> {
 pub(super) fn opponents(method: CompareMethod) -> &'static [(CompareMethod, Opponent)] {
     match method {
         CompareMethod::CoreMemory => &[
-            (CompareMethod::LoraEqual, Opponent::Lora),
-            (CompareMethod::Lora, Opponent::Lora),
+            (CompareMethod::LoraEqual, Opponent::Method),
+            (CompareMethod::Lora, Opponent::Method),
+            (CompareMethod::Dense, Opponent::Method),
             (CompareMethod::CoreMemoryShuffled, Opponent::Control),
             (CompareMethod::CoreMemoryConstant, Opponent::Control),
         ],
         CompareMethod::LoraMemory => &[
-            (CompareMethod::Lora, Opponent::Lora),
+            (CompareMethod::Lora, Opponent::Method),
             (CompareMethod::LoraMemoryShuffled, Opponent::Control),
             (CompareMethod::LoraMemoryConstant, Opponent::Control),
         ],
         CompareMethod::Core => &[
-            (CompareMethod::LoraEqual, Opponent::Lora),
-            (CompareMethod::Lora, Opponent::Lora),
+            (CompareMethod::LoraEqual, Opponent::Method),
+            (CompareMethod::Lora, Opponent::Method),
+            (CompareMethod::Dense, Opponent::Method),
             (CompareMethod::CoreShuffled, Opponent::Control),
             (CompareMethod::CoreConstant, Opponent::Control),
         ],
         CompareMethod::Dense => &[
-            (CompareMethod::LoraEqualDense, Opponent::Lora),
-            (CompareMethod::Lora, Opponent::Lora),
+            (CompareMethod::LoraEqualDense, Opponent::Method),
+            (CompareMethod::Lora, Opponent::Method),
             (CompareMethod::DenseShuffled, Opponent::Control),
             (CompareMethod::DenseConstant, Opponent::Control),
         ],
