@@ -44,26 +44,12 @@ pub(crate) struct Experiment {
 impl Experiment {
     /// Prints the table of methods.
     pub(crate) fn compare(&self, shell: &Shell) -> anyhow::Result<()> {
-        let mut flags = self.shared_flags();
-        if let Texts::Gathered { valid, test, .. } = &self.texts {
-            flags.extend(["--valid".into(), valid.into()]);
-            flags.extend(["--test".into(), test.into()]);
-        }
-        flags.extend(["--methods".into(), "core".into()]);
-        flags.extend(["--lr".into(), LEARNING_RATES.into()]);
-        flags.extend(["--out".into(), table(&self.out).into()]);
-        self.run(shell, "compare", &flags)
+        self.run(shell, "compare", &self.compare_flags())
     }
 
-    /// Leaves an adapter behind.
+    /// Leaves an adapter and what its groups remember behind.
     pub(crate) fn train(&self, shell: &Shell) -> anyhow::Result<()> {
-        let mut flags = self.shared_flags();
-        if let Texts::Gathered { valid, .. } = &self.texts {
-            flags.extend(["--valid".into(), valid.into()]);
-        }
-        flags.extend(["--method".into(), "core".into()]);
-        flags.extend(["--out".into(), adapter(&self.out).into()]);
-        self.run(shell, "train", &flags)
+        self.run(shell, "train", &self.train_flags())
     }
 
     /// Names the files, and what to type next.
@@ -85,6 +71,27 @@ impl Experiment {
             self.model.display(),
             adapter.display()
         );
+    }
+
+    fn compare_flags(&self) -> Vec<OsString> {
+        let mut flags = self.shared_flags();
+        if let Texts::Gathered { valid, test, .. } = &self.texts {
+            flags.extend(["--valid".into(), valid.into()]);
+            flags.extend(["--test".into(), test.into()]);
+        }
+        flags.extend(["--lr".into(), LEARNING_RATES.into()]);
+        flags.extend(["--out".into(), table(&self.out).into()]);
+        flags
+    }
+
+    fn train_flags(&self) -> Vec<OsString> {
+        let mut flags = self.shared_flags();
+        if let Texts::Gathered { valid, .. } = &self.texts {
+            flags.extend(["--valid".into(), valid.into()]);
+        }
+        flags.push("--memory".into());
+        flags.extend(["--out".into(), adapter(&self.out).into()]);
+        flags
     }
 
     fn shared_flags(&self) -> Vec<OsString> {
@@ -158,6 +165,21 @@ mod tests {
         .shared_flags();
         assert!(flags.contains(&"--max-examples".into()));
         assert!(!flags.contains(&"--label-field".into()));
+    }
+
+    #[test]
+    fn what_the_program_does_unasked_is_compared_and_trained_with_its_memory() {
+        let experiment = experiment(Texts::Gathered {
+            train: "train.jsonl".into(),
+            valid: "valid.jsonl".into(),
+            test: "test.jsonl".into(),
+        });
+        let (compare, train) = (experiment.compare_flags(), experiment.train_flags());
+        for flag in ["--methods", "--method"] {
+            assert!(!compare.contains(&flag.into()) && !train.contains(&flag.into()));
+        }
+        assert!(train.contains(&"--memory".into()));
+        assert!(compare.contains(&"--test".into()) && !train.contains(&"--test".into()));
     }
 
     #[test]
