@@ -73,7 +73,7 @@ pub(super) fn run(
     };
     let report = SweepReport {
         setting: sweep.setting.name(),
-        method: points[0].1.duels[0].method,
+        method: subject(&points[0].1),
         command: command_line(&points[0].1.command),
         points: points
             .into_iter()
@@ -157,9 +157,17 @@ fn group_sizes(
         .collect()
 }
 
+/// The method that a sweep is about.
+fn subject(report: &CompareReport) -> &'static str {
+    let headline = report.headline.as_ref();
+    headline
+        .expect("a sweep compares a method with its company")
+        .method
+}
+
 impl SweepPoint {
     fn new(value: usize, report: CompareReport) -> Self {
-        let method = report.duels[0].method;
+        let method = subject(&report);
         let perplexity = report
             .methods
             .iter()
@@ -222,9 +230,8 @@ impl SweepReport {
                           dashed line is a gain."
                     .to_owned(),
                 svg: self.chart().svg(),
-                table: table.clone(),
+                table,
             },
-            Block::Table { table },
         ];
         for point in &self.points {
             blocks.push(Block::Heading {
