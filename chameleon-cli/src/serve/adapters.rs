@@ -13,7 +13,7 @@ use axum::{
     response::Response,
 };
 use burn::tensor::Tensor;
-use chameleon_models::{Adapter, AdapterError, engine::AdapterInfo};
+use chameleon_models::{Adapter, AdapterError, MemoryDescription, engine::AdapterInfo};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -119,7 +119,15 @@ fn describe(server: &Server, info: &AdapterInfo) -> Value {
         "condition": info.condition.to_string(),
         "num_clusters": info.num_clusters,
         "prefix": info.prefix,
+        "memory": info.memory.as_ref().map(describe_memory),
         "num_requests": info.num_requests,
+    })
+}
+
+fn describe_memory(memory: &MemoryDescription) -> Value {
+    json!({
+        "num_entries": memory.num_entries,
+        "num_bytes": memory.num_bytes(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{ADAPTED, MODEL, Served};
+use crate::client::{ADAPTED, MODEL, Served, train};
 
 /// A greedy completion of eight tokens.
 fn completion(model: &str) -> Value {
@@ -230,6 +230,27 @@ fn adapters_come_and_go_while_the_server_runs() {
     served
         .delete("/v1/adapters/second")
         .is_error(404, "model_not_found", Some("name"));
+}
+
+#[test]
+fn adapters_tell_what_they_remember() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("told");
+    train(&out, folder.path(), &["--memory", "--memory-tokens", "50"]);
+    let memory = |flags: &[&str]| {
+        let served = Served::start(&[&["--adapter", out.to_str().unwrap()], flags].concat());
+        let listed = served.get("/v1/adapters").json();
+        assert_eq!(listed["data"][0]["id"], "told");
+        listed["data"][0]["memory"].clone()
+    };
+    let told = memory(&[]);
+    let num_entries = told["num_entries"].as_u64().unwrap();
+    assert!((1..=3 * 50).contains(&num_entries), "{told}");
+    // Sixteen numbers of two bytes, and a token.
+    assert_eq!(told["num_bytes"], num_entries * 36);
+    assert_eq!(memory(&["--no-memory"]), Value::Null);
+    let without = Served::adapted(&[]).get("/v1/adapters").json();
+    assert_eq!(without["data"][0]["memory"], Value::Null);
 }
 
 #[test]

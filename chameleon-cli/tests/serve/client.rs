@@ -39,24 +39,29 @@ pub(crate) fn adapter_dir() -> &'static Path {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let flags =
-            "--prefix 8 --seq-len 24 --clusters 3 --rank 2 --batch-size 4 --lr 0.05 --epochs 4";
-        let output = Command::new(env!("CARGO_BIN_EXE_chameleon"))
-            .args(["train", "--model"])
-            .arg(fixture(""))
-            .arg("--data")
-            .arg(fixture("mix.jsonl"))
-            .args(flags.split(' '))
-            .arg("--out")
-            .arg(folder.path().join("mix"))
-            .arg("--cache-dir")
-            .arg(folder.path().join("cache"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
+        train(&folder.path().join("mix"), folder.path(), &[]);
         folder
     });
     folder.path()
+}
+
+/// Trains an adapter of three groups; hidden states are kept in `folder`.
+pub(crate) fn train(out: &Path, folder: &Path, more: &[&str]) {
+    let flags = "--prefix 8 --seq-len 24 --clusters 3 --rank 2 --batch-size 4 --lr 0.05 --epochs 4";
+    let output = Command::new(env!("CARGO_BIN_EXE_chameleon"))
+        .args(["train", "--model"])
+        .arg(fixture(""))
+        .arg("--data")
+        .arg(fixture("mix.jsonl"))
+        .args(flags.split(' '))
+        .args(more)
+        .arg("--out")
+        .arg(out)
+        .arg("--cache-dir")
+        .arg(folder.join("cache"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 impl Served {

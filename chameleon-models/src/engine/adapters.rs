@@ -11,7 +11,7 @@ use chameleon_hypernet::Condition;
 
 use super::lock;
 use crate::adaptation::{Adaptation, FactorWriter};
-use crate::adapter::{Adapter, Recipe};
+use crate::adapter::{Adapter, MemoryDescription, Recipe};
 
 /// The trained centroid a prompt belongs to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,6 +52,8 @@ pub struct AdapterInfo {
     pub num_clusters: usize,
     /// Tokens of a prompt that decide its group.
     pub prefix: usize,
+    /// What its groups remember, if it answers with a memory.
+    pub memory: Option<MemoryDescription>,
     /// Requests answered with it.
     pub num_requests: u64,
 }
@@ -133,6 +135,11 @@ impl LoadedAdapter {
             condition: config.condition,
             num_clusters: config.num_clusters,
             prefix: self.prefix(),
+            memory: self
+                .adapter
+                .memory
+                .as_ref()
+                .map(|memory| memory.description.clone()),
             num_requests: lock(&self.clusters)
                 .iter()
                 .map(|cluster| cluster.num_requests)

@@ -200,6 +200,7 @@ fn adapter() -> Value {
         "condition": text(),
         "num_clusters": count(),
         "prefix": count(),
+        "memory": {"anyOf": [counts(&["num_entries", "num_bytes"]), {"type": "null"}]},
         "num_requests": count(),
     }))
 }
