@@ -45,8 +45,13 @@ const HEIGHT: f64 = 340.0;
 const LEFT: f64 = 70.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 48.0;
-/// Room for the names of lines.
-const LEGEND: f64 = 150.0;
+/// Room for the names of lines: at least, and at most.
+const LEGEND: [f64; 2] = [150.0, 280.0];
+/// A letter of a name, and what stands beside it.
+const LETTER: f64 = 8.0;
+/// What is longer is cut.
+const MOST_LETTERS: usize = 29;
+const BESIDE_NAME: f64 = 44.0;
 
 impl LineChart {
     /// How far a series is moved aside, so that no interval hides another; lines without intervals stay.
@@ -58,8 +63,16 @@ impl LineChart {
         DODGE * (series_idx as f64 - (self.series.len() - 1) as f64 / 2.0)
     }
 
+    /// Where the lines end and their names begin.
+    fn right(&self) -> f64 {
+        let letters = self.series.iter().map(|series| series.name.chars().count());
+        let longest = letters.max().unwrap_or(0) as f64;
+        WIDTH - (LETTER * longest + BESIDE_NAME).clamp(LEGEND[0], LEGEND[1])
+    }
+
     pub(crate) fn svg(&self) -> String {
         let mut svg = Svg::new(WIDTH, HEIGHT);
+        let right = self.right();
         let points = || self.series.iter().flat_map(|series| &series.points);
         let scaled = |x: f64| match self.x_scale {
             Scale::Linear => x,
@@ -67,7 +80,7 @@ impl LineChart {
         };
         let x = Range::of(points().map(|point| scaled(point.x)))
             .wider(0.04)
-            .to(LEFT, WIDTH - LEGEND);
+            .to(LEFT, right);
         let y = Range::of(
             points()
                 .flat_map(|point| {
@@ -81,7 +94,7 @@ impl LineChart {
         .to(HEIGHT - BOTTOM, TOP);
         for tick in ticks(y.range, 5) {
             let at = y.at(tick);
-            svg.line("grid", [LEFT, at], [WIDTH - LEGEND, at]);
+            svg.line("grid", [LEFT, at], [right, at]);
             let label = format_tick(tick, y.range);
             svg.text("tick", [LEFT - 8.0, at + 4.0], Anchor::End, &label);
         }
@@ -95,16 +108,12 @@ impl LineChart {
             let below = [at, HEIGHT - BOTTOM + 19.0];
             svg.text("tick", below, Anchor::Middle, &position.to_string());
         }
-        svg.line(
-            "axis",
-            [LEFT, HEIGHT - BOTTOM],
-            [WIDTH - LEGEND, HEIGHT - BOTTOM],
-        );
+        svg.line("axis", [LEFT, HEIGHT - BOTTOM], [right, HEIGHT - BOTTOM]);
         if let Some(reference) = self.reference {
             let at = y.at(reference);
-            svg.line("reference", [LEFT, at], [WIDTH - LEGEND, at]);
+            svg.line("reference", [LEFT, at], [right, at]);
         }
-        let middle = (LEFT + WIDTH - LEGEND) / 2.0;
+        let middle = f64::midpoint(LEFT, right);
         svg.text(
             "label",
             [middle, HEIGHT - 8.0],
@@ -140,7 +149,7 @@ impl LineChart {
                 svg.mark(&format!("dot {class}"), Mark::of(idx), at, 4.0, &title);
             }
             let row = TOP + 10.0 + 20.0 * idx as f64;
-            let start = WIDTH - LEGEND + 14.0;
+            let start = right + 14.0;
             svg.line(&format!("line {class}"), [start, row], [start + 20.0, row]);
             svg.mark(
                 &format!("dot {class}"),
@@ -149,12 +158,8 @@ impl LineChart {
                 4.0,
                 &series.name,
             );
-            svg.text(
-                "tick",
-                [start + 26.0, row + 4.0],
-                Anchor::Start,
-                &series.name,
-            );
+            let name = shortened(&series.name, MOST_LETTERS);
+            svg.text("tick", [start + 26.0, row + 4.0], Anchor::Start, &name);
         }
         svg.finish(&self.title)
     }
@@ -421,6 +426,32 @@ mod tests {
             .map(|tick| format_tick(tick, range))
             .collect();
         assert_eq!(labels, ["0.00", "0.02", "0.04"]);
+    }
+
+    #[test]
+    fn long_names_of_lines_have_room_and_endless_ones_are_cut() {
+        let chart = |name: &str| LineChart {
+            title: String::new(),
+            x_label: String::new(),
+            y_label: String::new(),
+            x_scale: Scale::Linear,
+            series: vec![Series {
+                name: name.to_owned(),
+                points: vec![],
+            }],
+            reference: None,
+        };
+        let room = |name: &str| WIDTH - chart(name).right();
+        assert!((room("core") - LEGEND[0]).abs() < 1e-9);
+        assert!(room("vs core-memory-shuffled") > 7.5 * 23.0 + BESIDE_NAME - 4.0);
+        let endless = "name ".repeat(40);
+        assert!((room(&endless) - LEGEND[1]).abs() < 1e-9);
+        assert!(
+            !chart(&endless)
+                .svg()
+                .contains(&format!(">{endless}</text>"))
+        );
+        assert!(LETTER * MOST_LETTERS as f64 + BESIDE_NAME <= LEGEND[1]);
     }
 
     #[test]
