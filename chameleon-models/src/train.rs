@@ -143,7 +143,8 @@ impl std::fmt::Debug for Trainer<'_> {
 
 impl<'a> Trainer<'a> {
     /// Starts before the first step.
-    pub fn new(setup: TrainSetup<'a>, trainee: Trainee) -> Self {
+    pub fn new(mut setup: TrainSetup<'a>, trainee: Trainee) -> Self {
+        setup.head_weight = laid_out(setup.head_weight, &trainee);
         let optimizer = adamw(setup.options.weight_decay);
         let epoch_plan = epoch_plan(&setup, 0);
         Self {
@@ -164,7 +165,7 @@ impl<'a> Trainer<'a> {
     ///
     /// When the optimizer's state cannot be read, or `cursor` is no position of this training.
     pub fn resume(
-        setup: TrainSetup<'a>,
+        mut setup: TrainSetup<'a>,
         trainee: Trainee,
         optimizer_state: Vec<u8>,
         cursor: Cursor,
@@ -186,6 +187,7 @@ impl<'a> Trainer<'a> {
             .from_bytes(bytes)
             .map_err(TrainError::Optimizer)?;
         let epoch_plan = epoch_plan(&setup, cursor.epoch);
+        setup.head_weight = laid_out(setup.head_weight, &trainee);
         Ok(Self {
             setup,
             trainee,
@@ -408,6 +410,16 @@ pub(crate) fn adamw(weight_decay: f64) -> ModuleOptimizer {
         .with_epsilon(1e-8)
         .with_weight_decay(weight_decay)
         .init()
+}
+
+/// The head's weight with the tokens of each row side by side. A tied head is a turned view of the embedding, which
+/// products would turn anew in every step; where layers train as well, their gradient reads it the other way.
+fn laid_out(weight: Tensor<2>, trainee: &Trainee) -> Tensor<2> {
+    if trainee.layers.is_some() {
+        return weight;
+    }
+    let [hidden, vocab] = weight.dims();
+    weight.reshape([hidden * vocab]).reshape([hidden, vocab])
 }
 
 fn epoch_plan(setup: &TrainSetup<'_>, epoch: usize) -> BatchPlan {
