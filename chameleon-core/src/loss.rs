@@ -202,8 +202,10 @@ impl PlainHead {
     }
 }
 
+/// Chunks as even as can be: a last one of another size would not fit into the memory of the one before it.
 fn chunks(num_rows: usize, chunk: ChunkRows) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let size = chunk.0.get();
+    let num_chunks = num_rows.div_ceil(chunk.0.get()).max(1);
+    let size = num_rows.div_ceil(num_chunks).max(1);
     (0..num_rows)
         .step_by(size)
         .map(move |start| start..(start + size).min(num_rows))
@@ -237,6 +239,18 @@ mod tests {
     const HIDDEN: usize = 6;
     const VOCAB: usize = 11;
     const RANK: usize = 2;
+
+    #[test]
+    fn chunks_cover_all_rows_once_and_are_even() {
+        let of = |num_rows: usize, size: usize| -> Vec<std::ops::Range<usize>> {
+            let size = NonZeroUsize::new(size).unwrap();
+            chunks(num_rows, ChunkRows(size)).collect()
+        };
+        assert!(of(0, 4).is_empty());
+        assert_eq!(of(9, 4), [0..3, 3..6, 6..9]);
+        assert_eq!(of(1024, 96).len(), 11);
+        assert!(of(1024, 96).iter().all(|chunk| chunk.len() > 80));
+    }
 
     struct Case {
         hidden: Tensor<2>,

@@ -11,14 +11,17 @@ use std::path::Path;
 use burn::module::{Module as _, ModuleMapper, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_cluster::CentroidIndex;
-use chameleon_hypernet::{Condition, GroupMemory, KeyProjection, MemoryGate};
+use chameleon_core::LoraFactors;
+use chameleon_hypernet::{
+    Condition, GroupLayers, GroupMemory, KeyProjection, LayerModule, MemoryGate,
+};
 use chameleon_models::adapter::empty_trainee;
 use chameleon_models::engine::{
     EndOfText, Engine, EngineOptions, Event, Grouping, NearestCentroid, Request,
 };
 use chameleon_models::{
-    Adapter, AdapterConfig, AdapterMemory, GroupMemories, LoadedModel, MemoryConfig, Recipe,
-    embed_prompts,
+    Adapter, AdapterConfig, AdapterMemory, GroupMemories, LayerAdaptation, LayerKind, LoadedModel,
+    MemoryConfig, Recipe, embed_prompts,
 };
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
@@ -61,6 +64,8 @@ pub(crate) enum Answers {
     Base,
     /// An adapter with a generated head.
     Adapted,
+    /// The same with generated cores in every linear module of every layer.
+    AdaptedThroughout,
     /// The same with a full memory for every group.
     Remembering,
 }
@@ -69,10 +74,17 @@ pub(crate) enum Answers {
 pub(crate) fn run(folder: &Path, crowd: Crowd, answers: Answers) -> Result<(), Box<dyn Error>> {
     let loaded = inputs::model(folder, &Device::flex())?;
     let prompts = crowd.prompts();
-    let mut adapter = adapter(&loaded, &prompts, crowd.num_groups)?;
+    let targets: &[&str] = match answers {
+        Answers::AdaptedThroughout => &train_step::LLAMA,
+        _ => &[],
+    };
+    let mut adapter = adapter(&loaded, &prompts, crowd.num_groups, targets)?;
     match answers {
         Answers::Base => {}
         Answers::Adapted => write_factors(&folder.join("groups.safetensors"), &adapter)?,
+        Answers::AdaptedThroughout => {
+            write_factors(&folder.join("groups_throughout.safetensors"), &adapter)?;
+        }
         Answers::Remembering => adapter = remembering(adapter),
     }
     let options = EngineOptions {
@@ -121,16 +133,22 @@ pub(crate) fn adapter(
     loaded: &LoadedModel,
     prompts: &[Vec<u32>],
     num_groups: usize,
+    targets: &[&str],
 ) -> Result<Adapter, Box<dyn Error>> {
+    let step = train_step::config(loaded, targets);
+    let layers = step.layers.clone().map(|layers| LayerAdaptation {
+        kind: LayerKind::Core,
+        ..layers
+    });
     let config = AdapterConfig {
         recipe: Recipe::Causal {
             prefix: PROMPT_LEN,
             seq_len: 128,
         },
-        layers: None,
+        layers: layers.filter(|_| !targets.is_empty()),
         condition: Condition::Centroid,
         num_clusters: num_groups,
-        ..train_step::config(loaded, &[])
+        ..step
     };
     let device = Device::flex().autodiff();
     let trainee = empty_trainee(&config, &loaded.model, &device)?;
@@ -212,16 +230,29 @@ fn grouping(adapter: &Adapter) -> Result<Box<Grouping>, Box<dyn Error>> {
     }))
 }
 
-/// The factors of every group as PEFT orders them, scales included: `N.a` `[rank, hidden]`, `N.b` `[vocab, rank]`.
+/// The factors of every group as PEFT orders them, scales included, by group and module: `N.MODULE.a` `[rank, in]`,
+/// `N.MODULE.b` `[out, rank]`.
 fn write_factors(path: &Path, adapter: &Adapter) -> Result<(), Box<dyn Error>> {
     let mut tensors = BTreeMap::new();
+    let mut insert = |module: String, factors: LoraFactors| {
+        let a = factors.a.transpose() * factors.scale;
+        tensors.insert(format!("{module}.a"), a);
+        tensors.insert(format!("{module}.b"), factors.b.transpose());
+    };
+    let writer = adapter.trainee.factor_writer();
     for group_idx in 0..adapter.config.num_clusters {
         let condition = adapter.centroids.clone().narrow(0, group_idx, 1);
-        let head = &adapter.trainee.head;
-        for factors in head.factors(group_idx, condition) {
-            let a = factors.a.transpose() * factors.scale;
-            tensors.insert(format!("{group_idx}.a"), a);
-            tensors.insert(format!("{group_idx}.b"), factors.b.transpose());
+        for group in writer.groups(group_idx, condition) {
+            insert(format!("{group_idx}.lm_head"), group.head);
+            for (module, factors) in group.layers.iter().flat_map(GroupLayers::module_factors) {
+                let LayerModule {
+                    layer_idx, path, ..
+                } = module;
+                insert(
+                    format!("{group_idx}.model.layers.{layer_idx}.{path}"),
+                    factors,
+                );
+            }
         }
     }
     let bytes = tensors.into_iter().map(|(name, tensor)| {

@@ -18,7 +18,7 @@ pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
     let prompts: Vec<Vec<u32>> = (100..100 + NUM_GROUPS)
         .map(|token_id| vec![token_id; 8])
         .collect();
-    let adapter = decode_groups::adapter(&loaded, &prompts, 1)?;
+    let adapter = decode_groups::adapter(&loaded, &prompts, 1, &[])?;
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let conditions = embed_prompts(&loaded.model, &prompts);
     let writer = adapter.trainee.factor_writer();

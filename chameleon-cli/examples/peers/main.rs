@@ -69,6 +69,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             decode::run(WeightStorage::Packed, &ModelSource::Gguf(file))
         }
         "decode-groups" => decode_groups::run(&smollm2, CROWD, Answers::Adapted),
+        "decode-groups-throughout" => {
+            decode_groups::run(&smollm2, CROWD, Answers::AdaptedThroughout)
+        }
         "decode-groups-base" => decode_groups::run(&smollm2, CROWD, Answers::Base),
         "decode-memory" => decode_groups::run(&smollm2, CROWD, Answers::Remembering),
         "growth-groups" => {

@@ -216,8 +216,32 @@ pub(super) const WORKLOADS: &[Workload] = &[
         ],
     },
     Workload {
+        name: "decode-groups-throughout",
+        about: "the same, cores generated for every linear module of every layer as well",
+        peers: &[
+            Peer {
+                name: "ourselves, base model only",
+                program: Program::Ours("decode-groups-base"),
+                work: Work::Yardstick,
+                target: Target {
+                    time: 1.5,
+                    memory: None,
+                },
+            },
+            Peer {
+                name: "PEFT with `adapter_names`",
+                program: Program::Script("bench_groups.py", &["groups_throughout.safetensors"]),
+                work: Work::Same,
+                target: Target {
+                    time: 0.2,
+                    memory: None,
+                },
+            },
+        ],
+    },
+    Workload {
         name: "decode-memory",
-        about: "the same with a memory of 32,768 entries for each group",
+        about: "the same as `decode-groups` with a memory of 32,768 entries for each group",
         peers: &[Peer {
             name: "ourselves without memories",
             program: Program::Ours("decode-groups"),
