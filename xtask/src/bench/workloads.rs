@@ -194,49 +194,14 @@ pub(super) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "decode-groups",
         about: "16 prompts in 8 groups, generated heads of rank 8, 64 tokens each, f32, SmolLM2-135M shapes",
-        peers: &[
-            Peer {
-                name: "ourselves, base model only",
-                program: Program::Ours("decode-groups-base"),
-                work: Work::Yardstick,
-                target: Target {
-                    time: 1.05,
-                    memory: None,
-                },
-            },
-            Peer {
-                name: "PEFT with `adapter_names`",
-                program: Program::Script("bench_groups.py", &[]),
-                work: Work::Same,
-                target: Target {
-                    time: 0.2,
-                    memory: None,
-                },
-            },
-        ],
+        peers: &[base_only(1.05), adapter_names(&[])],
     },
     Workload {
         name: "decode-groups-throughout",
         about: "the same, cores generated for every linear module of every layer as well",
         peers: &[
-            Peer {
-                name: "ourselves, base model only",
-                program: Program::Ours("decode-groups-base"),
-                work: Work::Yardstick,
-                target: Target {
-                    time: 1.5,
-                    memory: None,
-                },
-            },
-            Peer {
-                name: "PEFT with `adapter_names`",
-                program: Program::Script("bench_groups.py", &["groups_throughout.safetensors"]),
-                work: Work::Same,
-                target: Target {
-                    time: 0.2,
-                    memory: None,
-                },
-            },
+            base_only(1.5),
+            adapter_names(&["groups_throughout.safetensors"]),
         ],
     },
     Workload {
@@ -271,6 +236,29 @@ pub(super) const WORKLOADS: &[Workload] = &[
         ],
     },
 ];
+
+/// The prompts of the groups without any adapter.
+const fn base_only(time: f64) -> Peer {
+    Peer {
+        name: "ourselves, base model only",
+        program: Program::Ours("decode-groups-base"),
+        work: Work::Yardstick,
+        target: Target { time, memory: None },
+    }
+}
+
+/// The factors of the groups as adapters of PEFT, named row by row.
+const fn adapter_names(args: &'static [&'static str]) -> Peer {
+    Peer {
+        name: "PEFT with `adapter_names`",
+        program: Program::Script("bench_groups.py", args),
+        work: Work::Same,
+        target: Target {
+            time: 0.2,
+            memory: None,
+        },
+    }
+}
 
 const FACTORS: Target = Target {
     time: 0.1,
