@@ -14,7 +14,7 @@ use chameleon_models::{
     adapter::ImpossibleAdapter,
     data::DataError,
     engine::{Refusal, RequestFailure},
-    hidden_cache::HiddenCacheError,
+    training::hidden_cache::HiddenCacheError,
 };
 use miette::Diagnostic;
 

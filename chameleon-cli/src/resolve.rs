@@ -18,7 +18,7 @@ use chameleon_hypernet::ConditionScaling;
 use chameleon_models::{
     PromptEncoding, WeightStorage,
     data::{InstructionCondition, InstructionFields, TextFields},
-    text_metrics::Stemming,
+    training::text_metrics::Stemming,
 };
 
 use crate::{

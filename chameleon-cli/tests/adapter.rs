@@ -15,8 +15,8 @@ use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::{
     Adaptation, Adapter, AdapterConfig, CausalLm, HubOptions, LoadedModel, ModelSource,
-    PromptEncoding, Recipe, TrainOptions, Trainee, adaptation::head_shape, adapter::FORMAT_VERSION,
-    load,
+    PromptEncoding, Recipe, TrainOptions, Trainee, adapter::FORMAT_VERSION,
+    adapter::adaptation::head_shape, families::load,
 };
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");

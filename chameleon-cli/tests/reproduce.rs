@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use chameleon_models::atomic_file;
+use chameleon_models::files::atomic_file;
 use serde_json::Value;
 
 fn fixture(name: &str) -> PathBuf {

@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig};
-use chameleon_models::adaptation::head_shape;
+use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
 use chameleon_models::engine::{
     EndOfText, Engine, EngineOptions, Event, Logprobs, NearestCentroid, Request, Ticket,
 };
 use chameleon_models::{
     Adaptation, Adapter, AdapterConfig, HubOptions, ModelSource, PromptEncoding, RandomSampling,
-    Recipe, Sampling, TrainOptions, embed_prompts, load,
+    Recipe, Sampling, TrainOptions, embed_prompts, families::load,
 };
 
 /// Texts of many kinds. Each is the centre of a group, and requests begin at different places of them.

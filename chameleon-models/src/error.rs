@@ -68,7 +68,7 @@ pub enum ModelError {
         file: &'static str,
     },
     /// The model is of a family that is not implemented.
-    #[error("{} holds a `{found}` model; supported are {}", path.display(), crate::checkpoint::Architecture::NAMES)]
+    #[error("{} holds a `{found}` model; supported are {}", path.display(), crate::files::checkpoint::Architecture::NAMES)]
     UnsupportedArchitecture {
         /// The file that names the family.
         path: PathBuf,
@@ -82,7 +82,7 @@ pub enum ModelError {
         path: PathBuf,
         /// What is wrong.
         #[source]
-        source: crate::config_error::ConfigError,
+        source: crate::families::config_error::ConfigError,
     },
     /// The configuration lacks a value or holds one of the wrong type.
     #[error("{}: `{key}` should be {expected}, found {found}", path.display())]
@@ -205,7 +205,7 @@ pub enum ModelError {
         second: String,
     },
     /// A tensor is stored in a way that is not read here.
-    #[error("{}: tensor `{name}` is stored as {found}; supported are {}", path.display(), crate::tensor_dtype::TensorDtype::NAMES)]
+    #[error("{}: tensor `{name}` is stored as {found}; supported are {}", path.display(), crate::files::tensor_dtype::TensorDtype::NAMES)]
     UnsupportedDtype {
         /// The file.
         path: PathBuf,
@@ -224,7 +224,7 @@ pub enum ModelError {
         /// Values in a row.
         row_len: usize,
         /// How the tensor is stored.
-        dtype: crate::tensor_dtype::TensorDtype,
+        dtype: crate::files::tensor_dtype::TensorDtype,
         /// Values in a block.
         block_len: usize,
     },
@@ -412,7 +412,7 @@ pub enum ModelError {
     )]
     HubNotCached {
         /// The model.
-        model: crate::source::HubModel,
+        model: crate::files::source::HubModel,
         /// Where it was looked for.
         cache_folder: PathBuf,
     },
@@ -422,7 +422,7 @@ pub enum ModelError {
     )]
     HubRequest {
         /// The model.
-        model: crate::source::HubModel,
+        model: crate::files::source::HubModel,
         /// The hub's address.
         endpoint: String,
         /// Why not.
@@ -435,7 +435,7 @@ pub enum ModelError {
     )]
     HubNoWeights {
         /// The model.
-        model: crate::source::HubModel,
+        model: crate::files::source::HubModel,
         /// What it has instead.
         gguf_files: Vec<String>,
     },

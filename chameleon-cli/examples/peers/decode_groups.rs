@@ -266,6 +266,6 @@ fn write_factors(path: &Path, adapter: &Adapter) -> Result<(), Box<dyn Error>> {
         .iter()
         .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    chameleon_models::atomic_file::write(path, &safetensors::serialize(views, None)?)?;
+    chameleon_models::files::atomic_file::write(path, &safetensors::serialize(views, None)?)?;
     Ok(())
 }

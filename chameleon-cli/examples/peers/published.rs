@@ -10,8 +10,8 @@ use burn::module::Module as _;
 use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig};
-use chameleon_models::adaptation::head_shape;
-use chameleon_models::grouped_examples::cache_hidden_states;
+use chameleon_models::adapter::adaptation::head_shape;
+use chameleon_models::training::grouped_examples::cache_hidden_states;
 use chameleon_models::{
     Adaptation, CausalLm as _, HiddenStates, Proceed, TrainOptions, TrainSetup, Trainee, Trainer,
 };

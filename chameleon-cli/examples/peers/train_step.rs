@@ -7,7 +7,7 @@ use burn::module::Module as _;
 use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig};
-use chameleon_models::adaptation::head_shape;
+use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
 use chameleon_models::{
     Adaptation, AdapterConfig, CausalLm as _, HiddenStates, LayerAdaptation, LayerKind, LayerRange,

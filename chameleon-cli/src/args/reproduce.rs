@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use chameleon_models::recipes::{Quirk, UnknownQuirk};
+use chameleon_models::training::recipes::{Quirk, UnknownQuirk};
 use clap::{Args, ValueEnum};
 
 use super::ModelArg;

@@ -12,7 +12,7 @@ use chameleon_models::{
     Adapter, LoadedModel,
     data::{Document, Place},
     engine::{Cancellation, ConditionChoice, Engine, Event, Request, RequestFailure},
-    hidden_cache::Fingerprint,
+    training::hidden_cache::Fingerprint,
 };
 use serde::Serialize;
 

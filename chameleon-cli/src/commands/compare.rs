@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use chameleon_hypernet::Condition;
-use chameleon_models::atomic_file;
+use chameleon_models::files::atomic_file;
 
 use crate::{
     commands::{

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use chameleon_models::{
     Adapter, LoadedModel,
-    chat::{ChatEnding, ChatMessage},
+    engine::sampling::{RandomSampling, Sampling as ModelSampling},
     engine::{ConditionChoice, EndReason, Engine, EngineOptions, GivenCondition, Refusal, Request},
-    sampling::{RandomSampling, Sampling as ModelSampling},
+    files::chat::{ChatEnding, ChatMessage},
 };
 
 use crate::{

@@ -10,10 +10,10 @@ use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
     Adapter, AdapterMemory, CausalLm as _, Example, GroupedExamples, HiddenStates, LoadedModel,
     MemorySource, Recipe, ScoreSummary, Scorer, TokenScores,
+    adapter::group_memory::{TextsWithStates, with_memory},
     data::sliding,
-    eval::window_nll,
-    group_memory::{TextsWithStates, with_memory},
-    grouped_examples::cache_entering_states,
+    training::eval::window_nll,
+    training::grouped_examples::cache_entering_states,
 };
 use serde::Serialize;
 

@@ -3,7 +3,7 @@
 use chameleon_models::{
     AdapterMemory, CausalLm as _, GroupMemories, MemoryConfig, MemoryDescription, MemorySource,
     ModelSizes, ScoreSummary, TokenScores,
-    group_memory::{Observed, TEMPERATURES, TextsWithStates, fit_gate, with_memory},
+    adapter::group_memory::{Observed, TEMPERATURES, TextsWithStates, fit_gate, with_memory},
 };
 
 use crate::{

@@ -13,7 +13,7 @@ use chameleon_models::{
     Adaptation, AdapterConfig, AdapterError, CausalLm as _, ExampleScore, HeadAdapter,
     HiddenStates, LanguageModel, LayerAdaptation, LayerKind, Recipe, Scorer, StepReport,
     TokenScores, TrainOptions, TrainSetup, Trainee, Trainer,
-    adaptation::head_shape,
+    adapter::adaptation::head_shape,
     adapter::{self, FORMAT_VERSION},
 };
 

@@ -12,10 +12,10 @@ use chameleon_models::{
     AdapterConfig, AdapterError, CausalLm as _, Example, GroupedExamples, HiddenCache,
     LanguageModel, LayerRange, LoadedModel, PromptEncoding, Representation,
     adapter::ImpossibleAdapter,
+    adapter::layer_adaptation::check_targets,
     data::{ResamplingUnits, SplitFractions, TokenisedCorpus, UnitKind},
-    grouped_examples::{cache_hidden_states, states_fingerprint},
-    hidden_cache::Fingerprint,
-    layer_adaptation::check_targets,
+    training::grouped_examples::{cache_hidden_states, states_fingerprint},
+    training::hidden_cache::Fingerprint,
 };
 
 use crate::{

@@ -16,7 +16,8 @@ use std::time::Instant;
 use burn::module::Module as _;
 use chameleon_core::RunSeed;
 use chameleon_models::{
-    LanguageModel, LoadedModel, atomic_file, hidden_cache::Fingerprint, recipes::Quirk,
+    LanguageModel, LoadedModel, files::atomic_file, training::hidden_cache::Fingerprint,
+    training::recipes::Quirk,
 };
 
 use crate::{

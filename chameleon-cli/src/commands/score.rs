@@ -4,7 +4,7 @@ use std::path::Path;
 
 use chameleon_models::{
     data::{self, ReadOptions},
-    text_metrics::{Bleu, Meteor, Stemming, bleu, meteor, rouge},
+    training::text_metrics::{Bleu, Meteor, Stemming, bleu, meteor, rouge},
 };
 use serde::Serialize;
 

@@ -6,8 +6,8 @@ use burn::tensor::Tensor;
 use chameleon_hypernet::{ConditionNorm, ConditionScaling};
 use chameleon_models::{
     Example, HiddenCache, HiddenStates, LanguageModel, LayerRange, Proceed, PromptEncoding,
-    grouped_examples::{CacheProgress, cache_entering_states, entering_fingerprint},
-    prompts::represent_examples,
+    adapter::prompts::represent_examples,
+    training::grouped_examples::{CacheProgress, cache_entering_states, entering_fingerprint},
 };
 
 use crate::{

@@ -5,12 +5,12 @@ use std::time::SystemTime;
 
 use chameleon_models::{
     LoadedModel, ModelError, Tokenizer,
-    chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate},
     data::{
         self, Corpus, CorpusStream, DataError, Example, Examples, Format, LabelField, ReadOptions,
         SkippedInput, StoredTokens, Tokenise, TokeniseError, TokenisedCorpus, TokenisedText,
         WindowOptions,
     },
+    files::chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate},
 };
 
 use crate::{

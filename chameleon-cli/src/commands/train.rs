@@ -12,7 +12,7 @@ use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
     Adapter, AdapterConfig, CausalLm as _, MemoryConfig, ScoreSummary, TokenScores, Trainee,
     Trainer, TrainingCheckpoint, TrainingState, adapter,
-    training_state::{self, TrainingParts},
+    training::training_state::{self, TrainingParts},
 };
 use serde::Serialize;
 

@@ -4,7 +4,7 @@ use chameleon_cluster::ClusterError;
 use chameleon_core::DeviceError;
 use chameleon_models::{
     AdapterError, MemoryError, ModelError, adapter::ImpossibleAdapter, data::DataError,
-    engine::Refusal, hidden_cache::HiddenCacheError,
+    engine::Refusal, training::hidden_cache::HiddenCacheError,
 };
 
 use crate::resolve::ConfigFileError;

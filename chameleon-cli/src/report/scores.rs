@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use chameleon_core::{RunSeed, perplexity};
 use chameleon_models::{
-    ExampleScore, Interval, PairedSequence, eval::summaries_by, paired_interval,
+    ExampleScore, Interval, PairedSequence, paired_interval, training::eval::summaries_by,
 };
 use serde::Serialize;
 

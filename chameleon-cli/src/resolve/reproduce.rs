@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use chameleon_core::RunSeed;
 use chameleon_models::{
     data::InstructionCondition,
-    recipes::{PaperSettings, PublishedLoss},
+    training::recipes::{PaperSettings, PublishedLoss},
 };
 
 use crate::args::{ConditionName, Experiment, LossName, RecipeName, ReproduceArgs};

@@ -10,9 +10,9 @@ use std::time::Duration;
 use burn::tensor::{Device, Tensor};
 use chameleon_core::{BatchPlan, PlannedBatch, RunSeed, SplitSequence, TokenBatch};
 use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig};
-use chameleon_models::adaptation::head_shape;
+use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::data::{self, CorpusBuilder, NewDocument, Origin, WindowOptions};
-use chameleon_models::grouped_examples::embed_examples;
+use chameleon_models::training::grouped_examples::embed_examples;
 use chameleon_models::{
     Adaptation, CacheRow, CausalLm as _, Corpus, Example, GroupedExamples, HiddenStates, KvCache,
     LanguageModel, LayerAdaptation, LayerKind, LayerRange, LoadedModel, Segment, TrainOptions,

@@ -9,7 +9,7 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use chameleon_core::RunSeed;
 use chameleon_models::{
-    HubOptions, LlamaConfig, LoadedModel, ModelSource, WeightStorage, atomic_file, load_as,
+    HubOptions, LlamaConfig, LoadedModel, ModelSource, WeightStorage, files::atomic_file, load_as,
 };
 use rand::RngExt as _;
 

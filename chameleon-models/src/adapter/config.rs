@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::error::{AdapterError, ImpossibleAdapter};
 use super::memory::MemoryDescription;
 use super::{CONFIG_FILE, FORMAT_VERSION, OLDEST_VERSION, read};
-use crate::adaptation::Adaptation;
-use crate::identity::ModelIdentity;
-use crate::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
-use crate::prompts::{PromptEncoding, Representation};
-use crate::train::TrainOptions;
+use crate::adapter::adaptation::Adaptation;
+use crate::adapter::identity::ModelIdentity;
+use crate::adapter::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
+use crate::adapter::prompts::{PromptEncoding, Representation};
+use crate::training::train::TrainOptions;
 
 /// How examples were made, which inference must repeat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

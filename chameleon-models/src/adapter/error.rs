@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use chameleon_hypernet::HypernetError;
 
 use super::{FORMAT_VERSION, OLDEST_VERSION};
+use crate::adapter::layer_adaptation::{LayerRange, UnknownTarget};
 use crate::error::ModelError;
-use crate::layer_adaptation::{LayerRange, UnknownTarget};
 
 /// Why an adapter folder cannot be read or written.
 #[derive(Debug, thiserror::Error)]

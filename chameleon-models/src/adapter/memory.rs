@@ -13,9 +13,9 @@ use super::config::AdapterConfig;
 use super::error::{AdapterError, ImpossibleAdapter};
 use super::read;
 use super::tensors::{check_names, finite_f32, mismatch};
-use crate::group_memory::{GroupMemories, MemoryConfig};
-use crate::indices::index_tensor;
-use crate::layer_adaptation::LayerRange;
+use crate::adapter::group_memory::{GroupMemories, MemoryConfig};
+use crate::adapter::layer_adaptation::LayerRange;
+use crate::families::indices::index_tensor;
 
 /// The section `memory` of `adapter_config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -15,8 +15,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use super::config::AdapterConfig;
 use super::error::AdapterError;
 use super::{Adapter, FORMAT_VERSION, empty_trainee, read};
-use crate::adaptation::Trainee;
-use crate::language_model::LanguageModel;
+use crate::adapter::adaptation::Trainee;
+use crate::families::language_model::LanguageModel;
 
 const CENTROIDS: &str = "centroids";
 /// Spreads, by which numbers are divided.

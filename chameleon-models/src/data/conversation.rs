@@ -8,7 +8,7 @@ use super::corpus::{AnswerEnd, Exchange, Origin};
 use super::error::DataError;
 use super::fields::missing;
 use super::record::{Record, kind};
-use crate::chat::{ChatEnding, ChatMessage};
+use crate::files::chat::{ChatEnding, ChatMessage};
 
 /// Writes messages out as a model's chat template does: complete, or up to where an answer would begin.
 ///

@@ -10,7 +10,7 @@ use chameleon_core::TokenStore;
 use memmap2::Mmap;
 
 use super::error::DataError;
-use crate::file_bytes;
+use crate::files::file_bytes;
 
 /// Ids held in memory before they go to a file: 16 MiB.
 const MAX_IDS_IN_MEMORY: usize = 4 << 20;

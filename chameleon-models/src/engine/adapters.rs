@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use chameleon_hypernet::Condition;
 
 use super::lock;
-use crate::adaptation::{Adaptation, FactorWriter};
+use crate::adapter::adaptation::{Adaptation, FactorWriter};
 use crate::adapter::{Adapter, MemoryDescription, Recipe};
 
 /// The trained centroid a prompt belongs to.

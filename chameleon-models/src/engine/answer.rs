@@ -1,7 +1,7 @@
 //! The text of one answer while it grows: whole characters only, and nothing of a stop text.
 
 use crate::error::ModelError;
-use crate::tokenizer::{TextStream, Tokenizer};
+use crate::files::tokenizer::{TextStream, Tokenizer};
 
 /// An answer under construction.
 #[derive(Debug)]

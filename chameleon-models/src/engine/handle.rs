@@ -14,8 +14,8 @@ use super::stats::EngineStats;
 use super::ticket::{Cancellation, Event, Ticket};
 use super::{lock, start, worker};
 use crate::adapter::Adapter;
-use crate::causal_lm::CausalLm;
-use crate::load::LoadedModel;
+use crate::families::causal_lm::CausalLm;
+use crate::families::load::LoadedModel;
 
 /// A running engine. Clones are handles of the same one; when the last is dropped, it stops.
 #[derive(Debug, Clone)]

@@ -8,8 +8,8 @@ use chameleon_core::LoraFactors;
 use chameleon_hypernet::{GroupLayers, GroupedFactors, RowGroups};
 
 use super::adapters::LoadedAdapter;
-use crate::adaptation::HeadAdapter;
-use crate::indices::index_tensor;
+use crate::adapter::adaptation::HeadAdapter;
+use crate::families::indices::index_tensor;
 
 /// The factors of one group.
 #[derive(Debug)]

@@ -6,10 +6,14 @@
 //!
 //! Owns no transport and knows no clustering: whoever loads an adapter says how prompts find their centroid.
 
+pub mod generate;
+pub mod sampling;
+
 mod adapters;
 mod answer;
 mod handle;
 mod head;
+pub(crate) mod lane;
 mod options;
 mod recall;
 mod refusal;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::Condition;
 
-use crate::sampling::Sampling;
+use crate::engine::sampling::Sampling;
 
 /// A prompt, and how it is to be continued.
 #[derive(Debug, Clone, PartialEq)]

@@ -12,8 +12,8 @@ use super::recall::RowMemory;
 use super::request::{EndOfText, Logprobs};
 use super::ticket::{EndReason, Event, TokenChoice, TokenEvent, Usage};
 use super::worker::tell;
-use crate::sampling::Sampler;
-use crate::tokenizer::Tokenizer;
+use crate::engine::sampling::Sampler;
+use crate::files::tokenizer::Tokenizer;
 
 /// Everything about a request that runs, except its tokens.
 pub(super) struct Running {

@@ -18,9 +18,9 @@ use super::request::{ConditionChoice, GivenCondition};
 use super::running::Running;
 use super::ticket::{EndReason, Event, RequestFailure, Started, StartedGroup, Usage};
 use super::worker::{End, message_of, tell};
-use crate::lane::on_host;
-use crate::prompts::embed_prompts;
-use crate::sampling::Sampler;
+use crate::adapter::prompts::embed_prompts;
+use crate::engine::lane::on_host;
+use crate::engine::sampling::Sampler;
 
 /// A request that was over before it ran.
 #[derive(Debug)]

@@ -17,9 +17,9 @@ use super::recall::RowMemory;
 use super::running::{Chosen, Running, choose};
 use super::start::start_together;
 use super::ticket::{Event, RequestFailure};
-use crate::causal_lm::CausalLm;
-use crate::lane::{Lane, LaneStep, NewRow, enough_rows, on_host};
-use crate::language_model::LanguageModel;
+use crate::engine::lane::{Lane, LaneStep, NewRow, enough_rows, on_host};
+use crate::families::causal_lm::CausalLm;
+use crate::families::language_model::LanguageModel;
 
 /// Runs until the engine is closed.
 pub(super) fn run(shared: &Shared) {

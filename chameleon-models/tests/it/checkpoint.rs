@@ -97,7 +97,7 @@ fn shards_are_one_checkpoint_and_base_models_get_their_prefix() {
         safetensors::serialize_to_file(shard, None, &path).unwrap();
     }
     let index = serde_json::json!({ "metadata": {}, "weight_map": weight_map }).to_string();
-    chameleon_models::atomic_file::write(
+    chameleon_models::files::atomic_file::write(
         &folder.path().join("model.safetensors.index.json"),
         index.as_bytes(),
     )

@@ -11,7 +11,7 @@ use chameleon_core::RunSeed;
 use chameleon_hypernet::{
     Condition, GeneratorKind, HyperLoraHeadConfig, LayerFactors, LoraHeadConfig,
 };
-use chameleon_models::adaptation::head_shape;
+use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
 use chameleon_models::engine::{
     ConditionChoice, EndReason, Engine, EngineOptions, Event, Grouping, Logprobs, NearestCentroid,
@@ -20,7 +20,7 @@ use chameleon_models::engine::{
 use chameleon_models::{
     Adaptation, Adapter, AdapterConfig, CausalLm, GenerateOptions, LayerAdaptation, LayerKind,
     LayerRange, LoadedModel, PassEnd, PassInput, PromptEncoding, RandomSampling, Recipe, Sampling,
-    SequencePass, TrainOptions, generate,
+    SequencePass, TrainOptions, engine::generate,
 };
 
 use crate::load::tiny_with_letters;

@@ -1,7 +1,7 @@
 //! The GPT-2 family against Hugging Face transformers, on tiny seeded models.
 
 use burn::tensor::{Device, Tensor};
-use chameleon_models::gpt2::{Gpt2, Gpt2Config};
+use chameleon_models::families::gpt2::{Gpt2, Gpt2Config};
 use chameleon_models::{CausalLm, KvCache, Segment};
 
 use crate::fixture::{Fixture, adapted_logits, next_token_loss, stored};

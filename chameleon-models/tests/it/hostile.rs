@@ -410,7 +410,7 @@ const CONFIG: &str = r#"{"model_type": "llama", "vocab_size": 2}"#;
 fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
-        chameleon_models::atomic_file::write(&folder.path().join(name), bytes).unwrap();
+        chameleon_models::files::atomic_file::write(&folder.path().join(name), bytes).unwrap();
     }
     folder
 }

@@ -1,8 +1,8 @@
 //! The Llama family against Hugging Face transformers, on tiny seeded models.
 
 use burn::tensor::{Device, Tensor};
-use chameleon_models::causal_lm::CausalLm;
-use chameleon_models::llama::{Llama, LlamaConfig};
+use chameleon_models::families::causal_lm::CausalLm;
+use chameleon_models::families::llama::{Llama, LlamaConfig};
 
 use crate::fixture::{Fixture, adapted_logits, next_token_loss, stored};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Int, Tensor};
 use chameleon_models::{
     CausalLm, HubAccess, HubOptions, HubProgress, LoadedModel, ModelError, ModelIdentity,
-    ModelSource, load,
+    ModelSource, families::load,
 };
 
 use crate::gguf_builder::{GgufBuilder, Value};
@@ -68,7 +68,7 @@ pub(crate) fn tiny_with_letters() -> LoadedModel {
 }
 
 fn put(folder: &Path, file: &str, text: &str) {
-    chameleon_models::atomic_file::write(&folder.join(file), text.as_bytes()).unwrap();
+    chameleon_models::files::atomic_file::write(&folder.join(file), text.as_bytes()).unwrap();
 }
 
 /// The valid file of the hostile tests, made a whole model.
@@ -88,7 +88,8 @@ fn whole_gguf(change: impl FnOnce(&mut GgufBuilder)) -> tempfile::TempDir {
         file.add_f32(name, &dims);
     }
     change(&mut file);
-    chameleon_models::atomic_file::write(&folder.path().join("m.gguf"), &file.bytes()).unwrap();
+    chameleon_models::files::atomic_file::write(&folder.path().join("m.gguf"), &file.bytes())
+        .unwrap();
     folder
 }
 

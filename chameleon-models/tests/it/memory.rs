@@ -9,7 +9,7 @@ use chameleon_hypernet::{Condition, GroupMemory, KeyProjection, LayerFactors, Me
 use chameleon_models::engine::{Engine, Event, Logprobs, Request, Ticket};
 use chameleon_models::{
     Adapter, AdapterMemory, CausalLm, GroupMemories, LoadedModel, MemoryConfig, PassEnd, PassInput,
-    RandomSampling, Sampling, SequencePass, atomic_file,
+    RandomSampling, Sampling, SequencePass, files::atomic_file,
 };
 use safetensors::tensor::{Dtype, TensorView};
 

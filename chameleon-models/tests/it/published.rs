@@ -9,8 +9,8 @@ use chameleon_hypernet::{
     ConditionControl, FactorGenerator, FactorGeneratorConfig, GeneratorKind, HyperLoraHeadConfig,
     LoraHeadConfig,
 };
-use chameleon_models::gpt2::Gpt2Config;
-use chameleon_models::recipes::{
+use chameleon_models::families::gpt2::Gpt2Config;
+use chameleon_models::training::recipes::{
     PublishedData, PublishedLoss, PublishedOptions, PublishedRow, PublishedScorer, PublishedSetup,
     PublishedStates, PublishedText, PublishedTrainer, Quirk, Quirks, RowOptions, StateIndex,
     cache_published_states, embed_rows, published_fingerprint, published_rows,

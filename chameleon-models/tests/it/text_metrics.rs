@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use chameleon_models::text_metrics::{Bleu, Stemming, bleu, meteor, rouge, stem};
+use chameleon_models::training::text_metrics::{Bleu, Stemming, bleu, meteor, rouge, stem};
 use serde::Deserialize;
 
 /// On the scale from 0 to 100.

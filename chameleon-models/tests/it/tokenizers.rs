@@ -79,12 +79,12 @@ fn a_tokenizer_survives_tokenizer_json() {
         let original = tokenizer(kind);
         let folder = tempfile::tempdir().unwrap();
         let json = original.to_json().unwrap();
-        chameleon_models::atomic_file::write(
+        chameleon_models::files::atomic_file::write(
             &folder.path().join("tokenizer.json"),
             json.as_bytes(),
         )
         .unwrap();
-        chameleon_models::atomic_file::write(
+        chameleon_models::files::atomic_file::write(
             &folder.path().join("config.json"),
             br#"{"bos_token_id": 1, "eos_token_id": [2, 0]}"#,
         )
@@ -119,8 +119,11 @@ fn a_merge_that_makes_no_token_is_an_error_and_not_a_crash() {
     let json = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
         "pre_tokenizer": null, "post_processor": null, "decoder": null,
         "model": {"type": "BPE", "vocab": {"aa": 0, "bb": 1}, "merges": [["aa", "bb"]]}}"#;
-    chameleon_models::atomic_file::write(&folder.path().join("tokenizer.json"), json.as_bytes())
-        .unwrap();
+    chameleon_models::files::atomic_file::write(
+        &folder.path().join("tokenizer.json"),
+        json.as_bytes(),
+    )
+    .unwrap();
     let error = Tokenizer::from_folder(folder.path()).unwrap_err();
     assert!(
         matches!(error, ModelError::BrokenMerge { index: 0, .. }),

@@ -11,10 +11,10 @@ use chameleon_hypernet::{
 };
 use chameleon_models::adapter;
 use chameleon_models::data::Example;
-use chameleon_models::grouped_examples::{
+use chameleon_models::training::grouped_examples::{
     cache_entering_states, cache_hidden_states, embed_examples,
 };
-use chameleon_models::training_state::{self, TrainingParts, TrainingState};
+use chameleon_models::training::training_state::{self, TrainingParts, TrainingState};
 use chameleon_models::{
     Adaptation, Adapter, AdapterConfig, AdapterError, CausalLm as _, Cursor, GroupedExamples,
     HiddenCache, HiddenStates, LanguageModel, LayerAdaptation, LayerKind, LayerRange, LlamaConfig,
@@ -456,7 +456,7 @@ fn refused(word: &str, spoil: impl FnOnce(&Path)) {
 
 fn rewrite(path: &Path, change: impl FnOnce(String) -> String) {
     let text = std::fs::read_to_string(path).unwrap();
-    chameleon_models::atomic_file::write(path, change(text).as_bytes()).unwrap();
+    chameleon_models::files::atomic_file::write(path, change(text).as_bytes()).unwrap();
 }
 
 #[test]
@@ -546,14 +546,14 @@ fn spoilt_adapter_folders_are_refused_by_name() {
     refused("not a safetensors file", |folder| {
         let path = folder.join("adapter.safetensors");
         let bytes = std::fs::read(&path).unwrap();
-        chameleon_models::atomic_file::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        chameleon_models::files::atomic_file::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     });
     refused("not finite", |folder| {
         let path = folder.join("adapter.safetensors");
         let mut bytes = std::fs::read(&path).unwrap();
         let end = bytes.len();
         bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
-        chameleon_models::atomic_file::write(&path, &bytes).unwrap();
+        chameleon_models::files::atomic_file::write(&path, &bytes).unwrap();
     });
 }
 

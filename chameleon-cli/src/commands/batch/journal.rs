@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chameleon_models::atomic_file;
+use chameleon_models::files::atomic_file;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::errors::CliError;

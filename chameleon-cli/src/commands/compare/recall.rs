@@ -9,7 +9,7 @@ use chameleon_core::RunSeed;
 use chameleon_hypernet::MemoryGate;
 use chameleon_models::{
     CausalLm as _, GroupMemories, HiddenCache, MemoryConfig, MemorySource, TokenScores,
-    group_memory::{Observed, TEMPERATURES, TextsWithStates, fit_gate, with_memory},
+    adapter::group_memory::{Observed, TEMPERATURES, TextsWithStates, fit_gate, with_memory},
 };
 use serde::Serialize;
 

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use chameleon_core::RunSeed;
 use chameleon_hypernet::MemoryGate;
-use chameleon_models::{ExampleScore, TokenScores, atomic_file};
+use chameleon_models::{ExampleScore, TokenScores, files::atomic_file};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{args::CompareMethod, errors::CliError};

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use chameleon_models::{Interval, atomic_file};
+use chameleon_models::{Interval, files::atomic_file};
 use serde::Serialize;
 
 use crate::{

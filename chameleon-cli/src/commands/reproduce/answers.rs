@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 use burn::tensor::Tensor;
 use chameleon_core::{LoraFactors, RunSeed};
 use chameleon_models::{
-    Example, GenerateOptions, Sampling, embed_prompts, generate,
-    text_metrics::{Stemming, bleu, meteor, rouge},
+    Example, GenerateOptions, Sampling, embed_prompts,
+    engine::generate,
+    training::text_metrics::{Stemming, bleu, meteor, rouge},
 };
 use serde::{Deserialize, Serialize};
 

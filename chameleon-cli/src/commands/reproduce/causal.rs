@@ -10,8 +10,8 @@ use chameleon_hypernet::{Condition, ConditionControl, ConditionNorm, ControlPlan
 use chameleon_models::{
     CausalLm as _, ExampleScore, GroupedExamples, HeadAdapter, HiddenCache, HiddenStates,
     ScoreSummary, Scorer, TrainOptions, TrainSetup, Trainee, Trainer,
-    adaptation::head_shape,
-    grouped_examples::{embed_examples, states_fingerprint},
+    adapter::adaptation::head_shape,
+    training::grouped_examples::{embed_examples, states_fingerprint},
 };
 
 use crate::{

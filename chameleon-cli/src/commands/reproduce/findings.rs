@@ -1,7 +1,7 @@
 //! Sentences with numbers: what beats its control, and what leakage and padding contribute.
 
 use chameleon_core::RunSeed;
-use chameleon_models::{Interval, recipes::Quirk};
+use chameleon_models::{Interval, training::recipes::Quirk};
 
 use crate::{
     args::RecipeName,

@@ -2,7 +2,7 @@
 
 use burn::module::Module as _;
 use chameleon_models::{
-    Cursor, StepReport, TrainError, Trainee, Trainer, recipes::PublishedTrainer,
+    Cursor, StepReport, TrainError, Trainee, Trainer, training::recipes::PublishedTrainer,
 };
 
 use crate::{

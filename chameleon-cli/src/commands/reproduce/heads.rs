@@ -6,7 +6,7 @@ use chameleon_hypernet::{
 };
 use chameleon_models::{
     Adaptation,
-    recipes::{PaperSettings, Quirk, Quirks},
+    training::recipes::{PaperSettings, Quirk, Quirks},
 };
 
 use super::runs::Method;

@@ -9,8 +9,8 @@ use chameleon_hypernet::{AdaptedLayers, ConditionControl, ControlPlan};
 use chameleon_models::{
     AdapterError, CausalLm as _, Example, HiddenCache, LayerAdaptation, LayerKind, LayerRange,
     Trainee,
-    adaptation::head_shape,
-    recipes::{
+    adapter::adaptation::head_shape,
+    training::recipes::{
         PaperSettings, PublishedData, PublishedOptions, PublishedRow, PublishedScore,
         PublishedScorer, PublishedSetup, PublishedStates, PublishedTrainer, Quirk, Quirks,
         RowOptions, StateIndex, cache_published_states, embed_rows, published_fingerprint,

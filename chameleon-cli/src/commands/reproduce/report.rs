@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use chameleon_core::{BackendKind, RunSeed, perplexity};
 use chameleon_models::{
     Interval,
-    recipes::{PaperSettings, PublishedLoss},
+    training::recipes::{PaperSettings, PublishedLoss},
 };
 use clap::ValueEnum as _;
 use serde::Serialize;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
-    Interval, PairedSequence, atomic_file, hidden_cache::Fingerprint, paired_interval,
+    Interval, PairedSequence, files::atomic_file, paired_interval,
+    training::hidden_cache::Fingerprint,
 };
 use serde::{Deserialize, Serialize};
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use chameleon_models::{
     Example, HubDataset, LoadedModel,
     data::{self, WindowOptions},
-    hub_dataset,
-    recipes::{PaperRows, PaperTexts, PublishedText, Quirk, Quirks},
+    training::hub_dataset,
+    training::recipes::{PaperRows, PaperTexts, PublishedText, Quirk, Quirks},
 };
 
 use crate::{args::Experiment, commands::Context, errors::CliError, resolve::ReproduceConfig};

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use chameleon_models::atomic_file;
+use chameleon_models::files::atomic_file;
 use serde::Serialize;
 
 use crate::errors::CliError;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use chameleon_models::grouped_examples::GroupedExamples;
+use chameleon_models::training::grouped_examples::GroupedExamples;
 
 use crate::{
     commands::texts::excerpt,

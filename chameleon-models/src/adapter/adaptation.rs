@@ -1,0 +1,312 @@
+//! What is trained on top of a frozen model, and the module that holds it.
+//!
+//! The frozen model is never part of it: factors are written for a batch and passed down the layers. Which modules
+//! of the layers are adapted is [`layer_adaptation`](crate::layer_adaptation)'s business.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+use chameleon_core::{FactorShape, LoraFactors, RunSeed};
+use chameleon_hypernet::{
+    AdaptedLayers, ConditionNorm, FactorGenerator, Generated, GroupLayers, GroupedFactors,
+    HyperLoraHead, HyperLoraHeadConfig, LayerFactors, LoraHeadConfig, SharedLayers, StaticHead,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::families::causal_lm::CausalLm;
+
+/// How the language-model head is adapted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Adaptation {
+    /// One LoRA for every prompt.
+    Lora {
+        /// The factors.
+        config: LoraHeadConfig,
+    },
+    /// One LoRA for each cluster: what a store of experts would hold.
+    Experts {
+        /// The factors of each.
+        config: LoraHeadConfig,
+        /// How many there are.
+        num_clusters: usize,
+    },
+    /// Factors generated from a condition.
+    Hyper {
+        /// The hypernetwork and its static part.
+        config: HyperLoraHeadConfig,
+    },
+}
+
+/// The adapted head of a model.
+#[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a program holds one or two of these, and boxing would hide the module's fields"
+)]
+pub enum HeadAdapter {
+    /// One LoRA for every prompt.
+    Lora(StaticHead),
+    /// One LoRA for each cluster.
+    Experts(Vec<StaticHead>),
+    /// Factors generated from a condition.
+    Hyper(HyperLoraHead),
+}
+
+impl Adaptation {
+    /// A head whose weights depend on `seed` and on nothing else.
+    ///
+    /// # Panics
+    ///
+    /// When the configuration's own `check` would refuse it.
+    pub fn init(&self, seed: RunSeed, device: &Device) -> HeadAdapter {
+        match self {
+            Self::Lora { config } => HeadAdapter::Lora(config.init(seed, device)),
+            Self::Experts {
+                config,
+                num_clusters,
+            } => HeadAdapter::Experts(
+                // Every expert starts from the same factors: they differ by what they see.
+                (0..*num_clusters)
+                    .map(|_| config.init(seed, device))
+                    .collect(),
+            ),
+            Self::Hyper { config } => HeadAdapter::Hyper(config.init(seed, device)),
+        }
+    }
+
+    /// Numbers that training moves in the head.
+    pub fn num_trainable_params(&self) -> usize {
+        match self {
+            Self::Lora { config } => config.num_trainable_params(),
+            Self::Experts {
+                config,
+                num_clusters,
+            } => num_clusters * config.num_trainable_params(),
+            Self::Hyper { config } => config.num_trainable_params(),
+        }
+    }
+
+    /// Features of the hypernetwork, from which layers may take their cores; nothing without a hypernetwork.
+    pub fn num_features(&self) -> Option<usize> {
+        match self {
+            Self::Lora { .. } | Self::Experts { .. } => None,
+            Self::Hyper { config } => Some(config.generator.num_features()),
+        }
+    }
+
+    /// Sizes of the head this adaptation is for.
+    pub fn shape(&self) -> FactorShape {
+        match self {
+            Self::Lora { config } | Self::Experts { config, .. } => config.shape,
+            Self::Hyper { config } => config.generator.shape(),
+        }
+    }
+}
+
+impl HeadAdapter {
+    /// The factors for a group: one pair, or one for each condition.
+    ///
+    /// # Shapes
+    ///
+    /// - `conditions`: `[conditions, hidden]`
+    /// - output: `a` `[hidden, rank]` and `b` `[rank, vocab]` each
+    ///
+    /// # Panics
+    ///
+    /// When there is no expert for the cluster.
+    pub fn factors(&self, cluster_idx: usize, conditions: Tensor<2>) -> Vec<LoraFactors> {
+        match self {
+            Self::Lora(head) => vec![head.factors()],
+            Self::Experts(heads) => vec![heads[cluster_idx].factors()],
+            Self::Hyper(head) => head.factors(conditions),
+        }
+    }
+
+    /// Factors of several groups of this head side by side.
+    ///
+    /// # Panics
+    ///
+    /// When there is none, or they are not this head's.
+    pub fn join(&self, factors: Vec<LoraFactors>) -> GroupedFactors {
+        let shares_b = match self {
+            Self::Lora(_) => true,
+            Self::Experts(_) => false,
+            Self::Hyper(head) => matches!(head.generator, FactorGenerator::Core(_)),
+        };
+        if shares_b {
+            GroupedFactors::join_sharing_b(factors)
+        } else {
+            GroupedFactors::join(factors)
+        }
+    }
+}
+
+/// Everything an optimizer moves: the adapted head, and the adapted modules inside the layers.
+#[derive(Module, Debug)]
+pub struct Trainee {
+    /// Standardises prompts; fixed numbers that nothing trains.
+    pub prompt_norm: Option<ConditionNorm>,
+    /// The adapted head.
+    pub head: HeadAdapter,
+    /// The adapted layers, if any are.
+    pub layers: Option<AdaptedLayers>,
+}
+
+impl Trainee {
+    /// A trainee whose parameters are named by their place instead of by chance, so that an optimizer's state finds
+    /// them again in another process.
+    pub fn new(head: HeadAdapter, layers: Option<AdaptedLayers>) -> Self {
+        let trainee = Self {
+            prompt_norm: None,
+            head,
+            layers,
+        };
+        trainee.map(&mut StableIds { path: Vec::new() })
+    }
+
+    /// The same with statistics of the training prompts.
+    #[must_use]
+    pub fn with_prompt_norm(mut self, norm: Option<ConditionNorm>) -> Self {
+        self.prompt_norm = norm;
+        self
+    }
+
+    /// A head-only trainee.
+    pub fn head_only(head: HeadAdapter) -> Self {
+        Self::new(head, None)
+    }
+
+    /// What writes the factors of groups, as the trainee is now.
+    pub fn factor_writer(&self) -> FactorWriter {
+        FactorWriter {
+            head: self.head.clone(),
+            layers: self.layers.as_ref().map(AdaptedLayers::shared),
+        }
+    }
+
+    /// Numbers that training moves.
+    pub fn num_trainable_params(&self) -> usize {
+        let mut counter = TrainableCounter(0);
+        self.visit(&mut counter);
+        counter.0
+    }
+}
+
+/// Writes the factors of groups. Keep it as long as the trainee does not change: the factors it writes share what is
+/// the same for all groups, and rows of one batch are then changed together.
+#[derive(Debug, Clone)]
+pub struct FactorWriter {
+    head: HeadAdapter,
+    layers: Option<SharedLayers>,
+}
+
+/// All that one group changes.
+#[derive(Debug, Clone)]
+pub struct GroupFactors {
+    /// At the head.
+    pub head: LoraFactors,
+    /// Inside the layers, if they are adapted.
+    pub layers: Option<GroupLayers>,
+}
+
+impl FactorWriter {
+    /// The factors for a group: one set, or one for each condition.
+    ///
+    /// # Shapes
+    ///
+    /// - `conditions`: `[conditions, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// When there is no expert for the cluster.
+    pub fn groups(&self, cluster_idx: usize, conditions: Tensor<2>) -> Vec<GroupFactors> {
+        let HeadAdapter::Hyper(head) = &self.head else {
+            let factors = self.head.factors(cluster_idx, conditions);
+            let group = |head| GroupFactors {
+                head,
+                layers: self.layers.as_ref().map(SharedLayers::alike),
+            };
+            return factors.into_iter().map(group).collect();
+        };
+        let Generated { factors, features } = head.generate(conditions);
+        match &self.layers {
+            None => factors
+                .into_iter()
+                .map(|head| GroupFactors { head, layers: None })
+                .collect(),
+            Some(layers) => factors
+                .into_iter()
+                .zip(layers.groups(features))
+                .map(|(head, layers)| GroupFactors {
+                    head,
+                    layers: Some(layers),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// What a pass over a batch is given: the only group's factors, or those of each row's own.
+///
+/// # Panics
+///
+/// When there is neither one group nor one for each row.
+pub(crate) fn layer_factors(groups: &[GroupFactors], num_rows: usize) -> LayerFactors {
+    match groups {
+        [] => LayerFactors::none(),
+        [group] => group
+            .layers
+            .as_ref()
+            .map_or_else(LayerFactors::none, GroupLayers::for_batch),
+        groups => {
+            assert_eq!(groups.len(), num_rows, "one group, or one for each row");
+            let rows: Vec<_> = groups.iter().map(|group| group.layers.as_ref()).collect();
+            LayerFactors::for_rows(&rows)
+        }
+    }
+}
+
+struct TrainableCounter(usize);
+
+impl ModuleVisitor for TrainableCounter {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if param.is_require_grad() {
+            self.0 += param.lazy_shape().num_elements();
+        }
+    }
+}
+
+struct StableIds {
+    path: Vec<String>,
+}
+
+impl ModuleMapper for StableIds {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        // Frozen weights have no state, and touching them would draw weights that loading replaces.
+        if !param.is_require_grad() {
+            return param;
+        }
+        let id = RunSeed(0).derive(&self.path.join(".")).0;
+        let (_, tensor, mapper) = param.consume();
+        Param::from_mapped_value(id.into(), tensor, mapper)
+    }
+}
+
+/// The sizes of factors for the head of `model`.
+pub fn head_shape(model: &impl CausalLm, rank: usize) -> FactorShape {
+    let sizes = model.sizes();
+    FactorShape {
+        in_size: sizes.hidden_size,
+        out_size: sizes.vocab_size,
+        rank,
+    }
+}

@@ -1,0 +1,87 @@
+//! Which model an adapter belongs to.
+
+use std::fmt::{self, Write as _};
+
+use burn::module::{Module as _, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::families::causal_lm::{CausalLm, ModelSizes};
+use crate::families::language_model::LanguageModel;
+
+/// A model as an adapter remembers it: two models with equal identities give equal prompt embeddings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelIdentity {
+    /// The family, `llama` or `gpt2`.
+    pub architecture: String,
+    /// The sizes.
+    pub sizes: ModelSizes,
+    /// SHA-256 of the embedding's values as little-endian f32, the first 16 hexadecimal digits.
+    pub fingerprint: String,
+}
+
+impl ModelIdentity {
+    /// Reads the identity off a loaded model.
+    pub fn of(model: &LanguageModel) -> Self {
+        let embedding = match model {
+            LanguageModel::Gpt2(model) => model.wte.weight.val(),
+            LanguageModel::Llama(model) => model.embed_tokens.weight.val(),
+        };
+        let digest = Sha256::digest(embedding.into_data().convert::<f32>().as_bytes());
+        let fingerprint = hexadecimal(&digest[..8]);
+        let architecture = match model {
+            LanguageModel::Gpt2(_) => "gpt2",
+            LanguageModel::Llama(_) => "llama",
+        };
+        Self {
+            architecture: architecture.to_owned(),
+            sizes: *model.sizes(),
+            fingerprint,
+        }
+    }
+}
+
+impl fmt::Display for ModelIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            architecture,
+            sizes,
+            fingerprint,
+        } = self;
+        write!(
+            f,
+            "{architecture} with {} layers of {} and {} tokens (fingerprint {fingerprint})",
+            sizes.num_layers, sizes.hidden_size, sizes.vocab_size
+        )
+    }
+}
+
+/// SHA-256 of a configuration and of all weights in the order of the module, in hexadecimal digits.
+pub(crate) fn weights_fingerprint(model: &LanguageModel, config: &serde_json::Value) -> String {
+    let mut hasher = WeightHasher(Sha256::new_with_prefix(config.to_string()));
+    model.visit(&mut hasher);
+    if let LanguageModel::Llama(model) = model {
+        model.packed_weights().update(&mut hasher.0);
+    }
+    hexadecimal(&hasher.0.finalize())
+}
+
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+        text
+    })
+}
+
+struct WeightHasher(Sha256);
+
+impl ModuleVisitor for WeightHasher {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let data = param.base().into_data().convert::<f32>();
+        for size in param.lazy_shape().iter() {
+            self.0.update(size.to_le_bytes());
+        }
+        self.0.update(data.as_bytes());
+    }
+}

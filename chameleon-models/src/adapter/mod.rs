@@ -1,0 +1,219 @@
+//! The adapter folder: what training leaves behind and inference needs.
+//!
+//! ```text
+//! adapter_config.json    format version, base model, recipe, sizes, condition
+//! adapter.safetensors    `head.*`, `layers.*`, `centroids`
+//! memory.safetensors     what the groups remember, if they do
+//! training_state/step-N  state.json, optimizer.burnpack, trainee.safetensors: for --resume
+//! ```
+//!
+//! The format is described in `docs/adapter-format.md`. Nothing in a folder is believed: every tensor
+//! must be there with the shape the configuration asks for, and hold finite numbers.
+
+pub mod adaptation;
+pub mod group_memory;
+pub mod identity;
+pub mod layer_adaptation;
+pub mod prompts;
+
+mod config;
+mod error;
+mod memory;
+mod tensors;
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use chameleon_hypernet::{ConditionNorm, ConditionScaling};
+
+pub(crate) use self::config::read_config_for;
+pub use self::config::{AdapterConfig, Recipe, read_config};
+pub use self::error::{AdapterError, ImpossibleAdapter};
+pub use self::memory::{AdapterMemory, MemoryDescription, Recollection, check_memory};
+pub(crate) use self::tensors::{load_tensors, tensor_bytes};
+use crate::adapter::adaptation::Trainee;
+use crate::adapter::identity::ModelIdentity;
+use crate::adapter::prompts::represent_prompts;
+use crate::families::causal_lm::CausalLm;
+use crate::families::language_model::LanguageModel;
+use crate::files::atomic_file;
+use crate::training::hidden_cache::Fingerprint;
+
+/// The version of the folder's format that this crate writes.
+pub const FORMAT_VERSION: u32 = 3;
+
+/// The oldest version that this crate reads.
+pub const OLDEST_VERSION: u32 = 1;
+
+pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
+const TENSOR_FILE: &str = "adapter.safetensors";
+const MEMORY_FILE: &str = "memory.safetensors";
+
+/// A trained adapter.
+#[derive(Debug)]
+pub struct Adapter {
+    /// Its description.
+    pub config: AdapterConfig,
+    /// The trained tensors.
+    pub trainee: Trainee,
+    /// `[clusters, hidden]`
+    pub centroids: Tensor<2>,
+    /// What the groups remember; its description is in the configuration too.
+    pub memory: Option<AdapterMemory>,
+}
+
+impl Adapter {
+    /// The same with a memory, or with another one.
+    #[must_use]
+    pub fn with_memory(mut self, memory: AdapterMemory) -> Self {
+        self.config.memory = Some(memory.description.clone());
+        self.memory = Some(memory);
+        self
+    }
+
+    /// The same without its memory, if it had one.
+    #[must_use]
+    pub fn without_memory(mut self) -> Self {
+        self.config.memory = None;
+        self.memory = None;
+        self
+    }
+
+    /// Writes the folder's configuration and tensors, each replaced in one step.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), AdapterError> {
+        if let Some(memory) = &self.memory {
+            // Before the configuration that names it.
+            create_folder(folder)?;
+            atomic_file::write(&folder.join(MEMORY_FILE), &memory::memory_bytes(memory))?;
+        }
+        save(folder, &self.config, &self.trainee, &self.centroids)
+    }
+
+    /// Reads a folder for `model`.
+    ///
+    /// # Errors
+    ///
+    /// When the folder is unreadable, damaged, of another version or for another base model.
+    pub fn load(
+        folder: &Path,
+        model: &LanguageModel,
+        identity: &ModelIdentity,
+        device: &Device,
+    ) -> Result<Self, AdapterError> {
+        let config = read_config_for(folder, identity)?;
+        let mut adapter = load_tensors(&folder.join(TENSOR_FILE), config, model, device)?;
+        if let Some(description) = adapter.config.memory.clone() {
+            let path = folder.join(MEMORY_FILE);
+            let memory = memory::load_memory(&path, description, &adapter.config, device)?;
+            adapter.memory = Some(memory);
+        }
+        Ok(adapter)
+    }
+
+    /// SHA-256 of the configuration, of every trained number and of what is remembered.
+    ///
+    /// # Panics
+    ///
+    /// When a trained tensor cannot be read back from its device.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let config = serde_json::to_vec(&self.config).expect("a configuration is plain data");
+        let builder = Fingerprint::builder()
+            .part("config", &config)
+            .part("tensors", &tensor_bytes(&self.trainee, &self.centroids));
+        match &self.memory {
+            Some(memory) => builder.part("memory", &memory::memory_bytes(memory)),
+            None => builder,
+        }
+        .finish()
+    }
+}
+
+impl Adapter {
+    /// Prompts as this adapter sees them, to be grouped and to become conditions. Give conditioning spans only.
+    ///
+    /// # Shapes
+    ///
+    /// - output: `[prompts, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// When there is no prompt, or one is empty.
+    pub fn embed_prompts(&self, model: &impl CausalLm, prompts: &[&[u32]]) -> Tensor<2> {
+        let representation = self.config.prompts.representation;
+        let prompts = represent_prompts(model, representation, prompts);
+        match &self.trainee.prompt_norm {
+            Some(norm) => norm.forward(prompts),
+            None => prompts,
+        }
+    }
+}
+
+/// Writes an adapter folder from its parts.
+///
+/// # Errors
+///
+/// When a file cannot be written.
+///
+/// # Panics
+///
+/// When a trained tensor cannot be read back from its device.
+pub fn save(
+    folder: &Path,
+    config: &AdapterConfig,
+    trainee: &Trainee,
+    centroids: &Tensor<2>,
+) -> Result<(), AdapterError> {
+    create_folder(folder)?;
+    // The configuration comes last: a new folder that has one is complete. Within one run it never changes.
+    let tensors = tensor_bytes(trainee, centroids);
+    atomic_file::write(&folder.join(TENSOR_FILE), &tensors)?;
+    let json = serde_json::to_vec_pretty(config).expect("a configuration is plain data");
+    atomic_file::write(&folder.join(CONFIG_FILE), &json)?;
+    Ok(())
+}
+
+/// A trainee before its first step, or one whose values are still to be loaded.
+///
+/// # Errors
+///
+/// When a target of the layers is no module of the model.
+pub fn empty_trainee(
+    config: &AdapterConfig,
+    model: &LanguageModel,
+    device: &Device,
+) -> Result<Trainee, AdapterError> {
+    let head = config.head.init(config.seed.derive("head"), device);
+    let layers = match &config.layers {
+        None => None,
+        Some(layers) => {
+            let layers = layers.config(model, config.head.num_features())?;
+            Some(layers.init(config.seed.derive("layers"), device))
+        }
+    };
+    let prompt_norm = match config.prompts.scaling {
+        ConditionScaling::Standardised => {
+            let hidden_size = config.base.sizes.hidden_size;
+            Some(ConditionNorm::identity(hidden_size, device))
+        }
+        _ => None,
+    };
+    Ok(Trainee::new(head, layers).with_prompt_norm(prompt_norm))
+}
+
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, AdapterError> {
+    std::fs::read(path).map_err(|source| AdapterError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+pub(crate) fn create_folder(folder: &Path) -> Result<(), AdapterError> {
+    std::fs::create_dir_all(folder).map_err(|source| AdapterError::CreateFolder {
+        path: folder.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,226 @@
+//! What every language model here can do: [`CausalLm`], and the numbers that describe one.
+//!
+//! The trait stops at hidden states and hands out the head's weight, because who scores, trains or
+//! decodes decides which rows deserve logits and which factors are added to them.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Bool, Int, Tensor};
+use chameleon_hypernet::LayerFactors;
+use serde::{Deserialize, Serialize};
+
+use crate::families::kv_cache::{KvCache, Segment};
+
+/// The sizes of a model, the same words for every family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelSizes {
+    /// Rows of the embedding, and logits per token.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward part.
+    pub intermediate_size: usize,
+    /// Transformer layers.
+    pub num_layers: usize,
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key and value heads; fewer than `num_heads` when heads share them.
+    pub num_kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// The longest sequence the model was made for.
+    pub max_seq_len: usize,
+}
+
+/// One token id or several, as `bos_token_id` and `eos_token_id` of a configuration may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TokenIds {
+    /// A single id.
+    One(u32),
+    /// Any of these ids.
+    Many(Vec<u32>),
+}
+
+impl TokenIds {
+    /// The ids.
+    pub fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::One(token_id) => std::slice::from_ref(token_id),
+            Self::Many(token_ids) => token_ids,
+        }
+    }
+}
+
+/// A linear module that every layer of a model has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinearModule {
+    /// Its name within the layer, such as `self_attn.q_proj`.
+    pub path: &'static str,
+    /// Width of its input.
+    pub in_size: usize,
+    /// Width of its output.
+    pub out_size: usize,
+}
+
+impl LinearModule {
+    /// The last part of its name, such as `q_proj`.
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+
+    /// Whether `target` is its name, or its name with what it is part of.
+    pub fn is_named(&self, target: &str) -> bool {
+        self.path == target || self.name() == target
+    }
+}
+
+/// A pass over whole sequences, or over part of the layers.
+#[derive(Debug, Clone)]
+pub struct SequencePass<'a> {
+    /// What enters.
+    pub input: PassInput,
+    /// Where it ends.
+    pub end: PassEnd,
+    /// `[batch, seq]`, `true` on tokens that attention leaves out. They keep their positions, and a token that would
+    /// see nothing sees itself.
+    pub unseen: Option<Tensor<2, Bool>>,
+    /// What adapted modules add.
+    pub factors: &'a LayerFactors,
+}
+
+/// What enters a pass.
+#[derive(Debug, Clone)]
+pub enum PassInput {
+    /// `[batch, seq]`
+    TokenIds(Tensor<2, Int>),
+    /// States that were computed before.
+    Entering {
+        /// The layer they enter.
+        layer_idx: usize,
+        /// `[batch, seq, hidden]`
+        states: Tensor<3>,
+    },
+}
+
+/// Where a pass ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassEnd {
+    /// After the final norm.
+    Head,
+    /// With the states that enter this layer; the number of layers stands for what enters the final norm.
+    Entering(usize),
+}
+
+/// States of tokens that continue rows of a cache, the tokens of all segments one after the other.
+#[derive(Debug, Clone)]
+pub struct CachedStates {
+    /// After the final norm, `[tokens, hidden]`.
+    pub hidden: Tensor<2>,
+    /// As they enter each tapped layer, `[tokens, hidden]`.
+    pub entering: BTreeMap<usize, Tensor<2>>,
+}
+
+/// A causal language model: token ids in, hidden states out.
+pub trait CausalLm {
+    /// The sizes of this model.
+    fn sizes(&self) -> &ModelSizes;
+
+    /// The linear modules of one layer, which are those of every layer.
+    fn linear_modules(&self) -> Vec<LinearModule>;
+
+    /// The input embedding of every token, without positions; prompt embeddings are means of these.
+    ///
+    /// # Shapes
+    ///
+    /// - `token_ids`: `[batch, seq]`
+    /// - output: `[batch, seq, hidden]`
+    fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3>;
+
+    /// Hidden states of a pass over whole sequences. A token sees itself and what precedes it, so padding on the
+    /// right changes no real token. Nothing is recorded for gradients below the first adapted layer.
+    ///
+    /// # Shapes
+    ///
+    /// - output: `[batch, seq, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// Panics if `seq` exceeds the positions of a model that has learned ones.
+    fn forward(&self, pass: SequencePass<'_>) -> Tensor<3>;
+
+    /// Hidden states after the final norm, of tokens that continue rows of `cache`; adds them to it. Each row is
+    /// changed by its own segment's layers.
+    ///
+    /// What a row gets does not depend on the other rows of the pass, down to the last bit on backends whose products
+    /// add up in one order for every number of rows above one, as flex does.
+    ///
+    /// # Shapes
+    ///
+    /// - output: `[tokens, hidden]`, the tokens of all segments one after the other
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no segment or one is empty, if a row appears twice or is not the cache's, or if a row
+    /// outgrows a model that has learned positions.
+    fn hidden_states_with_cache(&self, segments: &[Segment<'_>], cache: &mut KvCache) -> Tensor<2> {
+        self.states_with_cache(segments, cache, &[]).hidden
+    }
+
+    /// Like [`hidden_states_with_cache`](Self::hidden_states_with_cache), with the states that enter some layers on
+    /// the way. A layer that the model does not have hands out nothing.
+    ///
+    /// # Panics
+    ///
+    /// As [`hidden_states_with_cache`](Self::hidden_states_with_cache).
+    fn states_with_cache(
+        &self,
+        segments: &[Segment<'_>],
+        cache: &mut KvCache,
+        tapped_layers: &[usize],
+    ) -> CachedStates;
+
+    /// Hidden states of the frozen model after the final norm.
+    ///
+    /// # Shapes
+    ///
+    /// - `token_ids`: `[batch, seq]`
+    /// - output: `[batch, seq, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward).
+    fn hidden_states(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
+        self.forward(SequencePass {
+            input: PassInput::TokenIds(token_ids),
+            end: PassEnd::Head,
+            unseen: None,
+            factors: &LayerFactors::none(),
+        })
+    }
+
+    /// The weight of the head, `[hidden, vocab]`; a transposed view of the embedding when they are tied.
+    fn head_weight(&self) -> Tensor<2>;
+
+    /// Logits of the frozen head, in whichever order of multiplication is fastest.
+    ///
+    /// # Shapes
+    ///
+    /// - `hidden`: `[rows, hidden]`
+    /// - output: `[rows, vocab]`
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        hidden.matmul(self.head_weight())
+    }
+}
+
+/// Logits of a head that is the embedding, `[vocab, hidden]`.
+pub(crate) fn tied_logits(hidden: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
+    /// For a few rows, walking along the rows of the embedding once beats walking across them.
+    const FEW_ROWS: std::ops::RangeInclusive<usize> = 2..=32;
+    let [num_rows, _] = hidden.dims();
+    if FEW_ROWS.contains(&num_rows) {
+        embedding.matmul(hidden.transpose()).transpose()
+    } else {
+        hidden.matmul(embedding.transpose())
+    }
+}

@@ -1,0 +1,203 @@
+//! Keys and values of the tokens that rows have already seen, so that each new token costs one step.
+//!
+//! Rows come and go one by one, and a pass brings any number of tokens for any of them: whole prompts, pieces of
+//! prompts, and single tokens side by side. All products of a pass run over all of its tokens at once; attention
+//! runs row by row, over as many slots as the row itself needs. So nothing in a row depends on its neighbours.
+
+mod kept_factors;
+mod pass;
+mod shelf;
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Device;
+use chameleon_hypernet::GroupLayers;
+
+use crate::families::causal_lm::ModelSizes;
+use kept_factors::KeptFactors;
+use shelf::{Shelf, ShelfShape};
+
+pub(crate) use pass::{LayerPass, MIN_PRODUCT_ROWS};
+
+/// Rows get room in multiples of this, so that few of them move at a time.
+const SLOT_BLOCK: usize = 64;
+
+/// A row of a [`KvCache`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CacheRow(u64);
+
+/// Tokens that continue a row.
+#[derive(Debug, Clone, Copy)]
+pub struct Segment<'a> {
+    /// The row.
+    pub row: CacheRow,
+    /// Its next tokens, at least one.
+    pub token_ids: &'a [u32],
+    /// What is changed inside the layers for it.
+    pub layers: Option<&'a GroupLayers>,
+}
+
+/// The keys and values of some rows, for one model.
+///
+/// Rows of about the same length lie on one shelf, a pair of buffers for each layer; a row that outgrows its shelf
+/// moves to the next. Shelves hold at most one and a half times the tokens of a row, and room for at most twice
+/// as many rows as there are.
+#[derive(Debug)]
+pub struct KvCache {
+    sizes: ModelSizes,
+    device: Device,
+    rows: BTreeMap<CacheRow, RowPlace>,
+    /// By the slots each of their rows has.
+    shelves: BTreeMap<usize, Shelf>,
+    num_rows_ever: u64,
+    factors: KeptFactors,
+}
+
+/// How far a row is, and where it lies.
+#[derive(Debug, Clone, Copy)]
+struct RowPlace {
+    /// Tokens so far, which is the position of the next one.
+    len: usize,
+    /// Which shelf; none has 0 slots.
+    num_slots: usize,
+    /// Where on the shelf.
+    place_idx: usize,
+}
+
+impl KvCache {
+    /// An empty cache for a model of these sizes.
+    pub fn new(sizes: &ModelSizes, device: &Device) -> Self {
+        Self {
+            sizes: *sizes,
+            device: device.clone(),
+            rows: BTreeMap::new(),
+            shelves: BTreeMap::new(),
+            num_rows_ever: 0,
+            factors: KeptFactors::default(),
+        }
+    }
+
+    /// A new row, which takes no room before its first token.
+    pub fn add_row(&mut self) -> CacheRow {
+        let row = CacheRow(self.num_rows_ever);
+        self.num_rows_ever += 1;
+        let place = RowPlace {
+            len: 0,
+            num_slots: 0,
+            place_idx: 0,
+        };
+        self.rows.insert(row, place);
+        row
+    }
+
+    /// Forgets a row.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such row.
+    pub fn remove_row(&mut self, row: CacheRow) {
+        let place = self.rows.remove(&row).expect("the row is in the cache");
+        self.leave_shelf(place);
+    }
+
+    /// How many rows there are.
+    pub fn num_rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Tokens of a row.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such row.
+    pub fn len(&self, row: CacheRow) -> usize {
+        self.rows[&row].len
+    }
+
+    /// Tokens of all rows.
+    pub fn num_tokens(&self) -> usize {
+        self.rows.values().map(|place| place.len).sum()
+    }
+
+    /// Tokens for which there is room.
+    pub fn capacity(&self) -> usize {
+        self.shelves.values().map(Shelf::capacity).sum()
+    }
+
+    /// Makes room for more tokens of a row, moving it to another shelf if it has outgrown its own; answers with the
+    /// position of the first of them.
+    fn grow(&mut self, row: CacheRow, num_new: usize) -> usize {
+        let old = *self.rows.get(&row).expect("the row is in the cache");
+        let len = old.len + num_new;
+        let mut place = RowPlace { len, ..old };
+        if len > old.num_slots {
+            place.num_slots = slots_for(len);
+            let shape = ShelfShape {
+                num_layers: self.sizes.num_layers,
+                num_kv_heads: self.sizes.num_kv_heads,
+                num_slots: place.num_slots,
+                head_dim: self.sizes.head_dim,
+            };
+            let kept = self
+                .shelves
+                .get(&old.num_slots)
+                .map(|shelf| shelf.read(old.place_idx));
+            let shelf = self
+                .shelves
+                .entry(place.num_slots)
+                .or_insert_with(|| Shelf::new(shape, &self.device));
+            place.place_idx = shelf.add(row, kept);
+            self.leave_shelf(old);
+        }
+        self.rows.insert(row, place);
+        old.len
+    }
+
+    /// Takes a row off its shelf; the last row there takes its place.
+    fn leave_shelf(&mut self, place: RowPlace) {
+        let Some(shelf) = self.shelves.get_mut(&place.num_slots) else {
+            return;
+        };
+        if let Some(moved) = shelf.remove(place.place_idx) {
+            let moved = self
+                .rows
+                .get_mut(&moved)
+                .expect("rows on shelves are in the cache");
+            moved.place_idx = place.place_idx;
+        }
+        if shelf.num_rows() == 0 {
+            self.shelves.remove(&place.num_slots);
+        }
+    }
+}
+
+/// The slots of the shelf for rows of `len` tokens: 1, 2, 3, 4, 6, 8, 12, ... blocks.
+fn slots_for(len: usize) -> usize {
+    let num_blocks = len.div_ceil(SLOT_BLOCK);
+    let power = num_blocks.next_power_of_two();
+    let between = power / 4 * 3;
+    let num_blocks = if between >= num_blocks {
+        between
+    } else {
+        power
+    };
+    num_blocks * SLOT_BLOCK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shelves_waste_at_most_a_third_of_a_row() {
+        let sizes = [1, 64, 65, 128, 129, 192, 193, 256, 257, 384, 385, 512].map(slots_for);
+        assert_eq!(
+            sizes,
+            [64, 64, 128, 128, 192, 192, 256, 256, 384, 384, 512, 512]
+        );
+        for len in 65..5000 {
+            let num_slots = slots_for(len);
+            assert!(num_slots >= len && num_slots < len * 3 / 2 + SLOT_BLOCK);
+        }
+    }
+}

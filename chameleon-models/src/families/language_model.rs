@@ -1,0 +1,96 @@
+//! A model of any family.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::{Int, Tensor};
+use burn_pack::Tensor as StoredTensor;
+use chameleon_core::LoraFactors;
+
+use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass};
+use crate::families::gpt2::Gpt2;
+use crate::families::kv_cache::{KvCache, Segment};
+use crate::families::llama::Llama;
+use crate::files::key_map::ImportReport;
+
+/// A model of any family, for code that learns only from a file which one it runs.
+#[derive(Module, Debug)]
+pub enum LanguageModel {
+    /// GPT-2.
+    Gpt2(Gpt2),
+    /// Llama and its relatives.
+    Llama(Llama),
+}
+
+impl LanguageModel {
+    /// Takes its weights from the tensors of a checkpoint: named as Hugging Face does, of type f32.
+    ///
+    /// Whatever does not fit is named in the report, and leaves that part of the model as it was.
+    pub fn import(&mut self, tensors: Vec<StoredTensor>) -> ImportReport {
+        match self {
+            Self::Gpt2(model) => model.import(tensors),
+            Self::Llama(model) => model.import(tensors),
+        }
+    }
+
+    /// The same model whose head has a change folded in. A tied head is untied; the layers are shared.
+    ///
+    /// # Panics
+    ///
+    /// When the factors are of another size.
+    #[must_use]
+    pub fn with_merged_head(&self, factors: &LoraFactors) -> Self {
+        let head = Linear {
+            weight: Param::from_tensor(self.head_weight() + factors.delta()),
+            bias: None,
+        };
+        let mut merged = self.clone();
+        match &mut merged {
+            Self::Gpt2(model) => model.lm_head = Some(head),
+            Self::Llama(model) => model.lm_head = Some(head),
+        }
+        merged
+    }
+
+    fn as_causal_lm(&self) -> &dyn CausalLm {
+        match self {
+            Self::Gpt2(model) => model,
+            Self::Llama(model) => model,
+        }
+    }
+}
+
+impl CausalLm for LanguageModel {
+    fn sizes(&self) -> &ModelSizes {
+        self.as_causal_lm().sizes()
+    }
+
+    fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
+        self.as_causal_lm().embed(token_ids)
+    }
+
+    fn linear_modules(&self) -> Vec<LinearModule> {
+        self.as_causal_lm().linear_modules()
+    }
+
+    fn forward(&self, pass: SequencePass<'_>) -> Tensor<3> {
+        self.as_causal_lm().forward(pass)
+    }
+
+    fn states_with_cache(
+        &self,
+        segments: &[Segment<'_>],
+        cache: &mut KvCache,
+        tapped_layers: &[usize],
+    ) -> CachedStates {
+        self.as_causal_lm()
+            .states_with_cache(segments, cache, tapped_layers)
+    }
+
+    fn head_weight(&self) -> Tensor<2> {
+        self.as_causal_lm().head_weight()
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.as_causal_lm().logits(hidden)
+    }
+}

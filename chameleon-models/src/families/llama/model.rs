@@ -1,0 +1,323 @@
+//! The Llama model. Field names are Hugging Face's, so adapters find `layers.0.self_attn.q_proj.weight`.
+
+use burn::module::{Initializer, Module, Param};
+use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};
+use burn::tensor::{Device, Int, Tensor};
+use chameleon_core::{HalfTurn, fused};
+
+use super::config::LlamaConfig;
+use super::rope::RotaryFrequencies;
+use crate::families::causal_lm::{
+    CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits,
+};
+use crate::families::config_error::ConfigError;
+use crate::families::decoder::{self, Attention, Decoder, LayerContext, Projected};
+use crate::families::kv_cache::{KvCache, Segment};
+use crate::families::packed::PackedWeights;
+
+/// A Llama model, made by [`LlamaConfig::init`].
+#[derive(Module, Debug)]
+pub struct Llama {
+    /// Token embeddings, `[vocab, hidden]`.
+    pub embed_tokens: Embedding,
+    /// The transformer layers.
+    pub layers: Vec<LlamaLayer>,
+    /// The norm before the head.
+    pub norm: RmsNorm,
+    /// The head, `[hidden, vocab]`; the embedding serves when absent.
+    pub lm_head: Option<Linear>,
+    #[module(skip)]
+    sizes: ModelSizes,
+    #[module(skip)]
+    rotary: RotaryFrequencies,
+    #[module(skip)]
+    packed: PackedWeights,
+}
+
+/// One transformer layer.
+#[derive(Module, Debug)]
+pub struct LlamaLayer {
+    /// The norm before attention.
+    pub input_layernorm: RmsNorm,
+    /// Attention.
+    pub self_attn: LlamaAttention,
+    /// The norm before the feed-forward part.
+    pub post_attention_layernorm: RmsNorm,
+    /// The feed-forward part.
+    pub mlp: LlamaMlp,
+}
+
+/// Grouped-query attention.
+#[derive(Module, Debug)]
+pub struct LlamaAttention {
+    /// `[hidden, heads * head_dim]`
+    pub q_proj: Linear,
+    /// `[hidden, kv_heads * head_dim]`
+    pub k_proj: Linear,
+    /// `[hidden, kv_heads * head_dim]`
+    pub v_proj: Linear,
+    /// `[heads * head_dim, hidden]`
+    pub o_proj: Linear,
+    #[module(skip)]
+    head_dim: usize,
+}
+
+/// The gated feed-forward part.
+#[derive(Module, Debug)]
+pub struct LlamaMlp {
+    /// `[hidden, intermediate]`
+    pub gate_proj: Linear,
+    /// `[hidden, intermediate]`
+    pub up_proj: Linear,
+    /// `[intermediate, hidden]`
+    pub down_proj: Linear,
+}
+
+const Q_PROJ: &str = "self_attn.q_proj";
+const K_PROJ: &str = "self_attn.k_proj";
+const V_PROJ: &str = "self_attn.v_proj";
+const O_PROJ: &str = "self_attn.o_proj";
+const GATE_PROJ: &str = "mlp.gate_proj";
+const UP_PROJ: &str = "mlp.up_proj";
+const DOWN_PROJ: &str = "mlp.down_proj";
+
+impl LlamaConfig {
+    /// A model with random weights; loading replaces them before they are ever drawn.
+    ///
+    /// # Errors
+    ///
+    /// Fails if [`validate`](Self::validate) does.
+    pub fn init(&self, device: &Device) -> Result<Llama, ConfigError> {
+        self.validate()?;
+        let sizes = self.sizes();
+        let layers = (0..sizes.num_layers)
+            .map(|_| self.init_layer(&sizes, device))
+            .collect();
+        let lm_head = (!self.tie_word_embeddings)
+            .then(|| linear(sizes.hidden_size, sizes.vocab_size, false, device));
+        Ok(Llama {
+            embed_tokens: EmbeddingConfig::new(sizes.vocab_size, sizes.hidden_size)
+                .with_initializer(INITIALIZER)
+                .init(device),
+            layers,
+            norm: self.init_norm(device),
+            lm_head,
+            rotary: RotaryFrequencies::new(sizes.head_dim, self.rope_base(), self.rope_scaling()?),
+            sizes,
+            packed: PackedWeights::default(),
+        })
+    }
+
+    fn init_layer(&self, sizes: &ModelSizes, device: &Device) -> LlamaLayer {
+        let query_size = sizes.num_heads * sizes.head_dim;
+        let kv_size = sizes.num_kv_heads * sizes.head_dim;
+        let attention = |from, to| linear(from, to, self.attention_bias, device);
+        let mlp = |from, to| linear(from, to, self.mlp_bias, device);
+        LlamaLayer {
+            input_layernorm: self.init_norm(device),
+            self_attn: LlamaAttention {
+                q_proj: attention(sizes.hidden_size, query_size),
+                k_proj: attention(sizes.hidden_size, kv_size),
+                v_proj: attention(sizes.hidden_size, kv_size),
+                o_proj: attention(query_size, sizes.hidden_size),
+                head_dim: sizes.head_dim,
+            },
+            post_attention_layernorm: self.init_norm(device),
+            mlp: LlamaMlp {
+                gate_proj: mlp(sizes.hidden_size, sizes.intermediate_size),
+                up_proj: mlp(sizes.hidden_size, sizes.intermediate_size),
+                down_proj: mlp(sizes.intermediate_size, sizes.hidden_size),
+            },
+        }
+    }
+
+    fn init_norm(&self, device: &Device) -> RmsNorm {
+        RmsNormConfig::new(self.hidden_size)
+            .with_epsilon(self.rms_norm_eps)
+            .init(device)
+    }
+}
+
+/// How Hugging Face draws the weights of a fresh model.
+const INITIALIZER: Initializer = Initializer::Normal {
+    mean: 0.0,
+    std: 0.02,
+};
+
+fn linear(from: usize, to: usize, has_bias: bool, device: &Device) -> Linear {
+    LinearConfig::new(from, to)
+        .with_bias(has_bias)
+        .with_initializer(INITIALIZER)
+        .init(device)
+}
+
+impl Llama {
+    /// Has these weights multiplied as they are packed. The tensors in whose place they come hold nothing more.
+    pub(crate) fn pack(&mut self, packed: PackedWeights) {
+        for (layer_idx, layer) in self.layers.iter_mut().enumerate() {
+            let LlamaAttention {
+                q_proj,
+                k_proj,
+                v_proj,
+                o_proj,
+                ..
+            } = &mut layer.self_attn;
+            let LlamaMlp {
+                gate_proj,
+                up_proj,
+                down_proj,
+            } = &mut layer.mlp;
+            for (path, linear) in [
+                (Q_PROJ, q_proj),
+                (K_PROJ, k_proj),
+                (V_PROJ, v_proj),
+                (O_PROJ, o_proj),
+                (GATE_PROJ, gate_proj),
+                (UP_PROJ, up_proj),
+                (DOWN_PROJ, down_proj),
+            ] {
+                if packed.module(layer_idx, path).is_some() {
+                    let nothing = Tensor::zeros([1, 1], &self.embed_tokens.weight.device());
+                    linear.weight = Param::from_tensor(nothing);
+                }
+            }
+        }
+        self.packed = packed;
+    }
+
+    /// The packed weights.
+    pub(crate) fn packed_weights(&self) -> &PackedWeights {
+        &self.packed
+    }
+}
+
+impl CausalLm for Llama {
+    fn sizes(&self) -> &ModelSizes {
+        &self.sizes
+    }
+
+    fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
+        self.embed_tokens.forward(token_ids)
+    }
+
+    fn linear_modules(&self) -> Vec<LinearModule> {
+        let sizes = &self.sizes;
+        let query_size = sizes.num_heads * sizes.head_dim;
+        let kv_size = sizes.num_kv_heads * sizes.head_dim;
+        [
+            (Q_PROJ, sizes.hidden_size, query_size),
+            (K_PROJ, sizes.hidden_size, kv_size),
+            (V_PROJ, sizes.hidden_size, kv_size),
+            (O_PROJ, query_size, sizes.hidden_size),
+            (GATE_PROJ, sizes.hidden_size, sizes.intermediate_size),
+            (UP_PROJ, sizes.hidden_size, sizes.intermediate_size),
+            (DOWN_PROJ, sizes.intermediate_size, sizes.hidden_size),
+        ]
+        .map(|(path, in_size, out_size)| LinearModule {
+            path,
+            in_size,
+            out_size,
+        })
+        .to_vec()
+    }
+
+    fn forward(&self, pass: SequencePass<'_>) -> Tensor<3> {
+        decoder::forward(self, pass)
+    }
+
+    fn states_with_cache(
+        &self,
+        segments: &[Segment<'_>],
+        cache: &mut KvCache,
+        tapped_layers: &[usize],
+    ) -> CachedStates {
+        decoder::forward_with_cache(self, segments, cache, tapped_layers)
+    }
+
+    fn head_weight(&self) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => head.weight.val(),
+            None => self.embed_tokens.weight.val().transpose(),
+        }
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        if let Some(head) = self.packed.head() {
+            return head.forward(hidden);
+        }
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => tied_logits(hidden, self.embed_tokens.weight.val()),
+        }
+    }
+}
+
+impl Decoder for Llama {
+    type Positions = HalfTurn;
+
+    fn num_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn positions(&self, positions: &[Vec<usize>]) -> HalfTurn {
+        self.rotary
+            .at(positions, &self.embed_tokens.weight.device())
+    }
+
+    fn enter(&self, token_ids: Tensor<2, Int>, _positions: &[Vec<usize>]) -> Tensor<3> {
+        self.embed(token_ids)
+    }
+
+    fn layer(
+        &self,
+        states: Tensor<3>,
+        context: &LayerContext<'_, HalfTurn>,
+        attention: Attention<'_, '_>,
+    ) -> Tensor<3> {
+        let layer = &self.layers[context.layer_idx];
+        let normed = rms_norm(&layer.input_layernorm, states.clone());
+        let states = states + layer.self_attn.forward(&normed, context, attention);
+        let normed = rms_norm(&layer.post_attention_layernorm, states.clone());
+        states + layer.mlp.forward(&normed, context)
+    }
+
+    fn packed(&self) -> Option<&PackedWeights> {
+        Some(&self.packed)
+    }
+
+    fn final_norm(&self, states: Tensor<3>) -> Tensor<3> {
+        rms_norm(&self.norm, states)
+    }
+}
+
+impl LlamaAttention {
+    /// `[batch, seq, hidden]` -> `[batch, seq, hidden]`
+    fn forward(
+        &self,
+        x: &Tensor<3>,
+        context: &LayerContext<'_, HalfTurn>,
+        attention: Attention<'_, '_>,
+    ) -> Tensor<3> {
+        let attended = attention.attend(Projected {
+            query: context.linear(Q_PROJ, &self.q_proj, x),
+            key: context.linear(K_PROJ, &self.k_proj, x),
+            value: context.linear(V_PROJ, &self.v_proj, x),
+            head_dim: self.head_dim,
+            turn: Some(context.positions),
+        });
+        context.linear(O_PROJ, &self.o_proj, &attended)
+    }
+}
+
+impl LlamaMlp {
+    /// `[batch, seq, hidden]` -> `[batch, seq, hidden]`
+    fn forward(&self, x: &Tensor<3>, context: &LayerContext<'_, HalfTurn>) -> Tensor<3> {
+        let gate = context.linear(GATE_PROJ, &self.gate_proj, x);
+        let up = context.linear(UP_PROJ, &self.up_proj, x);
+        context.linear(DOWN_PROJ, &self.down_proj, &fused::swiglu(gate, up))
+    }
+}
+
+fn rms_norm(norm: &RmsNorm, states: Tensor<3>) -> Tensor<3> {
+    fused::rms_norm(states, norm.gamma.val(), norm.epsilon)
+}

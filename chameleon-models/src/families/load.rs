@@ -1,0 +1,202 @@
+//! From a source to a model that runs: files, weights, tokenizer, identity.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use burn::tensor::{Bytes, DType, Device};
+use burn_pack::Tensor as StoredTensor;
+
+use crate::adapter::identity::{self, ModelIdentity};
+use crate::error::ModelError;
+use crate::families::gpt2::Gpt2Config;
+use crate::families::language_model::LanguageModel;
+use crate::families::llama::LlamaConfig;
+use crate::families::packed::{PackedWeights, WeightStorage};
+use crate::files::checkpoint::{Architecture, Checkpoint};
+use crate::files::hub::{self, HubOptions};
+use crate::files::key_map::ImportReport;
+use crate::files::source::ModelSource;
+use crate::files::tokenizer::Tokenizer;
+
+/// A model that is ready to run, with what came along.
+#[derive(Debug)]
+pub struct LoadedModel {
+    /// The model.
+    pub model: LanguageModel,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What became of every tensor.
+    pub report: ImportReport,
+    /// Which model it is.
+    pub identity: ModelIdentity,
+    /// Its configuration, in the words of Hugging Face's `config.json`.
+    pub config: serde_json::Value,
+    /// How it wants conversations written, if it was made for them.
+    pub chat_template: Option<String>,
+}
+
+impl LoadedModel {
+    /// What the hidden states depend on besides tokens: SHA-256 of the configuration and of every weight.
+    ///
+    /// Unlike the [`identity`](Self::identity), which asks for the embedding alone, it tells apart two models
+    /// that differ in a layer.
+    pub fn states_fingerprint(&self) -> String {
+        identity::weights_fingerprint(&self.model, &self.config)
+    }
+}
+
+/// Loads a model onto a device.
+///
+/// # Errors
+///
+/// When a file is missing, damaged or of an unknown kind, or when a tensor that the model needs is missing or has
+/// the wrong shape; the first one is named.
+pub fn load(
+    source: &ModelSource,
+    options: &HubOptions,
+    device: &Device,
+) -> Result<LoadedModel, ModelError> {
+    load_as(WeightStorage::Numbers, source, options, device)
+}
+
+/// Loads a model onto a device, its weights held as asked for. A model with packed weights can be run, and adapters
+/// can be put on it; it cannot be exported, and nothing below its head can be trained.
+///
+/// # Errors
+///
+/// As [`load`], and when weights should stay packed and the file packs none of a kind that can.
+pub fn load_as(
+    storage: WeightStorage,
+    source: &ModelSource,
+    options: &HubOptions,
+    device: &Device,
+) -> Result<LoadedModel, ModelError> {
+    let checkpoint = match source {
+        ModelSource::Folder(path) => Checkpoint::from_folder(path)?,
+        ModelSource::Gguf(path) => Checkpoint::from_gguf(path)?,
+        ModelSource::Hub(model) => Checkpoint::open(&hub::resolve(model, options)?)?,
+    };
+    let tokenizer = checkpoint.tokenizer()?;
+    let chat_template = checkpoint.chat_template()?;
+    let checkpoint = Arc::new(checkpoint);
+    let broken = |source| ModelError::Config {
+        path: checkpoint.config_path(),
+        source,
+    };
+    let config = checkpoint.config().clone();
+    let mut model = match checkpoint.architecture() {
+        Architecture::Llama => {
+            let config: LlamaConfig =
+                serde_json::from_value(config).map_err(|error| broken(error.into()))?;
+            LanguageModel::Llama(config.init(device).map_err(broken)?)
+        }
+        Architecture::Gpt2 => {
+            let config: Gpt2Config =
+                serde_json::from_value(config).map_err(|error| broken(error.into()))?;
+            LanguageModel::Gpt2(config.init(device).map_err(broken)?)
+        }
+    };
+    let packed = match storage {
+        WeightStorage::Numbers => Packed::default(),
+        WeightStorage::Packed => Packed::of(&checkpoint)?,
+    };
+    let tensors = checkpoint
+        .tensors()
+        .filter(|(name, _)| !packed.names.contains(*name))
+        .map(|(name, info)| {
+            let size: usize = info.shape.iter().product();
+            let (name, source) = (name.to_owned(), Arc::clone(&checkpoint));
+            let read = name.clone();
+            StoredTensor::deferred(
+                name,
+                DType::F32,
+                info.shape.clone(),
+                None,
+                size * 4,
+                move || {
+                    let values = source
+                        .read_f32(&read)
+                        .map_err(|error| burn_pack::Error::IoError(error.to_string()))?;
+                    Ok(Bytes::from_elems(values))
+                },
+            )
+        })
+        .collect();
+    let mut report = model.import(tensors);
+    report.missing.retain(|name| !packed.names.contains(name));
+    report.loaded.extend(packed.names);
+    if let LanguageModel::Llama(model) = &mut model {
+        model.pack(packed.weights);
+    }
+    check(&report, &checkpoint)?;
+    Ok(LoadedModel {
+        identity: ModelIdentity::of(&model),
+        config: checkpoint.config().clone(),
+        model,
+        tokenizer,
+        report,
+        chat_template,
+    })
+}
+
+/// Weights that stay packed, and what the checkpoint calls those that nobody has to read as numbers.
+#[derive(Default)]
+struct Packed {
+    weights: PackedWeights,
+    names: BTreeSet<String>,
+}
+
+impl Packed {
+    fn of(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        let mut names = BTreeSet::new();
+        let mut modules = BTreeMap::new();
+        if checkpoint.architecture() == Architecture::Llama {
+            let in_layers = checkpoint.tensors().filter_map(|(name, _)| {
+                let inside = name.strip_prefix("model.layers.")?;
+                let (layer_idx, path) = inside.strip_suffix(".weight")?.split_once('.')?;
+                Some((name, layer_idx.parse().ok()?, path.to_owned()))
+            });
+            for (name, layer_idx, path) in in_layers {
+                if let Some(matrix) = checkpoint.packed(name) {
+                    modules.insert((layer_idx, path), matrix);
+                    names.insert(name.to_owned());
+                }
+            }
+        }
+        if modules.is_empty() {
+            return Err(ModelError::NothingPacked {
+                path: checkpoint.path().to_path_buf(),
+            });
+        }
+        // The embedding is needed as numbers as well; a head of its own stays what it is.
+        let is_tied = checkpoint.tensor("lm_head.weight").is_none();
+        let head = is_tied.then(|| checkpoint.packed("model.embed_tokens.weight"));
+        Ok(Self {
+            weights: PackedWeights::new(modules, head.flatten()),
+            names,
+        })
+    }
+}
+
+fn check(report: &ImportReport, checkpoint: &Checkpoint) -> Result<(), ModelError> {
+    let path = || checkpoint.path().to_path_buf();
+    if let Some(tensor) = report.misshapen.first() {
+        return Err(ModelError::ShapeMismatch {
+            path: path(),
+            name: tensor.name.clone(),
+            found: tensor.found.clone(),
+            expected: tensor.expected.clone(),
+        });
+    }
+    if let Some(tensor) = report.unreadable.first() {
+        // Reading once more gives the reason as data.
+        checkpoint.read_f32(&tensor.name)?;
+    }
+    match report.missing.first() {
+        Some(name) => Err(ModelError::TensorMissing {
+            path: path(),
+            name: name.clone(),
+        }),
+        None => Ok(()),
+    }
+}

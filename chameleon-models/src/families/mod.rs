@@ -1,0 +1,14 @@
+//! Which computation is it? The decoders, what they have in common, and how one is opened.
+
+pub mod causal_lm;
+pub mod config_error;
+pub mod gpt2;
+pub mod kv_cache;
+pub mod language_model;
+pub mod llama;
+pub mod load;
+
+pub(crate) mod attention;
+pub(crate) mod decoder;
+pub(crate) mod indices;
+pub(crate) mod packed;

@@ -1,0 +1,317 @@
+//! A data set ready for training or scoring: examples, their prompt embeddings and clusters, and
+//! the final hidden states of the positions that predict scored tokens.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use chameleon_core::{BatchPlan, TokenBatch};
+use chameleon_hypernet::LayerFactors;
+
+use crate::adapter::prompts::embed_prompts;
+use crate::data::Example;
+use crate::families::causal_lm::{CausalLm, PassEnd, PassInput, SequencePass};
+use crate::families::indices::index_tensor;
+use crate::training::hidden_cache::{
+    CacheSpec, Fingerprint, HiddenCache, HiddenCacheError, OpenedCache, RowType,
+};
+
+/// A grouped data set.
+#[derive(Debug, Clone)]
+pub struct GroupedExamples {
+    /// The examples.
+    pub examples: Vec<Example>,
+    /// `[examples, hidden]`, of the prompts.
+    pub prompt_embeddings: Tensor<2>,
+    /// Nearest trained cluster of each example.
+    pub assignments: Vec<usize>,
+    /// Which examples are processed together.
+    pub plan: BatchPlan,
+}
+
+/// Embeds the prompts of examples.
+///
+/// # Shapes
+///
+/// - output: `[examples, hidden]`
+pub fn embed_examples(model: &impl CausalLm, examples: &[Example]) -> Tensor<2> {
+    let prompts: Vec<&[u32]> = examples.iter().map(Example::prompt_token_ids).collect();
+    embed_prompts(model, &prompts)
+}
+
+/// The scored tokens of some examples, one after the other.
+///
+/// # Shapes
+///
+/// - output: `[rows]`
+pub fn scored_targets(examples: &[&Example], device: &Device) -> Tensor<1, Int> {
+    let ids: Vec<i64> = examples
+        .iter()
+        .flat_map(|example| example.sequence.scored())
+        .map(|&id| i64::from(id))
+        .collect();
+    let num_rows = ids.len();
+    Tensor::from_data(TensorData::new(ids, [num_rows]), device)
+}
+
+/// A sequence and the positions whose final hidden states are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StateRequest<'a> {
+    /// The tokens, at least one.
+    pub token_ids: &'a [u32],
+    /// Positions among them, in the order in which their states are wanted.
+    pub positions: Vec<usize>,
+}
+
+impl<'a> From<&'a Example> for StateRequest<'a> {
+    /// The states that predict the scored tokens.
+    fn from(example: &'a Example) -> Self {
+        Self {
+            token_ids: example.sequence.token_ids(),
+            positions: example.sequence.predicting_positions().collect(),
+        }
+    }
+}
+
+/// Which tokens attention may look at, besides being causal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// Every token that came before.
+    AllTokens,
+    /// All but those with this id, which keep their positions.
+    AllBut(u32),
+}
+
+/// What is run over some sequences.
+#[derive(Debug, Clone, Copy)]
+pub struct StatePass<'a> {
+    /// What attention may look at.
+    pub visibility: Visibility,
+    /// Where it ends.
+    pub end: PassEnd,
+    /// What adapted modules add.
+    pub factors: &'a LayerFactors,
+}
+
+/// Runs the model over some sequences and keeps the states that are wanted, one sequence after the other.
+///
+/// # Shapes
+///
+/// - output: `[rows, hidden]`
+///
+/// # Panics
+///
+/// When there is no sequence, or a position is past the longest one.
+pub fn requested_hidden_states(
+    model: &impl CausalLm,
+    requests: &[StateRequest<'_>],
+    pass: StatePass<'_>,
+) -> Tensor<2> {
+    let rows: Vec<&[u32]> = requests.iter().map(|request| request.token_ids).collect();
+    let device = model.head_weight().device();
+    // Attention is causal and padding is on the right, so no real position sees it.
+    let batch = TokenBatch::from_rows(&rows, 0, &device);
+    let unseen = match pass.visibility {
+        Visibility::AllBut(id) if rows.iter().any(|row| row.contains(&id)) => {
+            Some(batch.token_ids.clone().equal_elem(id))
+        }
+        Visibility::AllTokens | Visibility::AllBut(_) => None,
+    };
+    let states = model.forward(SequencePass {
+        input: PassInput::TokenIds(batch.token_ids),
+        end: pass.end,
+        unseen,
+        factors: pass.factors,
+    });
+    let positions = requests
+        .iter()
+        .map(|request| request.positions.iter().copied());
+    select_positions(states, positions)
+}
+
+/// Some positions of each row, one row after the other.
+///
+/// # Shapes
+///
+/// - `states`: `[batch, seq, hidden]`
+/// - output: `[rows, hidden]`
+pub(crate) fn select_positions<P: IntoIterator<Item = usize>>(
+    states: Tensor<3>,
+    positions: impl Iterator<Item = P>,
+) -> Tensor<2> {
+    let [batch_size, seq_len, hidden_size] = states.dims();
+    let flat = positions.enumerate().flat_map(|(row, positions)| {
+        positions
+            .into_iter()
+            .map(move |position| row * seq_len + position)
+    });
+    let indices = index_tensor(flat, &states.device());
+    states
+        .reshape([batch_size * seq_len, hidden_size])
+        .select(0, indices)
+}
+
+/// Computes the states of all tokens as they enter a layer once, or finds them on disk; with them, a step costs only
+/// the layers from there on. Returns `None` as [`cache_hidden_states`] does.
+///
+/// # Errors
+///
+/// When the cache cannot be read or written.
+pub fn cache_entering_states(
+    model: &impl CausalLm,
+    model_fingerprint: &str,
+    examples: &[Example],
+    layer_idx: usize,
+    path: &std::path::Path,
+    observe: impl FnMut(CacheProgress) -> Proceed,
+) -> Result<Option<HiddenCache>, HiddenCacheError> {
+    let requests: Vec<StateRequest<'_>> = examples
+        .iter()
+        .map(|example| StateRequest {
+            token_ids: example.sequence.token_ids(),
+            positions: (0..example.sequence.len()).collect(),
+        })
+        .collect();
+    let wanted = WantedStates {
+        fingerprint: entering_fingerprint(model_fingerprint, examples, layer_idx),
+        requests: &requests,
+        visibility: Visibility::AllTokens,
+        end: PassEnd::Entering(layer_idx),
+        row_type: RowType::F16,
+    };
+    cache_requested_states(model, wanted, path, observe)
+}
+
+/// What the states that enter a layer depend on: the model's weights, the layer and every token.
+pub fn entering_fingerprint(
+    model_fingerprint: &str,
+    examples: &[Example],
+    layer_idx: usize,
+) -> Fingerprint {
+    Fingerprint::builder()
+        .part("model", model_fingerprint.as_bytes())
+        .part("entering layer", &(layer_idx as u64).to_le_bytes())
+        .whole_sequences(examples.iter().map(|example| &example.sequence))
+        .finish()
+}
+
+/// How far a pass over the trunk has come.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheProgress {
+    /// Examples whose states are kept.
+    pub num_done: usize,
+    /// All examples.
+    pub num_examples: usize,
+}
+
+/// Whether to go on after a report of progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proceed {
+    /// Go on.
+    Continue,
+    /// Stop; what is done is kept.
+    Stop,
+}
+
+/// Computes the scored hidden states of all examples once, or finds them on disk.
+///
+/// Returns `None` when `observe` asked to stop; the part that is done is kept and continued by the
+/// next call.
+///
+/// # Errors
+///
+/// When the cache cannot be read or written.
+pub fn cache_hidden_states(
+    model: &impl CausalLm,
+    model_fingerprint: &str,
+    examples: &[Example],
+    path: &std::path::Path,
+    observe: impl FnMut(CacheProgress) -> Proceed,
+) -> Result<Option<HiddenCache>, HiddenCacheError> {
+    let requests: Vec<StateRequest<'_>> = examples.iter().map(StateRequest::from).collect();
+    let wanted = WantedStates {
+        fingerprint: states_fingerprint(model_fingerprint, examples),
+        requests: &requests,
+        visibility: Visibility::AllTokens,
+        end: PassEnd::Head,
+        row_type: RowType::F16,
+    };
+    cache_requested_states(model, wanted, path, observe)
+}
+
+/// Which states a cache is to hold.
+#[derive(Debug, Clone, Copy)]
+pub struct WantedStates<'a> {
+    /// Everything they depend on.
+    pub fingerprint: Fingerprint,
+    /// Sequences and positions.
+    pub requests: &'a [StateRequest<'a>],
+    /// What attention may look at.
+    pub visibility: Visibility,
+    /// Where the pass ends whose states they are.
+    pub end: PassEnd,
+    /// How a value is kept.
+    pub row_type: RowType,
+}
+
+/// Like [`cache_hidden_states`], for any positions of any sequences.
+///
+/// # Errors
+///
+/// When the cache cannot be read or written.
+pub fn cache_requested_states(
+    model: &impl CausalLm,
+    wanted: WantedStates<'_>,
+    path: &std::path::Path,
+    mut observe: impl FnMut(CacheProgress) -> Proceed,
+) -> Result<Option<HiddenCache>, HiddenCacheError> {
+    let requests = wanted.requests;
+    let spec = CacheSpec {
+        fingerprint: wanted.fingerprint,
+        hidden_size: model.sizes().hidden_size,
+        dtype: wanted.row_type,
+        rows_per_example: requests
+            .iter()
+            .map(|request| request.positions.len())
+            .collect(),
+    };
+    let mut writer = match HiddenCache::open_or_create(path, &spec)? {
+        OpenedCache::Ready(cache) => return Ok(Some(cache)),
+        OpenedCache::Fill(writer) => writer,
+    };
+    while writer.num_written() < requests.len() {
+        let progress = CacheProgress {
+            num_done: writer.num_written(),
+            num_examples: requests.len(),
+        };
+        if observe(progress) == Proceed::Stop {
+            writer.flush()?;
+            return Ok(None);
+        }
+        let end = (writer.num_written() + CHUNK_EXAMPLES).min(requests.len());
+        let chunk = &requests[writer.num_written()..end];
+        let pass = StatePass {
+            visibility: wanted.visibility,
+            end: wanted.end,
+            factors: &LayerFactors::none(),
+        };
+        let mut states = requested_hidden_states(model, chunk, pass);
+        for request in chunk {
+            let num_rows = request.positions.len();
+            let rest = states.dims()[0];
+            writer.append(states.clone().slice([0..num_rows]))?;
+            if num_rows < rest {
+                states = states.slice([num_rows..rest]);
+            }
+        }
+    }
+    writer.finish().map(Some)
+}
+
+/// Examples that go through the trunk together: the fastest of 4, 8 and 16 on two cores.
+const CHUNK_EXAMPLES: usize = 8;
+
+/// What the cached states depend on: the model's weights and every token.
+pub fn states_fingerprint(model_fingerprint: &str, examples: &[Example]) -> Fingerprint {
+    Fingerprint::builder()
+        .part("model", model_fingerprint.as_bytes())
+        .sequences(examples.iter().map(|example| &example.sequence))
+        .finish()
+}

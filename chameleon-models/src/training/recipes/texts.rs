@@ -1,0 +1,317 @@
+//! The rows of the paper's two data sets: WikiText line by line, blank lines included, and Alpaca's exchanges.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chameleon_core::RunSeed;
+use serde_json::Value;
+
+use crate::data::{
+    self, Corpus, CorpusBuilder, DataError, Exchange, Format, InstructionCondition,
+    InstructionFields, LabelField, NewDocument, Origin, ReadOptions, SplitFractions, TextFields,
+    Wanted,
+};
+
+/// The rows of an experiment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PaperTexts {
+    /// Rows to train on.
+    pub train: PaperRows,
+    /// Rows to validate on.
+    pub valid: PaperRows,
+    /// Rows to test on.
+    pub test: PaperRows,
+}
+
+/// Some rows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PaperRows {
+    /// Texts; of WikiText one line each with its line break, or nothing at all for a blank line.
+    pub texts: Vec<String>,
+    /// Where the answer of each row is, in data of exchanges.
+    pub exchanges: Vec<Option<Exchange>>,
+    /// What each row was cut from: an article of WikiText, or the row itself.
+    pub document_indices: Vec<usize>,
+}
+
+impl PaperTexts {
+    /// WikiText from a folder with one file for each part, known by `train`, `valid` and `test` in their names:
+    /// text, or a table of rows with a `text`.
+    ///
+    /// # Errors
+    ///
+    /// When a part is missing, or a file cannot be read or is not UTF-8.
+    pub fn wikitext(folder: &Path) -> Result<Self, DataError> {
+        let part = |name| PaperRows::of_wikitext(&part_file(folder, name)?);
+        Ok(Self {
+            train: part("train")?,
+            valid: part("valid")?,
+            test: part("test")?,
+        })
+    }
+
+    /// Alpaca from one file of records with `instruction`, `input` and `output`, a tenth of the rows kept aside to
+    /// validate and a tenth to test on. Rows without an answer are left out.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or a record lacks a field.
+    pub fn alpaca(
+        path: &Path,
+        condition: InstructionCondition,
+        seed: RunSeed,
+    ) -> Result<Self, DataError> {
+        let options = ReadOptions {
+            text_fields: TextFields::Instruction(InstructionFields::default()),
+            instruction_condition: condition,
+            label_field: LabelField::Ignored,
+            ..ReadOptions::default()
+        };
+        let corpus = data::read(path, &options)?;
+        let split = data::split(&corpus, SplitFractions::new(0.1, 0.1)?, seed);
+        let part = |documents: &[usize]| PaperRows {
+            texts: documents
+                .iter()
+                .map(|&idx| corpus.documents()[idx].text.clone())
+                .collect(),
+            exchanges: documents
+                .iter()
+                .map(|&idx| corpus.documents()[idx].exchange.clone())
+                .collect(),
+            document_indices: documents.to_vec(),
+        };
+        Ok(Self {
+            train: part(&split.train),
+            valid: part(&split.valid),
+            test: part(&split.test),
+        })
+    }
+}
+
+impl PaperRows {
+    fn of_wikitext(path: &Path) -> Result<Self, DataError> {
+        let options = ReadOptions::default();
+        if Format::of(path)? == Format::Text {
+            let corpus = data::read(path, &options)?;
+            let lines = corpus
+                .documents()
+                .iter()
+                .flat_map(|document| document.text.split_inclusive('\n'));
+            return Ok(Self::of_lines(lines));
+        }
+        let mut lines = Vec::new();
+        data::visit_records(path, Wanted::Only(&["text"]), &options, &mut |record| {
+            match record.fields.get("text") {
+                Some(Value::String(line)) => lines.push(line.clone()),
+                _ => {
+                    return Err(DataError::FieldMissing {
+                        field: "text".to_owned(),
+                        found: record.field_names(),
+                        origin: record.origin,
+                    });
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Self::of_lines(lines.iter().map(String::as_str)))
+    }
+
+    fn of_lines<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
+        let mut rows = Self::default();
+        let mut article_idx = 0;
+        for line in lines {
+            if is_title(line) && !rows.texts.is_empty() {
+                article_idx += 1;
+            }
+            let is_blank = line.trim().is_empty();
+            rows.texts.push(if is_blank {
+                String::new()
+            } else {
+                line.to_owned()
+            });
+            rows.exchanges.push(None);
+            rows.document_indices.push(article_idx);
+        }
+        rows
+    }
+
+    /// At most `max_rows` of the rows, drawn from the seed, in their order.
+    #[must_use]
+    pub fn limited(&self, max_rows: usize, seed: RunSeed) -> Self {
+        let num_rows = self.texts.len();
+        let mut rng = seed.stream("limit");
+        let amount = max_rows.min(num_rows);
+        let mut indices = rand::seq::index::sample(&mut rng, num_rows, amount).into_vec();
+        indices.sort_unstable();
+        self.select(&indices)
+    }
+
+    fn select(&self, indices: &[usize]) -> Self {
+        Self {
+            texts: indices.iter().map(|&idx| self.texts[idx].clone()).collect(),
+            exchanges: indices
+                .iter()
+                .map(|&idx| self.exchanges[idx].clone())
+                .collect(),
+            document_indices: indices
+                .iter()
+                .map(|&idx| self.document_indices[idx])
+                .collect(),
+        }
+    }
+
+    /// The rows that have something to read, as a corpus whose document `idx` is row `indices[idx]`.
+    ///
+    /// # Errors
+    ///
+    /// When no row has.
+    pub fn corpus(&self) -> Result<RowCorpus, DataError> {
+        let origin: Arc<Path> = Path::new("the rows of the experiment").into();
+        let mut builder = CorpusBuilder::new();
+        let mut indices = Vec::new();
+        for (row_idx, text) in self.texts.iter().enumerate() {
+            // The corpus would leave blank rows out and move the others up.
+            if text.trim().is_empty() {
+                continue;
+            }
+            indices.push(row_idx);
+            builder.push(NewDocument {
+                exchange: self.exchanges[row_idx].clone(),
+                ..NewDocument::prose(text.clone(), Origin::new(Arc::clone(&origin), row_idx + 1))
+            });
+        }
+        Ok(RowCorpus {
+            corpus: builder.build(&origin)?,
+            indices,
+        })
+    }
+}
+
+/// Rows as a corpus.
+#[derive(Debug, Clone)]
+pub struct RowCorpus {
+    /// The rows that have something to read.
+    pub corpus: Corpus,
+    /// For every document, which row it is.
+    pub indices: Vec<usize>,
+}
+
+/// ` = Title = ` begins an article, ` = = Section = = ` does not.
+fn is_title(line: &str) -> bool {
+    let line = line.trim();
+    line.len() > 3 && line.starts_with("= ") && line.ends_with(" =") && !line.starts_with("= =")
+}
+
+/// The one file of a folder whose name says that it holds this part.
+fn part_file(folder: &Path, part: &'static str) -> Result<PathBuf, DataError> {
+    let failed = |source| DataError::Read {
+        path: folder.to_owned(),
+        source,
+    };
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+        .map_err(failed)?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed)?
+        .into_iter()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.to_lowercase().contains(part) && path.is_file()
+        })
+        .collect();
+    found.sort();
+    match found.as_slice() {
+        [path] => Ok(path.clone()),
+        [] => Err(DataError::PartMissing {
+            folder: folder.to_owned(),
+            part,
+        }),
+        [first, second, ..] => Err(DataError::PartAmbiguous {
+            part,
+            first: first.clone(),
+            second: second.clone(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::atomic_file;
+
+    #[test]
+    fn blank_lines_are_empty_rows_and_titles_begin_articles() {
+        let text = " \n = One = \n \n text , with = signs = \n = = Section = = \n = Two = \nend";
+        let rows = PaperRows::of_lines(text.split_inclusive('\n'));
+        assert_eq!(rows.texts[0], "");
+        assert_eq!(rows.texts[1], " = One = \n");
+        assert_eq!(rows.texts.last().unwrap(), "end");
+        assert_eq!(rows.document_indices, [0, 1, 1, 1, 1, 2, 2]);
+        let some = rows.select(&[1, 6]);
+        assert_eq!(some.texts, [" = One = \n", "end"]);
+        assert_eq!(some.document_indices, [1, 2]);
+        assert_eq!(rows.limited(9, RunSeed(1)), rows);
+        assert_eq!(rows.limited(3, RunSeed(1)).texts.len(), 3);
+    }
+
+    #[test]
+    fn a_table_of_lines_is_read_like_the_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            atomic_file::write(&folder.path().join(name), text.as_bytes()).unwrap();
+        };
+        put("train.txt", " \n = One = \n text \n");
+        put(
+            "valid.jsonl",
+            "{\"text\": \"\"}\n{\"text\": \" = One = \\n\"}\n{\"text\": \" text \\n\"}\n",
+        );
+        put("test.jsonl", "{\"line\": \"x\"}\n");
+        let error = PaperTexts::wikitext(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("no field `text`"), "{error}");
+        put("test.jsonl", "{\"text\": \"x\"}\n");
+        let parts = PaperTexts::wikitext(folder.path()).unwrap();
+        assert_eq!(parts.train, parts.valid);
+    }
+
+    #[test]
+    fn alpaca_is_split_by_row_and_keeps_its_answers_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("alpaca.jsonl");
+        let rows: Vec<String> = (0..40)
+            .map(|idx| {
+                format!(
+                    "{{\"instruction\": \"say {idx}\", \"input\": \"\", \"output\": \"{idx}!\"}}\n"
+                )
+            })
+            .chain(["{\"instruction\": \"say nothing\", \"output\": \"\"}\n".to_owned()])
+            .collect();
+        atomic_file::write(&path, rows.concat().as_bytes()).unwrap();
+        let condition = InstructionCondition::Task;
+        let texts = PaperTexts::alpaca(&path, condition, RunSeed(1)).unwrap();
+        let sizes = [&texts.train, &texts.valid, &texts.test].map(|part| part.texts.len());
+        assert_eq!(sizes.iter().sum::<usize>(), 40);
+        assert!(sizes.iter().all(|&size| size > 0), "{sizes:?}");
+        for (text, exchange) in texts.train.texts.iter().zip(&texts.train.exchanges) {
+            let exchange = exchange.as_ref().unwrap();
+            assert!(text[exchange.answer_start..].ends_with('!'));
+            assert!(text[exchange.condition.clone()].starts_with("say "));
+        }
+        let rows = texts.valid.corpus().unwrap();
+        assert_eq!(rows.indices.len(), texts.valid.texts.len());
+    }
+
+    #[test]
+    fn a_part_that_is_missing_or_there_twice_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str| atomic_file::write(&folder.path().join(name), b"text\n").unwrap();
+        put("wiki.train.raw");
+        put("wiki.valid.raw");
+        let message = || PaperTexts::wikitext(folder.path()).unwrap_err().to_string();
+        assert!(message().contains("`test`"), "{}", message());
+        put("test.txt");
+        let parts = PaperTexts::wikitext(folder.path()).unwrap();
+        assert_eq!(parts.valid.texts, ["text\n"]);
+        put("old-test.txt");
+        assert!(message().contains("old-test.txt"), "{}", message());
+    }
+}
