@@ -10,6 +10,7 @@ mod mixed_scores;
 use burn::tensor::{Device, Int, Tensor};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{GateEvidence, GroupMemory, HypernetError, KeyProjection};
+use half::f16;
 use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,11 @@ impl MemoryConfig {
             key_size: sizes.hidden_size.min(64),
             max_entries: 1 << 15,
         }
+    }
+
+    /// Bytes of the keys and tokens of so many entries, in a file.
+    pub fn num_bytes(&self, num_entries: usize) -> usize {
+        num_entries.saturating_mul(self.key_size * size_of::<f16>() + size_of::<u32>())
     }
 
     /// Refuses a layer that a model does not have.
@@ -96,7 +102,8 @@ pub struct GroupMemories {
 const PROJECTION_STATES: usize = 1 << 15;
 
 impl GroupMemories {
-    /// Remembers the training texts of every group.
+    /// Remembers the training texts of every group. Keys are rounded to f16, as a file keeps them, so that a memory
+    /// scores the same before it is saved and after it is loaded.
     ///
     /// # Errors
     ///
@@ -155,15 +162,6 @@ impl GroupMemories {
             seed,
             device,
         )
-    }
-
-    /// The same as a file gives them back: keys in sixteen bits.
-    #[must_use]
-    pub fn rounded(&self) -> Self {
-        Self {
-            projection: self.projection.clone(),
-            groups: self.groups.iter().map(GroupMemory::rounded).collect(),
-        }
     }
 
     /// Places remembered by all groups together.
@@ -410,10 +408,8 @@ fn remember(
         keys.push(projection.keys(states.slice([0..num_entries])));
         next_tokens.extend_from_slice(&token_ids[1..=num_entries]);
     }
-    Ok(GroupMemory::new(
-        Tensor::cat(keys, 0),
-        token_tensor(&next_tokens, device),
-    ))
+    let memory = GroupMemory::new(Tensor::cat(keys, 0), token_tensor(&next_tokens, device));
+    Ok(memory.rounded())
 }
 
 fn token_tensor(token_ids: &[u32], device: &Device) -> Tensor<1, Int> {

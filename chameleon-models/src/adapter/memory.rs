@@ -92,8 +92,7 @@ impl AdapterMemory {
 impl MemoryDescription {
     /// Bytes of keys and tokens in a file.
     pub fn num_bytes(&self) -> usize {
-        let entry = self.config.key_size * size_of::<f16>() + size_of::<u32>();
-        self.num_entries.saturating_mul(entry)
+        self.config.num_bytes(self.num_entries)
     }
 
     pub(super) fn check(&self, adapter: &AdapterConfig) -> Result<(), ImpossibleAdapter> {

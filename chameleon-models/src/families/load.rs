@@ -12,6 +12,7 @@ use crate::families::gpt2::Gpt2Config;
 use crate::families::language_model::LanguageModel;
 use crate::families::llama::LlamaConfig;
 use crate::families::packed::{PackedWeights, WeightStorage};
+use crate::files::chat::ModelChat;
 use crate::files::checkpoint::{Architecture, Checkpoint};
 use crate::files::hub::{self, HubOptions};
 use crate::files::key_map::ImportReport;
@@ -36,6 +37,18 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
+    /// How the model wants conversations written, or `None` if it was not made for them.
+    ///
+    /// # Errors
+    ///
+    /// When its template cannot be parsed.
+    pub fn chat(&self) -> Result<Option<ModelChat>, ModelError> {
+        self.chat_template
+            .as_deref()
+            .map(|template| ModelChat::new(template, &self.tokenizer))
+            .transpose()
+    }
+
     /// What the hidden states depend on besides tokens: SHA-256 of the configuration and of every weight.
     ///
     /// Unlike the [`identity`](Self::identity), which asks for the embedding alone, it tells apart two models

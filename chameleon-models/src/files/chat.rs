@@ -12,6 +12,7 @@ use minijinja::{Environment, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
+use crate::files::tokenizer::Tokenizer;
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +131,49 @@ impl ChatTemplate {
                 strftime_now => strftime_now,
             })
             .map_err(failed)
+    }
+}
+
+/// How one model wants conversations written: its template, and its special tokens as text.
+#[derive(Debug)]
+pub struct ModelChat {
+    template: ChatTemplate,
+    bos_token: String,
+    eos_token: String,
+}
+
+impl ModelChat {
+    /// Parses the template that came with a model.
+    ///
+    /// # Errors
+    /// [`ModelError::ChatTemplate`] with the place of the mistake.
+    pub fn new(template: &str, tokenizer: &Tokenizer) -> Result<Self, ModelError> {
+        let special = tokenizer.special_token_ids();
+        let text_of = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
+        Ok(Self {
+            template: ChatTemplate::new(template)?,
+            bos_token: text_of(special.bos),
+            eos_token: text_of(special.eos.first().copied()),
+        })
+    }
+
+    /// The text of a conversation, special tokens included. `now` is the date that templates may mention, in UTC.
+    ///
+    /// # Errors
+    /// [`ModelError::ChatTemplate`] when the template refuses the conversation or cannot be filled.
+    pub fn render(
+        &self,
+        messages: &[ChatMessage],
+        ending: ChatEnding,
+        now: SystemTime,
+    ) -> Result<String, ModelError> {
+        self.template.render(&ChatInput {
+            messages,
+            ending,
+            bos_token: &self.bos_token,
+            eos_token: &self.eos_token,
+            now,
+        })
     }
 }
 

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::adaptation::{Trainee, layer_factors};
 use crate::data::{EvalWindow, Example};
 use crate::families::causal_lm::CausalLm;
+use crate::training::causal_objective::{batch_conditions, segments};
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
 use crate::training::hidden_cache::HiddenCacheError;
 use crate::training::states::HiddenStates;
-use crate::training::train::{batch_conditions, segments};
 
 /// What one example lost.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,11 @@ pub struct TokenScores {
 }
 
 impl ScoreSummary {
+    /// All examples together.
+    pub fn of_tokens(scores: &[TokenScores]) -> Self {
+        scores.iter().map(|score| &score.total).collect()
+    }
+
     /// Nats per token.
     pub fn mean_nll(&self) -> f64 {
         self.nll / self.num_tokens as f64

@@ -1,14 +1,28 @@
 //! How does it learn, and how good is it? From examples in groups to a trained adapter and its scores.
 
 pub mod bootstrap;
+pub mod causal_objective;
+pub mod error;
 pub mod eval;
+pub mod fit;
 pub mod grouped_examples;
 pub mod hidden_cache;
 pub mod hub_dataset;
+pub mod known_states;
+pub mod memory;
+pub mod method;
+pub mod observer;
+pub mod prepare;
 pub mod recipes;
+pub mod session;
 pub mod states;
 pub mod text_metrics;
+pub mod texts;
 pub mod train;
 pub mod training_state;
 
-pub(crate) mod gradients;
+pub(crate) mod metrics_file;
+
+mod gradients;
+
+pub use error::TrainingError;

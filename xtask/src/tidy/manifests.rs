@@ -12,7 +12,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("chameleon-hypernet", &["chameleon-core"]),
     (
         "chameleon-models",
-        &["chameleon-core", "chameleon-hypernet"],
+        &["chameleon-core", "chameleon-cluster", "chameleon-hypernet"],
     ),
     (
         "chameleon-cli",

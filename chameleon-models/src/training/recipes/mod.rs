@@ -15,7 +15,7 @@ pub use published::data::{
 };
 pub use published::rows::{PublishedLoss, PublishedRow, PublishedText, RowOptions, published_rows};
 pub use published::score::{BatchScore, PublishedScore, PublishedScorer};
-pub use published::train::{PublishedOptions, PublishedSetup, PublishedTrainer};
+pub use published::train::PublishedObjective;
 pub use quirks::{Quirk, Quirks, UnknownQuirk};
 pub use settings::PaperSettings;
 pub use texts::{PaperRows, PaperTexts, RowCorpus};

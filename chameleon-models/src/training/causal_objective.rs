@@ -1,0 +1,217 @@
+//! The objective of the recipe `causal`: the scored tokens of a batch, given the condition of its group.
+
+use burn::tensor::{Device, Tensor};
+use chameleon_core::{
+    ChunkRows, HeadInput, LoraFactors, PlannedBatch, RunSeed, linear_cross_entropy,
+};
+use chameleon_hypernet::{Condition, ControlPlan, PromptGroup};
+use rand::seq::SliceRandom as _;
+
+use crate::adapter::adaptation::{Trainee, layer_factors};
+use crate::data::Example;
+use crate::training::grouped_examples::{GroupedExamples, scored_targets};
+use crate::training::hidden_cache::HiddenCacheError;
+use crate::training::states::HiddenStates;
+use crate::training::train::{BatchLoss, Cursor, Objective, TrainError, TrainOptions, Trainer};
+
+/// What stays fixed while an adapter trains.
+#[derive(Debug, Clone)]
+pub struct TrainSetup<'a> {
+    /// The training data.
+    pub data: &'a GroupedExamples,
+    /// Its hidden states.
+    pub hidden_states: HiddenStates<'a>,
+    /// `[hidden, vocab]`, frozen.
+    pub head_weight: Tensor<2>,
+    /// `[clusters, hidden]`
+    pub centroids: Tensor<2>,
+    /// How a group becomes a condition.
+    pub condition: Condition,
+    /// Whose condition a group is given.
+    pub control: ControlPlan,
+    /// How the optimizer runs.
+    pub options: TrainOptions,
+    /// Seed of the order of batches and of dropout.
+    pub seed: RunSeed,
+}
+
+impl<'a> TrainSetup<'a> {
+    /// A training before its first step.
+    pub fn trainer(self, trainee: Trainee) -> Trainer<'a> {
+        let schedule = self.options.schedule(self.seed);
+        Trainer::new(CausalObjective::new(self, &trainee), schedule, trainee)
+    }
+
+    /// A training that continues where another one stopped; see [`Trainer::resume`].
+    ///
+    /// # Errors
+    ///
+    /// When the optimizer's state cannot be read, or `cursor` is not a position of this training.
+    pub fn resume(
+        self,
+        trainee: Trainee,
+        optimizer_state: Vec<u8>,
+        cursor: Cursor,
+    ) -> Result<Trainer<'a>, TrainError> {
+        let schedule = self.options.schedule(self.seed);
+        let objective = CausalObjective::new(self, &trainee);
+        Trainer::resume(objective, schedule, trainee, optimizer_state, cursor)
+    }
+}
+
+/// Scored tokens of a batch, given the condition of its group.
+struct CausalObjective<'a>(TrainSetup<'a>);
+
+impl<'a> CausalObjective<'a> {
+    fn new(mut setup: TrainSetup<'a>, trainee: &Trainee) -> Self {
+        if trainee.layers.is_none() {
+            setup.head_weight = row_major(setup.head_weight);
+        }
+        Self(setup)
+    }
+}
+
+impl Objective for CausalObjective<'_> {
+    fn num_batches(&self) -> usize {
+        self.0.data.plan.batches.len()
+    }
+
+    fn order(&self, epoch: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.num_batches()).collect();
+        order.shuffle(&mut self.0.seed.stream(&format!("epoch-{epoch}")));
+        order
+    }
+
+    fn device(&self) -> Device {
+        self.0.head_weight.device()
+    }
+
+    fn loss(
+        &self,
+        trainee: &Trainee,
+        batch_idx: usize,
+        step: usize,
+    ) -> Result<BatchLoss, HiddenCacheError> {
+        let setup = &self.0;
+        let batch = &setup.data.plan.batches[batch_idx];
+        let examples: Vec<&Example> = batch
+            .rows
+            .iter()
+            .map(|&row| &setup.data.examples[row])
+            .collect();
+        let conditions = batch_conditions(
+            setup.data,
+            batch,
+            &setup.centroids,
+            setup.condition,
+            &setup.control,
+            step,
+        );
+        let groups = trainee
+            .factor_writer()
+            .groups(batch.cluster_idx, conditions.autodiff());
+        let hidden = setup
+            .hidden_states
+            .of_batch(
+                &batch.rows,
+                &examples,
+                &layer_factors(&groups, examples.len()),
+                &setup.head_weight.device(),
+            )?
+            .autodiff();
+        let factors = groups.into_iter().map(|group| group.head).collect();
+        let num_tokens = hidden.dims()[0];
+        let mut objective = None;
+        let mut sum = 0.0;
+        for segment in segments(&examples, factors) {
+            let rows = segment.rows.clone();
+            let input = HeadInput {
+                hidden: hidden.clone().slice([rows.clone()]),
+                weight: setup.head_weight.clone(),
+                factors: Some(segment.factors),
+            };
+            let targets = scored_targets(&examples[segment.examples], &setup.head_weight.device());
+            let loss = linear_cross_entropy(input, targets, ChunkRows::default());
+            let share = rows.len() as f64 / num_tokens as f64;
+            sum += f64::from(loss.row_losses.sum().into_scalar::<f32>());
+            let part = loss.objective * share;
+            objective = Some(match objective {
+                Some(total) => total + part,
+                None => part,
+            });
+        }
+        Ok(BatchLoss {
+            objective: objective.expect("a planned batch has at least one row"),
+            mean: sum / num_tokens as f64,
+            num_tokens,
+        })
+    }
+}
+
+/// The conditions of one batch: one row, or one for each example.
+pub(crate) fn batch_conditions(
+    data: &GroupedExamples,
+    batch: &PlannedBatch,
+    centroids: &Tensor<2>,
+    condition: Condition,
+    control: &ControlPlan,
+    batch_idx: usize,
+) -> Tensor<2> {
+    let device = data.prompt_embeddings.device();
+    let rows: Vec<i64> = batch.rows.iter().map(|&row| row as i64).collect();
+    let rows = Tensor::from_data(
+        burn::tensor::TensorData::new(rows, [batch.rows.len()]),
+        &device,
+    );
+    let group = PromptGroup {
+        prompt_embeddings: data.prompt_embeddings.clone().select(0, rows),
+        centroids: centroids.clone(),
+        cluster_idx: batch.cluster_idx,
+    };
+    control.conditions(condition, group, batch_idx)
+}
+
+/// Examples of a batch that share a pair of factors, and the rows that are theirs.
+pub(crate) struct Segment {
+    pub(crate) examples: std::ops::Range<usize>,
+    pub(crate) rows: std::ops::Range<usize>,
+    pub(crate) factors: LoraFactors,
+}
+
+/// One segment for the whole batch, or one for each example.
+pub(crate) fn segments(examples: &[&Example], factors: Vec<LoraFactors>) -> Vec<Segment> {
+    let num_rows = |examples: &[&Example]| -> usize {
+        examples
+            .iter()
+            .map(|example| example.sequence.scored().len())
+            .sum()
+    };
+    let per_segment = examples.len() / factors.len();
+    assert_eq!(
+        per_segment * factors.len(),
+        examples.len(),
+        "factors for one group or for each example"
+    );
+    let mut first_row = 0;
+    factors
+        .into_iter()
+        .enumerate()
+        .map(|(segment_idx, factors)| {
+            let examples_range = segment_idx * per_segment..(segment_idx + 1) * per_segment;
+            let end = first_row + num_rows(&examples[examples_range.clone()]);
+            let rows = std::mem::replace(&mut first_row, end)..end;
+            Segment {
+                examples: examples_range,
+                rows,
+                factors,
+            }
+        })
+        .collect()
+}
+
+/// The weight of a head with the tokens of each row side by side. A tied head is a transposed view of the embedding,
+/// which products would transpose anew in every step; where layers train as well, their gradient reads it the other way.
+fn row_major(weight: Tensor<2>) -> Tensor<2> {
+    let [hidden, vocab] = weight.dims();
+    weight.reshape([hidden * vocab]).reshape([hidden, vocab])
+}

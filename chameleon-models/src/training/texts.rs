@@ -1,0 +1,185 @@
+//! From a path to examples: texts are read, written out by the chat template, tokenised and cut.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use chameleon_core::RunSeed;
+
+use crate::data::{
+    CorpusStream, DataError, Example, Examples, Format, ReadOptions, RenderChat, SkippedInput,
+    StoredTokens, Tokenise, TokeniseError, TokenisedCorpus, TokenisedText, WindowOptions,
+};
+use crate::families::load::LoadedModel;
+use crate::files::chat::{ChatEnding, ChatMessage};
+use crate::files::tokenizer::Tokenizer;
+use crate::training::error::TrainingError;
+use crate::training::observer::{Observer, Work, WorkUnit};
+
+/// Texts to work on.
+#[derive(Debug, Clone)]
+pub struct TextSource {
+    /// A file or folder.
+    pub path: PathBuf,
+    /// Which fields of a row are read.
+    pub options: ReadOptions,
+    /// Examples that are used at most, drawn evenly over the labels.
+    pub max_examples: Option<usize>,
+    /// A folder for token ids that do not fit in memory; it is made when it is needed.
+    pub spill_folder: PathBuf,
+}
+
+/// How a text is cut: the prompt in front, the scored rest behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpanConfig {
+    /// Tokens of the prompt, at least one.
+    pub prefix: usize,
+    /// Tokens kept of the whole text, more than `prefix`.
+    pub seq_len: usize,
+    /// The smallest prefix of the sweep this belongs to: hidden states are kept from there on and serve all prefixes.
+    pub smallest_prefix: usize,
+    /// The largest one: texts too short for it are left out, so that all prefixes use the same texts.
+    pub largest_prefix: usize,
+}
+
+impl SpanConfig {
+    /// Spans that belong to no sweep.
+    pub fn new(prefix: usize, seq_len: usize) -> Self {
+        Self {
+            prefix,
+            seq_len,
+            smallest_prefix: prefix,
+            largest_prefix: prefix,
+        }
+    }
+
+    /// How documents are cut.
+    fn windows(self, tokenizer: &Tokenizer) -> Result<WindowOptions, DataError> {
+        let longest = WindowOptions::new(self.seq_len, self.largest_prefix)?;
+        let options = WindowOptions::new(self.seq_len, self.prefix)?
+            .with_min_scored(longest.min_len() - self.prefix)?;
+        Ok(match tokenizer.special_token_ids().eos.first() {
+            Some(&token_id) => options.with_answer_end(token_id),
+            None => options,
+        })
+    }
+}
+
+impl TextSource {
+    /// Reads the texts and cuts them into examples as they are read; they may be larger than the memory. `seed` draws
+    /// the sides of a later split.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or holds no text, or the model's tokenizer or chat template refuses one.
+    pub fn tokenised(
+        &self,
+        span: SpanConfig,
+        loaded: &LoadedModel,
+        seed: RunSeed,
+        observer: &dyn Observer,
+    ) -> Result<TokenisedCorpus, TrainingError> {
+        let windows = span.windows(&loaded.tokenizer)?;
+        let corpus = self.read(loaded, observer, |stream, tokenise, observe| {
+            stream.examples(windows, seed, tokenise, observe)
+        })?;
+        self.report_skipped(corpus.skipped(), observer);
+        Ok(corpus)
+    }
+
+    /// The tokens of all texts one after the other, with `separator` between them.
+    ///
+    /// # Errors
+    ///
+    /// As [`tokenised`](Self::tokenised).
+    pub fn joined(
+        &self,
+        separator: &str,
+        loaded: &LoadedModel,
+        observer: &dyn Observer,
+    ) -> Result<Arc<StoredTokens>, TrainingError> {
+        self.read(loaded, observer, |stream, tokenise, observe| {
+            stream.joined(separator, tokenise, observe)
+        })
+    }
+
+    /// Reports what was passed over.
+    pub(crate) fn report_skipped(&self, skipped: &SkippedInput, observer: &dyn Observer) {
+        if !skipped.is_empty() {
+            observer.detail(&format!("{}: {skipped}", self.path.display()));
+        }
+    }
+
+    fn read<T>(
+        &self,
+        loaded: &LoadedModel,
+        observer: &dyn Observer,
+        read: impl FnOnce(&CorpusStream<'_>, &Tokenise<'_>, &mut dyn FnMut(u64)) -> Result<T, DataError>,
+    ) -> Result<T, TrainingError> {
+        let chat = loaded.chat()?;
+        let now = SystemTime::now();
+        let render = chat.as_ref().map(|chat| {
+            move |messages: &[ChatMessage], ending: ChatEnding| -> Result<String, TokeniseError> {
+                Ok(chat.render(messages, ending, now)?)
+            }
+        });
+        let stream = CorpusStream {
+            path: &self.path,
+            options: &self.options,
+            render_chat: render.as_ref().map(|render| render as &RenderChat<'_>),
+            spill_folder: &self.spill_folder,
+        };
+        let tokenise = |text: &str| -> Result<TokenisedText, TokeniseError> {
+            Ok(loaded.tokenizer.encode_with_ends(text)?)
+        };
+        let total = match Format::of(&self.path)? {
+            // The text that is read of these is about as long as the file.
+            Format::Text | Format::JsonLines | Format::Json | Format::Csv | Format::Tsv => {
+                std::fs::metadata(&self.path).ok().map(|found| found.len())
+            }
+            _ => None,
+        };
+        let mut progress = observer.begin(Work {
+            name: "reading",
+            unit: WorkUnit::Bytes,
+            total,
+        });
+        Ok(read(&stream, &tokenise, &mut |num_bytes| {
+            progress.set_position(num_bytes);
+        })?)
+    }
+}
+
+/// The examples of some documents, no more than are wanted.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn examples(
+    corpus: &TokenisedCorpus,
+    documents: &[usize],
+    span: SpanConfig,
+    max_examples: Option<usize>,
+    seed: RunSeed,
+    observer: &dyn Observer,
+) -> Result<Vec<Example>, TrainingError> {
+    let Examples { examples, skipped } = match max_examples {
+        Some(max_examples) => corpus.limited_examples(documents, max_examples, seed)?,
+        None => corpus.examples(documents)?,
+    };
+    let num_documents = documents.len();
+    if skipped.too_short > 0 {
+        observer.detail(&format!(
+            "{} of {num_documents} documents are too short and left out",
+            skipped.too_short,
+        ));
+    }
+    if skipped.long_prompts + skipped.cut_answers > 0 {
+        observer.detail(&format!(
+            "of {num_documents} documents {} are left out because {} tokens hold no more than their prompts, \
+             and {} answers are cut off there",
+            skipped.long_prompts, span.seq_len, skipped.cut_answers
+        ));
+    }
+    Ok(examples)
+}
