@@ -1,9 +1,8 @@
 //! The objective of the recipe `causal`: the scored tokens of a batch, given the condition of its group.
 
 use burn::tensor::{Device, Tensor};
-use chameleon_core::{
-    ChunkRows, HeadInput, LoraFactors, PlannedBatch, RunSeed, linear_cross_entropy,
-};
+use chameleon_cluster::PlannedBatch;
+use chameleon_core::{ChunkRows, HeadInput, LoraFactors, RunSeed, linear_cross_entropy};
 use chameleon_hypernet::{Condition, ControlPlan, PromptGroup};
 use rand::seq::SliceRandom as _;
 
