@@ -1,9 +1,9 @@
 //! How does it learn, and how good is it? From examples in groups to a trained adapter and its scores.
 
-pub mod bootstrap;
 pub mod causal_objective;
 pub mod error;
 pub mod eval;
+pub mod experiment;
 pub mod fit;
 pub mod grouped_examples;
 pub mod hidden_cache;

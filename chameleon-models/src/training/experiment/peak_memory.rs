@@ -3,8 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 
-/// The most memory held since the start, or since [`forget_peak`].
-pub(crate) fn peak_bytes() -> Option<u64> {
+/// The most memory held since the start, or since [`forget`].
+pub fn bytes() -> Option<u64> {
     let mut status = String::new();
     File::open("/proc/self/status")
         .and_then(|mut file| file.read_to_string(&mut status))
@@ -15,7 +15,7 @@ pub(crate) fn peak_bytes() -> Option<u64> {
 }
 
 /// Starts the measurement anew. Systems that cannot do so go on with the old one, which is never too low.
-pub(crate) fn forget_peak() {
+pub fn forget() {
     let file = OpenOptions::new().write(true).open("/proc/self/clear_refs");
     if let Ok(mut file) = file {
         // 5 resets the peak and nothing else; a refusal leaves the old peak.

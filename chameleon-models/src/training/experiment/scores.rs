@@ -1,28 +1,30 @@
 //! Scores of several methods on the same examples, and what one may say about their differences.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use chameleon_core::{RunSeed, perplexity};
-use chameleon_models::{
-    ExampleScore, Interval, PairedSequence, paired_interval, training::eval::summaries_by,
-};
 use serde::Serialize;
+
+use crate::training::eval::{ExampleScore, summaries_by};
+
+use super::bootstrap::{Interval, PairedSequence, paired_interval};
 
 /// What one method scored.
 #[derive(Debug)]
-pub(crate) struct MethodScores {
+pub struct MethodScores {
     /// What tables call it.
-    pub(crate) name: &'static str,
+    pub name: String,
     /// One run for each seed, each with every held-out example in the same order. A method without randomness has
     /// one run, which stands for all seeds.
-    pub(crate) runs: Vec<Vec<ExampleScore>>,
+    pub runs: Vec<Vec<ExampleScore>>,
     /// What each example is resampled together with.
-    pub(crate) units: Rc<[usize]>,
+    pub units: Rc<[usize]>,
 }
 
 impl MethodScores {
     /// What this method lost less what `other` lost on the examples that `keep` picks, paired by seed and example.
-    pub(crate) fn less(
+    pub fn less(
         &self,
         other: &Self,
         keep: impl Fn(&ExampleScore) -> bool,
@@ -52,25 +54,30 @@ impl MethodScores {
 
 /// A part of the held-out examples.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct BreakdownRow {
-    pub(crate) name: String,
-    pub(crate) num_examples: usize,
-    pub(crate) perplexity: BTreeMap<&'static str, f64>,
+pub struct BreakdownRow {
+    /// The label or cluster.
+    pub name: String,
+    /// Its examples.
+    pub num_examples: usize,
+    /// By method.
+    pub perplexity: BTreeMap<String, f64>,
     /// Nats per token of the method in question against its baseline.
-    pub(crate) difference: Option<Interval>,
+    pub difference: Option<Interval>,
 }
 
 /// A method and what it is measured against.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Duel<'a> {
-    pub(crate) method: &'a MethodScores,
-    pub(crate) baseline: &'a MethodScores,
+pub struct PairedComparison<'a> {
+    /// The method.
+    pub method: &'a MethodScores,
+    /// What it is measured against.
+    pub baseline: &'a MethodScores,
 }
 
 /// Perplexity of every method on the examples of each key; those without a key are left out.
-pub(crate) fn breakdown(
+pub fn breakdown(
     methods: &[&MethodScores],
-    duel: Option<Duel<'_>>,
+    pair: Option<PairedComparison<'_>>,
     key: impl Fn(&ExampleScore) -> Option<usize>,
     name: impl Fn(usize) -> String,
     seed: RunSeed,
@@ -84,29 +91,31 @@ pub(crate) fn breakdown(
                 name: name(found),
                 num_examples: summary.num_examples / method.runs.len(),
                 perplexity: BTreeMap::new(),
-                difference: duel.and_then(|duel| {
+                difference: pair.and_then(|pair| {
                     let keep = |score: &ExampleScore| key(score) == Some(found);
-                    duel.method.less(duel.baseline, keep, seed)
+                    pair.method.less(pair.baseline, keep, seed)
                 }),
             });
             row.perplexity
-                .insert(method.name, perplexity(summary.mean_nll()));
+                .insert(method.name.clone(), perplexity(summary.mean_nll()));
         }
     }
     rows.into_values().collect()
 }
 
-/// Something the numbers allow one to say, or forbid.
+/// Something that the results allow one to say, or forbid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
-    pub(crate) kind: FindingKind,
-    pub(crate) text: String,
+pub struct Finding {
+    /// How it is meant.
+    pub kind: FindingKind,
+    /// The sentence.
+    pub text: String,
 }
 
 /// How a finding is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum FindingKind {
+pub enum FindingKind {
     /// The interval excludes zero on the good side.
     Gain,
     /// It does not: whoever reads the table must know.
@@ -116,21 +125,24 @@ pub(crate) enum FindingKind {
 }
 
 impl Finding {
-    pub(crate) fn note(text: impl Into<String>) -> Self {
+    /// A note.
+    pub fn note(text: impl Into<String>) -> Self {
         Self {
             kind: FindingKind::Note,
             text: text.into(),
         }
     }
 
-    pub(crate) fn gain(text: impl Into<String>) -> Self {
+    /// A gain.
+    pub fn gain(text: impl Into<String>) -> Self {
         Self {
             kind: FindingKind::Gain,
             text: text.into(),
         }
     }
 
-    pub(crate) fn warning(text: impl Into<String>) -> Self {
+    /// A warning.
+    pub fn warning(text: impl Into<String>) -> Self {
         Self {
             kind: FindingKind::Warning,
             text: text.into(),
@@ -138,7 +150,7 @@ impl Finding {
     }
 
     /// One line of text.
-    pub(crate) fn line(&self) -> String {
+    pub fn line(&self) -> String {
         match self.kind {
             FindingKind::Warning => format!("warning: {}", self.text),
             FindingKind::Gain | FindingKind::Note => self.text.clone(),
@@ -148,28 +160,33 @@ impl Finding {
 
 /// What a method is measured against, which decides what a gain means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Opponent {
-    /// The same network without the truth about the group.
+pub enum Against {
+    /// The same method given wrong groups.
     Control,
     /// Another way to adapt: plain LoRA, or the larger network.
-    Method,
+    Baseline,
 }
 
 /// What a difference allows one to say.
-pub(crate) fn finding(method: &str, other: &str, kind: Opponent, difference: Interval) -> Finding {
+pub fn finding(
+    method: impl std::fmt::Display,
+    other: impl std::fmt::Display,
+    kind: Against,
+    difference: Interval,
+) -> Finding {
     let figures = format!(
         "{method} against {other}: {} nats per token",
         signed(difference, 4)
     );
     let (kind, verdict) = match (kind, difference.is_below_zero(), difference.low > 0.0) {
-        (Opponent::Control, true, _) => (FindingKind::Gain, "it uses the groups"),
-        (Opponent::Control, false, _) => (
+        (Against::Control, true, _) => (FindingKind::Gain, "it uses the groups"),
+        (Against::Control, false, _) => (
             FindingKind::Warning,
             "nothing shows that it has learned from the groups",
         ),
-        (Opponent::Method, true, _) => (FindingKind::Gain, "it is better"),
-        (Opponent::Method, false, true) => (FindingKind::Warning, "it is worse"),
-        (Opponent::Method, false, false) => {
+        (Against::Baseline, true, _) => (FindingKind::Gain, "it is better"),
+        (Against::Baseline, false, true) => (FindingKind::Warning, "it is worse"),
+        (Against::Baseline, false, false) => {
             (FindingKind::Warning, "nothing shows that it is better")
         }
     };
@@ -180,13 +197,13 @@ pub(crate) fn finding(method: &str, other: &str, kind: Opponent, difference: Int
 }
 
 /// `+0.0123 [-0.0010, +0.0256]`
-pub(crate) fn signed(interval: Interval, digits: usize) -> String {
+pub fn signed(interval: Interval, digits: usize) -> String {
     let Interval { mean, low, high } = interval;
     format!("{mean:+.digits$} [{low:+.digits$}, {high:+.digits$}]")
 }
 
 /// The change of perplexity in percent: `-1.2 % [-2.0, -0.4]`.
-pub(crate) fn percent(interval: Interval) -> String {
+pub fn percent(interval: Interval) -> String {
     let Interval { mean, low, high } = interval.perplexity_change();
     let [mean, low, high] = [mean, low, high].map(|share| share * 100.0);
     format!("{mean:+.2} % [{low:+.2}, {high:+.2}]")
@@ -196,7 +213,7 @@ pub(crate) fn percent(interval: Interval) -> String {
 mod tests {
     use super::*;
 
-    fn scores(name: &'static str, losses: &[&[f64]]) -> MethodScores {
+    fn scores(name: &str, losses: &[&[f64]]) -> MethodScores {
         let run = |losses: &&[f64]| {
             losses
                 .iter()
@@ -212,7 +229,7 @@ mod tests {
                 .collect()
         };
         MethodScores {
-            name,
+            name: name.to_owned(),
             runs: losses.iter().map(run).collect(),
             units: (0..losses[0].len()).collect(),
         }
@@ -234,8 +251,8 @@ mod tests {
                 low,
                 high,
             };
-            [Opponent::Control, Opponent::Method]
-                .map(|opponent| finding("core", "other", opponent, interval).kind)
+            [Against::Control, Against::Baseline]
+                .map(|against| finding("core", "other", against, interval).kind)
         };
         assert_eq!(kind(-0.2, -0.1), [FindingKind::Gain; 2]);
         assert_eq!(kind(-0.2, 0.1), [FindingKind::Warning; 2]);
@@ -246,13 +263,13 @@ mod tests {
     fn breakdowns_weigh_by_token_and_leave_unlabelled_examples_out() {
         let core = scores("core", &[&[2.0, 4.0, 6.0]]);
         let frozen = scores("frozen", &[&[3.0, 5.0, 7.0]]);
-        let duel = Duel {
+        let pair = PairedComparison {
             method: &core,
             baseline: &frozen,
         };
         let by = |key: fn(&ExampleScore) -> Option<usize>| {
             let name = |idx: usize| idx.to_string();
-            breakdown(&[&frozen, &core], Some(duel), key, name, RunSeed(1))
+            breakdown(&[&frozen, &core], Some(pair), key, name, RunSeed(1))
         };
         let rows = by(|score| Some(score.cluster_idx));
         assert_eq!(rows.len(), 2);

@@ -1,0 +1,636 @@
+//! Several methods on the same texts: every training and every scoring is done once and kept.
+//!
+//! Every method tries the same learning rates with the first seed and keeps its best epoch on the validation texts.
+//! What was chosen is trained with all seeds and scored once on the test texts.
+//!
+//! ```text
+//! OUT/runs/METHOD-seed-S-lr-L/
+//!   adapter_config.json, adapter.safetensors   the epoch that was kept, unless another rate was chosen
+//!   run.json                                   the curve of the training
+//!   scores.json                                what it scored on the test texts, of chosen runs
+//! ```
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use chameleon_core::RunSeed;
+use chameleon_hypernet::{Condition, ConditionControl, MemoryGate};
+use serde::{Deserialize, Serialize};
+
+use crate::adapter::adaptation::Trainee;
+use crate::adapter::group_memory::MemoryConfig;
+use crate::adapter::{self, Adapter, AdapterConfig};
+use crate::training::error::TrainingError;
+use crate::training::eval::{ExampleScore, ScoreSummary, TokenScores};
+use crate::training::fit::{Conditions, EpochRecord, KeptEpoch, NoHooks, Selection, fit};
+use crate::training::grouped_examples::GroupedExamples;
+use crate::training::hidden_cache::HiddenCache;
+use crate::training::known_states::KnownStates;
+use crate::training::method::{
+    Head, MemoryControl, Method, TrainingConfig, autodiff_device, untrained,
+};
+use crate::training::observer::Observer;
+use crate::training::prepare::{Split, TrainingData, json};
+use crate::training::states::HiddenStates;
+
+use super::memories::{ExperimentMemories, SplitScores};
+use super::peak_memory;
+use super::store::RunStore;
+
+/// What is compared.
+#[derive(Debug, Clone)]
+pub struct ComparisonConfig {
+    /// In the order of the tables, each once.
+    pub methods: Vec<Method>,
+    /// At least one, each once.
+    pub seeds: Vec<RunSeed>,
+    /// Tried by every method; at least one, each once.
+    pub learning_rates: Vec<f64>,
+    /// Everything else, the same for all methods.
+    pub training: TrainingConfig,
+}
+
+/// Texts with the hidden states that no training changes.
+#[derive(Debug)]
+pub struct ComparisonTexts {
+    /// The model and the texts.
+    pub data: TrainingData,
+    states: States,
+    /// What groups remember, if a method asks for it.
+    pub memories: Option<ExperimentMemories>,
+}
+
+#[derive(Debug)]
+struct States {
+    train: KnownStates,
+    valid: KnownStates,
+    test: KnownStates,
+    /// Those before the head, from which the frozen model is scored.
+    frozen_test: HiddenCache,
+}
+
+impl ComparisonTexts {
+    /// Computes hidden states and memories, or finds them on disk.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read or written, or the observer interrupts.
+    ///
+    /// # Panics
+    ///
+    /// When `data` has no test texts.
+    pub fn prepare(
+        data: TrainingData,
+        config: &ComparisonConfig,
+        seed: RunSeed,
+        observer: &dyn Observer,
+    ) -> Result<Self, TrainingError> {
+        let training = &config.training;
+        let test = test_of(&data);
+        let cache_dir = &training.cache_dir;
+        let frozen_test = data.final_states(test, training.span, cache_dir, observer)?;
+        let known = |split| data.known_states(split, training, observer);
+        let states = States {
+            train: known(&data.train)?,
+            valid: known(&data.valid)?,
+            test: known(test)?,
+            frozen_test,
+        };
+        let has_memory = config.methods.iter().any(|method| method.memory.is_some());
+        let memories = if has_memory {
+            let with_prompts = training.adapter.condition == Condition::Batch;
+            // The clusters are the same for all seeds of a comparison, and so is what they remember.
+            let seed = seed.derive("memory");
+            Some(ExperimentMemories::prepare(
+                &data,
+                training,
+                with_prompts,
+                seed,
+                observer,
+            )?)
+        } else {
+            None
+        };
+        Ok(Self {
+            data,
+            states,
+            memories,
+        })
+    }
+
+    /// The test texts.
+    ///
+    /// # Panics
+    ///
+    /// When there are none.
+    pub fn test(&self) -> &Split {
+        test_of(&self.data)
+    }
+
+    /// The test texts in batches of another size.
+    ///
+    /// # Errors
+    ///
+    /// When the size is zero.
+    pub fn test_in_batches_of(&self, batch_size: usize) -> Result<Split, TrainingError> {
+        let test = self.test().clone();
+        let GroupedExamples {
+            examples,
+            prompt_embeddings,
+            assignments,
+            ..
+        } = test.data;
+        Ok(Split {
+            data: GroupedExamples::plan(examples, prompt_embeddings, assignments, batch_size)?,
+            ..test
+        })
+    }
+}
+
+fn test_of(data: &TrainingData) -> &Split {
+    let test = data.test.as_ref();
+    test.expect("a comparison is prepared with test texts")
+}
+
+/// `run.json`: a finished training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainedRun {
+    /// The seed.
+    pub seed: RunSeed,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// What the optimizer changed.
+    pub num_trainable_params: usize,
+    /// The epoch that was kept; `None` if the training diverged before the end of the first.
+    pub kept: Option<KeptEpoch>,
+    /// Every epoch, in order.
+    pub curve: Vec<EpochRecord>,
+    /// The step at which the loss was not finite.
+    pub diverged_at_step: Option<usize>,
+    /// Wall-clock time.
+    pub seconds: f64,
+    /// The most memory that the process held meanwhile, where the system tells.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// `scores.json`: what a run scored on the test texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoredRun {
+    /// Of each example.
+    pub scores: Vec<ExampleScore>,
+    /// Nats of every scored token of every example, to three digits: for looking at, not for sums.
+    pub token_nlls: Vec<Vec<f32>>,
+    /// How the memory's share is decided, if there is one.
+    #[serde(default)]
+    pub gate: Option<MemoryGate>,
+    /// Wall-clock time.
+    pub seconds: f64,
+}
+
+impl ScoredRun {
+    fn new(scores: Vec<TokenScores>, seconds: f64) -> Self {
+        let rounded = |nll: f32| (nll * 1000.0).round() / 1000.0;
+        Self {
+            token_nlls: scores
+                .iter()
+                .map(|score| score.token_nlls.iter().copied().map(rounded).collect())
+                .collect(),
+            scores: scores.into_iter().map(|score| score.total).collect(),
+            gate: None,
+            seconds,
+        }
+    }
+}
+
+/// All runs of one method.
+#[derive(Debug)]
+pub struct MethodRuns {
+    /// The method.
+    pub method: Method,
+    /// Of the first seed, one for each learning rate.
+    pub trials: Vec<TrainedRun>,
+    /// With the chosen learning rate, one for each seed; none for the frozen model.
+    pub chosen: Vec<TrainedRun>,
+    /// One for each seed; one for the frozen model.
+    pub scored: Vec<ScoredRun>,
+}
+
+/// One training that belongs to a comparison.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct RunName {
+    method: Method,
+    seed: RunSeed,
+    learning_rate: f64,
+}
+
+impl fmt::Display for RunName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (method, seed, learning_rate) = (self.method, self.seed.0, self.learning_rate);
+        write!(f, "{method}-seed-{seed}-lr-{learning_rate}")
+    }
+}
+
+impl RunName {
+    fn record(self) -> String {
+        format!("{self}/run.json")
+    }
+}
+
+/// What an adapter folder holds of the adapter itself; the weights go first, so that a folder with the other file
+/// alone is never taken for an adapter.
+const ADAPTER_FILES: [&str; 2] = ["adapter.safetensors", "adapter_config.json"];
+
+/// Everything that the runs of a comparison share.
+pub struct Comparison<'a> {
+    /// What is compared.
+    pub config: &'a ComparisonConfig,
+    /// The texts.
+    pub texts: &'a ComparisonTexts,
+    /// The test texts in the batches in which they are scored.
+    pub test: &'a Split,
+    /// Texts of the test that share a condition, where that is not the batch size.
+    pub group_size: Option<usize>,
+    /// Where runs are kept.
+    pub store: RunStore,
+    /// Who follows.
+    pub observer: &'a dyn Observer,
+}
+
+impl fmt::Debug for Comparison<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Comparison")
+            .field("config", self.config)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Comparison<'_> {
+    /// Refuses a folder whose runs belong to another comparison, before any of the long work.
+    ///
+    /// # Errors
+    ///
+    /// When there is such a run.
+    pub fn check_store(&self) -> Result<(), TrainingError> {
+        for &method in &self.config.methods {
+            if method.head == Head::Frozen {
+                continue;
+            }
+            for &learning_rate in &self.config.learning_rates {
+                let name = self.name(method, self.config.seeds[0], learning_rate);
+                let config = self.adapter_config(name)?;
+                let key = self.key(&config, name.method.control, Selection::BestEpoch);
+                self.store.find::<TrainedRun>(&name.record(), &key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Trains and scores what is missing of every method.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or written, every training of a method diverges, or the observer interrupts; then
+    /// the same call continues it.
+    pub fn run(&self) -> Result<Vec<MethodRuns>, TrainingError> {
+        let methods = self.config.methods.iter();
+        methods.map(|&method| self.method(method)).collect()
+    }
+
+    /// Trials, choice, all seeds, test.
+    fn method(&self, method: Method) -> Result<MethodRuns, TrainingError> {
+        if method.head == Head::Frozen {
+            return Ok(MethodRuns {
+                method,
+                trials: Vec::new(),
+                chosen: Vec::new(),
+                scored: vec![self.frozen()?],
+            });
+        }
+        let seed = self.config.seeds[0];
+        let mut trials = Vec::new();
+        for &learning_rate in &self.config.learning_rates {
+            let name = self.name(method, seed, learning_rate);
+            trials.push(self.training(name, Selection::BestEpoch)?);
+        }
+        let diverged = |seed: RunSeed| TrainingError::AllDiverged {
+            method: method.to_string(),
+            seed: seed.0,
+        };
+        let (best, kept) = best(&trials).ok_or_else(|| diverged(seed))?;
+        let learning_rate = best.learning_rate;
+        let best_name = self.name(method, seed, learning_rate);
+        if !self.has_adapter(best_name) {
+            // It was dropped when it lost to a rate that is no longer asked for.
+            self.store.forget(&best_name.to_string())?;
+            self.training(best_name, Selection::BestEpoch)?;
+        }
+        for trial in &trials {
+            let name = self.name(method, seed, trial.learning_rate);
+            if name != best_name {
+                for file in ADAPTER_FILES {
+                    self.store.drop_file(&format!("{name}/{file}"))?;
+                }
+            }
+        }
+        let mut runs = MethodRuns {
+            method,
+            chosen: vec![best.clone()],
+            scored: Vec::new(),
+            trials,
+        };
+        for &seed in &self.config.seeds[1..] {
+            let name = self.name(method, seed, learning_rate);
+            let run = self.training(name, Selection::Epoch(kept.epoch))?;
+            if run.kept.is_none() {
+                return Err(diverged(seed));
+            }
+            runs.chosen.push(run);
+        }
+        for run in &runs.chosen {
+            if self.observer.is_interrupted() {
+                return Err(TrainingError::Interrupted);
+            }
+            let name = self.name(method, run.seed, run.learning_rate);
+            runs.scored.push(match method.memory {
+                None => self.test_score(name)?,
+                Some(control) => self.memory_score(name, method, control)?,
+            });
+        }
+        let summary: ScoreSummary = runs.scored.iter().flat_map(|run| &run.scores).collect();
+        self.observer.note(&format!(
+            "{method}: learning rate {learning_rate}, epoch {}: test perplexity {:.3}",
+            kept.epoch,
+            summary.perplexity(),
+        ));
+        Ok(runs)
+    }
+
+    /// One training, from disk if it is there.
+    fn training(&self, name: RunName, selection: Selection) -> Result<TrainedRun, TrainingError> {
+        let config = self.adapter_config(name)?;
+        let control = name.method.control;
+        let key = self.key(&config, control, selection);
+        if let Some(run) = self.store.find(&name.record(), &key)? {
+            return Ok(run);
+        }
+        peak_memory::forget();
+        let start = Instant::now();
+        let data = &self.texts.data;
+        let trainee = untrained(&config, data)?;
+        let num_trainable_params = trainee.num_trainable_params();
+        let conditions = Conditions {
+            config: &config,
+            control,
+        };
+        let states = self.texts.states.train.hidden_states(data.model());
+        let trainer = data.setup(conditions, states)?.trainer(trainee);
+        let validate = |trainee: &Trainee| {
+            let states = self.texts.states.valid.hidden_states(data.model());
+            let scores = data.score(
+                Some(trainee),
+                conditions,
+                &data.valid,
+                states,
+                self.observer,
+            )?;
+            Ok(ScoreSummary::of_tokens(&scores).mean_nll())
+        };
+        let label = name.method.to_string();
+        let fitted = fit(
+            &label,
+            trainer,
+            selection,
+            validate,
+            &mut NoHooks,
+            self.observer,
+        )?;
+        let run = TrainedRun {
+            seed: name.seed,
+            learning_rate: name.learning_rate,
+            num_trainable_params,
+            kept: fitted.kept,
+            curve: fitted.curve,
+            diverged_at_step: fitted.diverged_at_step,
+            seconds: start.elapsed().as_secs_f64(),
+            peak_memory_bytes: peak_memory::bytes(),
+        };
+        let folder = name.to_string();
+        self.store
+            .keep_folder(&folder, "run.json", &key, &run, |folder| {
+                if let Some(trainee) = &fitted.trainee {
+                    adapter::save(folder, &config, trainee, &data.centroids)?;
+                }
+                Ok(())
+            })?;
+        self.note_training(name, &run);
+        Ok(run)
+    }
+
+    fn note_training(&self, name: RunName, run: &TrainedRun) {
+        let found = match run.kept {
+            Some(kept) => format!(
+                "validation loss {:.4} after epoch {}",
+                kept.valid_loss, kept.epoch
+            ),
+            None => "diverged".to_owned(),
+        };
+        self.observer.note(&format!(
+            "{} seed {}, learning rate {}: {found}, {:.0} s",
+            name.method, name.seed.0, name.learning_rate, run.seconds
+        ));
+    }
+
+    /// Scores the adapter of a finished training on the test texts, once.
+    fn test_score(&self, name: RunName) -> Result<ScoredRun, TrainingError> {
+        let config = self.adapter_config(name)?;
+        let control = name.method.control;
+        let place = self.score_place(&name.to_string(), None);
+        let key = self.score_key(&config, control, None);
+        if let Some(run) = self.store.find(&place, &key)? {
+            return Ok(run);
+        }
+        let trainee = self.load_trainee(name)?;
+        let conditions = Conditions {
+            config: &config,
+            control,
+        };
+        self.scored(&place, &key, Some(&trainee), conditions)
+    }
+
+    /// Scores the adapter of a finished training with a memory beside it, once.
+    fn memory_score(
+        &self,
+        name: RunName,
+        method: Method,
+        memory: MemoryControl,
+    ) -> Result<ScoredRun, TrainingError> {
+        let memories = self.texts.memories.as_ref();
+        let memories = memories.expect("made when a method asks for it");
+        let config = self.adapter_config(name)?;
+        let control = name.method.control;
+        let place = self.score_place(&name.to_string(), Some(method));
+        let key = self.score_key(&config, control, Some((&memories.config, memory)));
+        if let Some(run) = self.store.find(&place, &key)? {
+            return Ok(run);
+        }
+        let start = Instant::now();
+        let trainee = self.load_trainee(name)?;
+        let data = &self.texts.data;
+        let conditions = Conditions {
+            config: &config,
+            control,
+        };
+        let score = |split, states: &KnownStates| {
+            let states = states.hidden_states(data.model());
+            data.score(Some(&trainee), conditions, split, states, self.observer)
+        };
+        let scores = SplitScores {
+            valid: score(&data.valid, &self.texts.states.valid)?,
+            test: score(self.test, &self.texts.states.test)?,
+        };
+        let (gate, scores) = memories.mix(memory, self, scores)?;
+        let mut run = ScoredRun::new(scores, start.elapsed().as_secs_f64());
+        run.gate = Some(gate);
+        self.store.keep(&place, &key, &run)?;
+        Ok(run)
+    }
+
+    fn load_trainee(&self, name: RunName) -> Result<Trainee, TrainingError> {
+        let data = &self.texts.data;
+        let device = autodiff_device(data.model());
+        let folder = self.store.path(&name.to_string());
+        let adapter = Adapter::load(&folder, data.model(), &data.loaded.identity, &device)?;
+        Ok(adapter.trainee)
+    }
+
+    fn has_adapter(&self, name: RunName) -> bool {
+        let folder: PathBuf = self.store.path(&name.to_string());
+        ADAPTER_FILES.iter().all(|file| folder.join(file).exists())
+    }
+
+    fn frozen(&self) -> Result<ScoredRun, TrainingError> {
+        let seed = self.config.seeds[0];
+        let name = self.name(Method::FROZEN, seed, self.config.learning_rates[0]);
+        let config = self.adapter_config(name)?;
+        let place = self.score_place("frozen", None);
+        let key = self.texts.data.fingerprint(b"frozen", &[self.test]);
+        if let Some(run) = self.store.find(&place, &key)? {
+            return Ok(run);
+        }
+        let conditions = Conditions {
+            config: &config,
+            control: ConditionControl::None,
+        };
+        self.scored(&place, &key, None, conditions)
+    }
+
+    fn scored(
+        &self,
+        place: &str,
+        key: &str,
+        trainee: Option<&Trainee>,
+        conditions: Conditions<'_>,
+    ) -> Result<ScoredRun, TrainingError> {
+        let start = Instant::now();
+        let ComparisonTexts { data, states, .. } = self.texts;
+        let states = match trainee {
+            Some(_) => states.test.hidden_states(data.model()),
+            None => HiddenStates::Cached(&states.frozen_test),
+        };
+        let scores = data.score(trainee, conditions, self.test, states, self.observer)?;
+        let run = ScoredRun::new(scores, start.elapsed().as_secs_f64());
+        self.store.keep(place, key, &run)?;
+        Ok(run)
+    }
+
+    fn name(&self, method: Method, seed: RunSeed, learning_rate: f64) -> RunName {
+        RunName {
+            method: method.adapter(),
+            seed,
+            learning_rate,
+        }
+    }
+
+    fn adapter_config(&self, name: RunName) -> Result<AdapterConfig, TrainingError> {
+        let mut training = self.config.training.clone();
+        training.optimizer.learning_rate = name.learning_rate;
+        training.adapter_config(name.method.head, &self.texts.data, name.seed)
+    }
+
+    /// Where scores are kept: those with a memory carry the name of its method.
+    fn score_place(&self, run: &str, memory: Option<Method>) -> String {
+        let memory = memory.map_or_else(String::new, |method| format!("-{method}"));
+        let group_size = self
+            .group_size
+            .map_or_else(String::new, |size| format!("-group-size-{size}"));
+        format!("{run}/scores{memory}{group_size}.json")
+    }
+
+    /// What a training depends on.
+    fn key(
+        &self,
+        config: &AdapterConfig,
+        control: ConditionControl,
+        selection: Selection,
+    ) -> String {
+        let last_epoch = match selection {
+            Selection::BestEpoch | Selection::LastEpoch => None,
+            Selection::Epoch(epoch) => Some(epoch),
+        };
+        let settings = (env!("CARGO_PKG_VERSION"), config, control, last_epoch);
+        let data = &self.texts.data;
+        data.fingerprint(&json(&settings), &[&data.train, &data.valid])
+    }
+
+    /// What the test scores of a training depend on.
+    fn score_key(
+        &self,
+        config: &AdapterConfig,
+        control: ConditionControl,
+        memory: Option<(&MemoryConfig, MemoryControl)>,
+    ) -> String {
+        let settings = (env!("CARGO_PKG_VERSION"), config, control, memory);
+        let data = &self.texts.data;
+        data.fingerprint(&json(&settings), &[&data.train, &data.valid, self.test])
+    }
+}
+
+/// The trial with the lowest validation loss.
+fn best(trials: &[TrainedRun]) -> Option<(&TrainedRun, KeptEpoch)> {
+    trials
+        .iter()
+        .filter_map(|trial| Some((trial, trial.kept?)))
+        .min_by(|(_, left), (_, right)| left.valid_loss.total_cmp(&right.valid_loss))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_validation_loss_is_chosen_and_diverged_trials_are_not() {
+        let trial = |learning_rate, valid_loss: Option<f64>| TrainedRun {
+            seed: RunSeed(1),
+            learning_rate,
+            num_trainable_params: 1,
+            kept: valid_loss.map(|valid_loss| KeptEpoch {
+                epoch: 1,
+                valid_loss,
+            }),
+            curve: Vec::new(),
+            diverged_at_step: None,
+            seconds: 0.0,
+            peak_memory_bytes: None,
+        };
+        let trials = [
+            trial(0.1, Some(2.0)),
+            trial(0.2, Some(1.5)),
+            trial(0.4, None),
+        ];
+        let (chosen, _) = best(&trials).unwrap();
+        assert!((chosen.learning_rate - 0.2).abs() < 1e-12);
+        assert!(best(&[trial(0.4, None)]).is_none());
+    }
+}

@@ -1,0 +1,181 @@
+//! What the memories of the groups say about validation and test texts: found out once, for all methods and seeds.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use burn::tensor::Device;
+use chameleon_core::RunSeed;
+use chameleon_hypernet::MemoryGate;
+use serde::Serialize;
+
+use crate::adapter::group_memory::{
+    GroupMemories, MemoryConfig, MemorySource, Observed, TEMPERATURES, TextsWithStates, fit_gate,
+    with_memory,
+};
+use crate::families::causal_lm::CausalLm;
+use crate::training::error::TrainingError;
+use crate::training::eval::TokenScores;
+use crate::training::hidden_cache::HiddenCache;
+use crate::training::memory::observe_memories;
+use crate::training::method::{MemoryControl, TrainingConfig};
+use crate::training::observer::Observer;
+use crate::training::prepare::{Split, TrainingData};
+
+use super::comparison::Comparison;
+
+/// The memories of an experiment.
+#[derive(Debug)]
+pub struct ExperimentMemories {
+    /// How they are made.
+    pub config: MemoryConfig,
+    memories: GroupMemories,
+    /// Whether prompts that are answered together are remembered for one another.
+    with_prompts: bool,
+    seed: RunSeed,
+    train: HiddenCache,
+    valid: HiddenCache,
+    test: HiddenCache,
+    observed: RefCell<BTreeMap<ObservedKey, Rc<ObservedSplits>>>,
+}
+
+/// What groups remember, for a report.
+#[derive(Debug, Clone, Serialize)]
+pub struct MemoryFacts {
+    /// How they are made.
+    #[serde(flatten)]
+    pub config: MemoryConfig,
+    /// Tokens remembered by all groups together.
+    pub num_entries: usize,
+    /// Keys and tokens, as a file keeps them.
+    pub bytes: usize,
+    /// Whether prompts that are answered together are remembered for one another.
+    pub with_prompts: bool,
+}
+
+/// Whose memory it is, and how many test texts are answered together.
+type ObservedKey = (MemoryControl, Option<usize>);
+
+#[derive(Debug)]
+struct ObservedSplits {
+    valid: Vec<Observed>,
+    test: Vec<Observed>,
+}
+
+/// What an adapter alone scored.
+#[derive(Debug)]
+pub(super) struct SplitScores {
+    pub(super) valid: Vec<TokenScores>,
+    pub(super) test: Vec<TokenScores>,
+}
+
+impl ExperimentMemories {
+    /// Reads or computes the states of all texts and makes the memories.
+    ///
+    /// # Errors
+    ///
+    /// When states cannot be read or written, a group has no text, or the observer interrupts.
+    pub(super) fn prepare(
+        data: &TrainingData,
+        training: &TrainingConfig,
+        with_prompts: bool,
+        seed: RunSeed,
+        observer: &dyn Observer,
+    ) -> Result<Self, TrainingError> {
+        let config = training.memory.config(data.model().sizes())?;
+        let states = |split: &Split| {
+            data.entering_states(split, config.layer_idx, &training.cache_dir, observer)
+        };
+        let (train, valid) = (states(&data.train)?, states(&data.valid)?);
+        let test = data.test.as_ref();
+        let test = states(test.expect("an experiment has test texts"))?;
+        let texts = TextsWithStates {
+            data: &data.train.data,
+            entering: &train,
+        };
+        let num_groups = training.num_clusters;
+        let memories = GroupMemories::of(&config, num_groups, texts, seed, &device(data))?;
+        Ok(Self {
+            config,
+            memories,
+            with_prompts,
+            seed,
+            train,
+            valid,
+            test,
+            observed: RefCell::default(),
+        })
+    }
+
+    /// What is remembered, and what it takes.
+    pub fn facts(&self) -> MemoryFacts {
+        let num_entries = self.memories.num_entries();
+        MemoryFacts {
+            config: self.config.clone(),
+            num_entries,
+            bytes: self.config.num_bytes(num_entries),
+            with_prompts: self.with_prompts,
+        }
+    }
+
+    /// Fits a gate to validation scores, and changes test scores by it.
+    pub(super) fn mix(
+        &self,
+        control: MemoryControl,
+        comparison: &Comparison<'_>,
+        scores: SplitScores,
+    ) -> Result<(MemoryGate, Vec<TokenScores>), TrainingError> {
+        let observed = self.observed(control, comparison)?;
+        let valid_data = &comparison.texts.data.valid.data;
+        let num_groups = self.memories.groups.len();
+        let gate = fit_gate(&observed.valid, valid_data, &scores.valid, num_groups);
+        let mixed = with_memory(&gate, &observed.test, &comparison.test.data, scores.test);
+        Ok((gate, mixed))
+    }
+
+    fn observed(
+        &self,
+        control: MemoryControl,
+        comparison: &Comparison<'_>,
+    ) -> Result<Rc<ObservedSplits>, TrainingError> {
+        let key = (control, comparison.group_size);
+        if let Some(found) = self.observed.borrow().get(&key) {
+            return Ok(Rc::clone(found));
+        }
+        let data = &comparison.texts.data;
+        let constant = match control {
+            MemoryControl::Constant => {
+                let texts = TextsWithStates {
+                    data: &data.train.data,
+                    entering: &self.train,
+                };
+                Some(self.memories.constant(texts, self.seed, &device(data))?)
+            }
+            _ => None,
+        };
+        let source = match (control, &constant) {
+            (_, Some(memory)) => MemorySource::Constant(memory),
+            (MemoryControl::Redrawn, _) => MemorySource::AnotherGroup(self.seed),
+            _ if self.with_prompts => MemorySource::WithArrivedPrompts,
+            _ => MemorySource::Group,
+        };
+        let observe = |split: &Split, states: &HiddenCache| {
+            let texts = TextsWithStates {
+                data: &split.data,
+                entering: states,
+            };
+            let observer = comparison.observer;
+            observe_memories(&self.memories, texts, &source, &TEMPERATURES, observer)
+        };
+        let observed = Rc::new(ObservedSplits {
+            valid: observe(&data.valid, &self.valid)?,
+            test: observe(comparison.test, &self.test)?,
+        });
+        self.observed.borrow_mut().insert(key, Rc::clone(&observed));
+        Ok(observed)
+    }
+}
+
+fn device(data: &TrainingData) -> Device {
+    data.model().head_weight().device()
+}

@@ -1,0 +1,22 @@
+//! Experiments as values: methods on the same texts, their controls, and how sure the differences are.
+
+mod bootstrap;
+mod comparison;
+mod memories;
+pub mod peak_memory;
+mod protocol;
+mod report;
+mod scores;
+mod store;
+
+pub use bootstrap::{Interval, PairedSequence, paired_interval};
+pub use comparison::{
+    Comparison, ComparisonConfig, ComparisonTexts, MethodRuns, ScoredRun, TrainedRun,
+};
+pub use memories::{ExperimentMemories, MemoryFacts};
+pub use report::{Choice, ComparisonReport, ComparisonRow, Headline, MethodRow, Resampled};
+pub use scores::{
+    Against, BreakdownRow, Finding, FindingKind, MethodScores, PairedComparison, breakdown,
+    finding, percent, signed,
+};
+pub use store::RunStore;
