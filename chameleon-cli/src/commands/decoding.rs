@@ -6,13 +6,12 @@ use chameleon_models::{
     Adapter, LoadedModel,
     chat::{ChatEnding, ChatMessage},
     engine::{ConditionChoice, EndReason, Engine, EngineOptions, GivenCondition, Refusal, Request},
-    sampling::{RandomSampling, Sampling as ModelSampling},
 };
 
 use crate::{
     commands::{Context, adapter, texts::ChatWriter},
     errors::CliError,
-    resolve::{DecodingConfig, Sampling, Template},
+    resolve::{DecodingConfig, Template},
 };
 
 /// The name under which an engine of one adapter has it.
@@ -50,13 +49,12 @@ pub(crate) fn requests(
     stream: &str,
     context: &Context,
 ) -> Result<Vec<Request>, CliError> {
-    let sampling = sampling(decoding.sampling)?;
     let token_ids = tokenize(prompts, decoding.template, engine.model())?;
     let mut requests: Vec<Request> = token_ids
         .into_iter()
         .enumerate()
         .map(|(prompt_idx, token_ids)| Request {
-            sampling,
+            sampling: decoding.sampling,
             seed: context
                 .settings
                 .seed
@@ -103,30 +101,6 @@ pub(crate) fn word(reason: EndReason) -> &'static str {
         EndReason::ContextFull => "context",
         _ => "other",
     }
-}
-
-fn sampling(sampling: Sampling) -> Result<ModelSampling, CliError> {
-    let Sampling::Sample {
-        temperature,
-        top_k,
-        top_p,
-    } = sampling
-    else {
-        return Ok(ModelSampling::Greedy);
-    };
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "nobody needs a temperature of more than seven digits"
-    )]
-    let narrow = |value: f64| value as f32;
-    let mut random = RandomSampling::new(narrow(temperature))?;
-    if let Some(top_k) = top_k {
-        random = random.with_top_k(top_k)?;
-    }
-    if let Some(top_p) = top_p {
-        random = random.with_top_p(narrow(top_p))?;
-    }
-    Ok(ModelSampling::Random(random))
 }
 
 fn tokenize(

@@ -12,7 +12,7 @@ use chameleon_hypernet::{
 use chameleon_models::{
     Adaptation, AdapterConfig, AdapterError, CausalLm as _, ExampleScore, HeadAdapter,
     HiddenStates, LanguageModel, LayerAdaptation, LayerKind, Recipe, Scorer, StepReport,
-    TokenScores, TrainOptions, TrainSetup, Trainee, Trainer,
+    TokenScores, TrainSetup, Trainee, Trainer,
     adaptation::head_shape,
     adapter::{self, FORMAT_VERSION},
 };
@@ -57,13 +57,7 @@ pub(crate) fn adapter_config(
         prompts: flags.encoding,
         condition: flags.condition,
         num_clusters: training.num_clusters,
-        training: TrainOptions {
-            num_epochs: training.optimizer.num_epochs,
-            learning_rate: training.optimizer.learning_rate,
-            warmup: training.optimizer.warmup,
-            weight_decay: training.optimizer.weight_decay,
-            max_grad_norm: training.optimizer.max_grad_norm,
-        },
+        training: training.optimizer.clone(),
         seed,
         memory: None,
     };

@@ -139,7 +139,7 @@ fn train_and_aside(
     let norm = prompts.norm;
     let kmeans = KMeansConfig::new(sources.training.num_clusters)
         .fit(&prompts.vectors, context.settings.seed.derive("clusters"))?;
-    let batch_size = sources.training.optimizer.batch_size;
+    let batch_size = sources.training.batch_size;
     let units = Units::of(&texts.corpus, &train);
     let train = grouped(train, prompts.vectors, kmeans.assignments, batch_size)?;
     let mut parts = Vec::new();

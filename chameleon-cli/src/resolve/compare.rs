@@ -9,10 +9,8 @@ use chameleon_hypernet::Condition;
 use crate::args::{CompareArgs, CompareMethod, Sweep, SweptSetting};
 
 use super::{
-    DataConfig, HeldOut, Start, TrainingConfig,
-    checks::{ConfigError, Expected, at_least_one, required, within},
-    data, model, span,
-    training::{each_once, held_out, or_default, training},
+    ConfigError, DataConfig, HeldOut, SpanConfig, Start, TrainingConfig, data,
+    training::{each_once, held_out, seeds, start, training},
 };
 
 /// `chameleon compare`
@@ -102,16 +100,11 @@ impl CompareMethod {
 
 pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig, ConfigError> {
     let methods = each_once("methods", args.methods, |method| method.name().to_owned())?;
-    let methods: BTreeSet<CompareMethod> = or_default(methods, || vec![CompareMethod::CoreMemory])
+    let methods: BTreeSet<CompareMethod> = methods
         .into_iter()
         .flat_map(|method| [&[method], method.companions()].concat())
         .collect();
-    let learning_rates = or_default(each_once("lr", args.lr, ToString::to_string)?, || {
-        vec![5e-4, 2e-3, 8e-3]
-    });
-    for &learning_rate in &learning_rates {
-        within("lr", learning_rate, Expected::Positive)?;
-    }
+    let learning_rates = each_once("lr", args.lr, ToString::to_string)?;
     let training = training(args.training, learning_rates[0])?;
     if training.num_clusters == 1
         && methods
@@ -125,36 +118,18 @@ pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig,
         .map(|sweep| checked_sweep(sweep, &training, &methods))
         .transpose()?;
     Ok(CompareConfig {
-        model: model(args.model)?,
-        data: data(args.data)?,
-        valid: held_out(args.valid, "valid-fraction", args.valid_fraction)?,
-        test: held_out(args.test, "test-fraction", args.test_fraction)?,
-        out: required(args.out, "out", "the folder for the report")?,
+        model: args.model.model,
+        data: data(args.data),
+        valid: held_out(args.valid.valid, args.valid.valid_fraction),
+        test: held_out(args.test, args.test_fraction),
+        out: args.out,
         methods: methods.into_iter().collect(),
         seeds: seeds(args.seeds, args.num_seeds, seed)?,
         learning_rates,
         sweep,
         training,
-        start: if args.resume {
-            Start::Resume
-        } else {
-            Start::Fresh
-        },
+        start: start(args.resume),
     })
-}
-
-fn seeds(
-    named: Vec<u64>,
-    count: Option<usize>,
-    first: RunSeed,
-) -> Result<Vec<RunSeed>, ConfigError> {
-    let count = at_least_one("num-seeds", count.unwrap_or(1))?;
-    let seeds = or_default(each_once("seeds", named, ToString::to_string)?, || {
-        (0..count as u64)
-            .map(|offset| first.0.wrapping_add(offset))
-            .collect()
-    });
-    Ok(seeds.into_iter().map(RunSeed).collect())
 }
 
 fn checked_sweep(
@@ -165,9 +140,8 @@ fn checked_sweep(
     let mut values = each_once("sweep", sweep.values, ToString::to_string)?;
     values.sort_unstable();
     for &value in &values {
-        at_least_one("sweep", value)?;
         if sweep.setting == SweptSetting::Prefix {
-            span(Some(value), Some(training.span.seq_len))?;
+            SpanConfig::checked(value, training.span.seq_len)?;
         }
     }
     let condition = training.adapter.condition;
