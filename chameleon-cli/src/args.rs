@@ -1,7 +1,6 @@
-//! What can be typed: commands and raw flags, nothing checked beyond the type of each value.
+//! What can be typed: commands and flags with their defaults, ranges and value names.
 //!
-//! Every flag that has a sensible place in a config file is optional here, so that `resolve` can tell a flag that
-//! was given from one that was not. Owns no defaults that depend on other flags and touches no files.
+//! clap refuses what is wrong with one flag alone. Rules between flags are checked by `resolve`.
 
 mod data;
 mod generate;
@@ -11,25 +10,30 @@ mod score;
 #[cfg(feature = "serve")]
 mod serve;
 mod training;
+mod values;
 
 use std::path::PathBuf;
 
+use chameleon_cluster::Engine;
 use chameleon_models::Representation;
 use clap::{Args, Parser, Subcommand};
 use clap_verbosity_flag::{Verbosity, WarnLevel};
 
-pub(crate) use data::{ConditionPart, DataArgs};
+use values::{at_least, engine};
+
+pub(crate) use data::{DataArgs, SpanArgs, ValidArgs};
 pub(crate) use generate::{BatchArgs, DecodingArgs, GenerateArgs};
-pub(crate) use model::{AdapterArg, MemoryArg, ModelArg, Weights, WeightsArg};
-pub(crate) use reproduce::{ConditionName, Experiment, LossName, RecipeName, ReproduceArgs};
+pub(crate) use model::{AdapterArg, MemoryArg, ModelArg, WeightsArg};
+pub(crate) use reproduce::ReproduceArgs;
 pub(crate) use score::ScoreArgs;
 #[cfg(feature = "serve")]
-pub(crate) use serve::{LimitArgs, ServeArgs};
+pub(crate) use serve::{ServeArgs, ServeLimits};
 pub(crate) use training::{
-    CompareArgs, CompareMethod, EvalArgs, Sweep, SweptSetting, TrainArgs, TrainMethod, TrainingArgs,
+    AdapterShapeArgs, CompareArgs, EvalArgs, Sweep, SweptSetting, TrainArgs, TrainMethod,
+    TrainingArgs,
 };
 
-/// One frozen language model, one small adapter, a fresh set of factors for every group of prompts.
+/// One frozen language model and one small adapter that generates LoRA factors for each group of prompts.
 #[derive(Debug, Parser)]
 #[command(
     name = "chameleon",
@@ -51,23 +55,23 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct GlobalArgs {
-    /// Where to compute: a compiled-in backend, with an index if there are several, such as `wgpu:1`
+    /// Device to compute on: a compiled-in backend, with an index if there are several, such as `wgpu:1`
     #[arg(long, global = true, value_name = "BACKEND[:INDEX]")]
     pub(crate) device: Option<String>,
-    /// Seed of every random choice of the run [default: 1]
-    #[arg(long, global = true, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+    /// Seed of all random numbers of the run
+    #[arg(long, global = true, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
     /// Print the results as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Read flags from a TOML file, by their names; a flag given here beats the file
+    /// Read flags from a TOML file, by their names; flags on the command line take precedence
     #[arg(long, global = true, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
-    /// Never use the network; hub models must be in the cache already
+    /// Do not use the network; hub models must be in the cache
     #[arg(long, global = true)]
     pub(crate) offline: bool,
-    /// Threads for computing [default: all cores]
-    #[arg(long, global = true, value_name = "N")]
+    /// Number of threads to compute with; one for each core if not given
+    #[arg(long, global = true, value_name = "N", value_parser = at_least::<1>)]
     pub(crate) threads: Option<usize>,
     #[command(flatten)]
     pub(crate) verbosity: Verbosity<WarnLevel>,
@@ -76,26 +80,26 @@ pub(crate) struct GlobalArgs {
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show the compiled-in devices, and what a model or an adapter holds
+    /// Show the compiled-in devices, and the contents of a model or an adapter
     Info(InfoArgs),
-    /// Group the prompts of a data set and show what the groups are
+    /// Group the prompts of a data set and show the groups
     Cluster(ClusterArgs),
     /// Train an adapter and write it to a folder
     Train(TrainArgs),
-    /// Measure the perplexity of a model or an adapter on a text
+    /// Measure the perplexity of a model or an adapter on texts
     Eval(EvalArgs),
-    /// Train and score several methods on the same data and print the table
+    /// Train and score several methods on the same data and print a table
     Compare(CompareArgs),
-    /// Repeat an experiment of the paper under its own recipe and under ours
+    /// Repeat an experiment of the paper with its own recipe and with ours
     Reproduce(ReproduceArgs),
-    /// Continue prompts with a model, adapted to the groups they fall in
+    /// Generate text from prompts, with each prompt adapted to its group
     Generate(GenerateArgs),
-    /// Answer all prompts of a file, grouped over the whole file; goes on where it was stopped
+    /// Answer all prompts of a file, grouped over the whole file; resumes if interrupted
     Batch(BatchArgs),
-    /// Answer many clients at once over HTTP, each adapted to the group it falls in
+    /// Serve an OpenAI-compatible HTTP API, with each request adapted to its group
     #[cfg(feature = "serve")]
     Serve(ServeArgs),
-    /// Compare answers with reference answers: BLEU, ROUGE, METEOR
+    /// Score answers against reference answers: BLEU, ROUGE, METEOR
     Score(ScoreArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -104,8 +108,9 @@ pub(crate) enum Command {
 /// `chameleon info`
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArg,
+    /// Model: a Hugging Face folder, a GGUF file, or a hub id such as `HuggingFaceTB/SmolLM2-135M`
+    #[arg(long, value_name = "PATH|GGUF|HUB_ID")]
+    pub(crate) model: Option<String>,
     #[command(flatten)]
     pub(crate) adapter: AdapterArg,
 }
@@ -118,46 +123,32 @@ pub(crate) struct ClusterArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// Number of groups
-    #[arg(long, value_name = "K")]
-    pub(crate) clusters: Option<usize>,
-    /// Tokens at the start of each text that make its prompt [default: 32]
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) prefix: Option<usize>,
-    /// Tokens kept of each text [default: 128]
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) seq_len: Option<usize>,
+    #[arg(long, value_name = "K", value_parser = at_least::<1>)]
+    pub(crate) clusters: usize,
+    #[command(flatten)]
+    pub(crate) span: SpanArgs,
     #[command(flatten)]
     pub(crate) prompts: PromptArgs,
-    /// Which k-means runs; both must agree, `linfa` is the slower reference
-    #[arg(long, value_enum, value_name = "ENGINE")]
-    pub(crate) engine: Option<EngineKind>,
-    /// Rounds of k-means at most [default: 50]
-    #[arg(long, value_name = "N")]
-    pub(crate) max_iterations: Option<usize>,
-    /// Prompts shown for each group, nearest first [default: 3]
-    #[arg(long, value_name = "N")]
-    pub(crate) nearest: Option<usize>,
+    /// Which k-means implementation runs; both must agree, `linfa` is the slower reference
+    #[arg(long, value_name = "ENGINE", value_parser = engine(), default_value = "burn")]
+    pub(crate) engine: Engine,
+    /// Largest number of iterations of k-means
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 50)]
+    pub(crate) max_iterations: usize,
+    /// Prompts shown for each group, nearest to its centroid first
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) nearest: usize,
 }
 
-/// How prompts become vectors, to be grouped and to be seen by the hypernetwork.
+/// How prompts become vectors, for k-means and for the hypernetwork.
 #[derive(Debug, Args)]
 pub(crate) struct PromptArgs {
-    /// What a prompt's vector is the mean of: token-embeddings, or hidden:N for states after N layers
-    /// [default: token-embeddings]
-    #[arg(long, value_name = "KIND")]
-    pub(crate) representation: Option<Representation>,
-    /// Give every number of these vectors mean 0 and spread 1 over the training prompts
+    /// What a prompt's vector is the mean of: token-embeddings, or hidden:N for the hidden states after N layers
+    #[arg(long, value_name = "KIND", default_value_t)]
+    pub(crate) representation: Representation,
+    /// Standardise these vectors to zero mean and unit variance over the training prompts
     #[arg(long)]
     pub(crate) standardise: bool,
-}
-
-/// The k-means that runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum EngineKind {
-    /// Matrix products on the chosen device
-    Burn,
-    /// linfa on the processor
-    Linfa,
 }
 
 /// `chameleon completions`

@@ -9,16 +9,13 @@ mod decoding;
 mod eval;
 mod generate;
 mod info;
-mod memory;
-mod method;
 mod model;
-mod prepare;
+pub(crate) mod observe;
 mod reproduce;
 mod score;
 #[cfg(feature = "serve")]
 mod serve;
-mod states;
-mod texts;
+pub(crate) mod texts;
 mod train;
 
 use burn::tensor::Device;

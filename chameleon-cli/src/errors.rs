@@ -8,19 +8,17 @@ use std::{fmt, io, path::PathBuf, process::ExitCode};
 
 use chameleon_cluster::ClusterError;
 use chameleon_core::DeviceError;
-use chameleon_hypernet::HypernetError;
 use chameleon_models::{
-    AdapterError, HubDatasetError, MemoryError, ModelError, TrainError,
-    adapter::ImpossibleAdapter,
+    AdapterError, ModelError,
     data::DataError,
     engine::{Refusal, RequestFailure},
-    training::hidden_cache::HiddenCacheError,
+    training::TrainingError,
 };
 use miette::Diagnostic;
 
 use self::help::{
-    adapter_help, cache_help, cluster_help, config_file_help, data_help, device_help,
-    impossible_help, memory_help, model_help, refusal_help, scored_help,
+    adapter_help, cluster_help, config_file_help, data_help, device_help, model_help, refusal_help,
+    scored_help, training_help,
 };
 use crate::{
     interrupt, output,
@@ -72,53 +70,10 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Adapter(#[from] AdapterError),
     #[error(transparent)]
-    HiddenCache(#[from] HiddenCacheError),
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    #[error(transparent)]
-    Hypernet(#[from] HypernetError),
-    #[error("{} holds an adapter already", path.display())]
-    FolderTaken { path: PathBuf },
-    #[error("{} holds finished runs already", path.display())]
-    ResultsTaken { path: PathBuf },
-    #[error("the recipe `{recipe}` scores none of these rows")]
-    NothingScored { recipe: String },
-    #[error("shuffled conditions need a second batch to take a condition from, and there is one")]
-    OneBatch,
-    #[error("{} holds no training that could go on", path.display())]
-    NothingToResume { path: PathBuf },
-    #[error("the training in {} had other flags or other data", path.display())]
-    OtherRun { path: PathBuf },
-    #[error("cannot write {}", path.display())]
-    Metrics { path: PathBuf, source: io::Error },
-    #[error("{} holds no parquet file", path.display())]
-    NoPaperData { path: PathBuf },
-    #[error(transparent)]
-    HubDataset(#[from] HubDatasetError),
-    #[error("the system names no folder for caches")]
-    NoCacheFolder,
-    #[error("cannot make the folder {}", path.display())]
-    Folder { path: PathBuf, source: io::Error },
-    #[error("cannot delete {}", path.display())]
-    Delete { path: PathBuf, source: io::Error },
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    #[error(transparent)]
-    ImpossibleAdapter(#[from] ImpossibleAdapter),
+    Training(#[from] TrainingError),
     #[cfg(feature = "tui")]
     #[error("`--tui` draws on a terminal, and standard output is none")]
     NoTerminal,
-    #[error("{} holds a comparison already", path.display())]
-    ComparisonTaken { path: PathBuf },
-    #[error("{} was made with other flags or other data", path.display())]
-    OtherComparison { path: PathBuf },
-    #[error("{} is no record of a run", path.display())]
-    RunRecord {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
-    #[error("every training of `{method}` with seed {seed} diverged")]
-    AllDiverged { method: &'static str, seed: u64 },
     #[error("cannot read prompts from {place}")]
     PromptsUnreadable { place: String, source: io::Error },
     #[error("{place} is not UTF-8: byte {position} starts no character")]
@@ -216,55 +171,14 @@ impl Diagnostic for CliError {
             }
             Self::NoAnswers { .. } => "name a file with one answer a line, or rows".to_owned(),
             Self::NoChatTemplate => "leave `--chat` out, or use a model made for chat".to_owned(),
-            Self::NothingScored { .. } => "use more or longer rows".to_owned(),
-            Self::OneBatch => "make `--batch-size` smaller, or use more rows".to_owned(),
-            Self::FolderTaken { .. } | Self::ResultsTaken { .. } => {
-                "go on with `--resume`, or name another folder with `--out`".to_owned()
-            }
-            Self::NothingToResume { .. } => "leave `--resume` out to start anew".to_owned(),
-            Self::OtherRun { .. } => {
-                "repeat the flags and data it was started with, or name another folder with `--out`"
-                    .to_owned()
-            }
-            Self::NoPaperData { .. } => "name the data with `--data`".to_owned(),
-            Self::HubDataset(HubDatasetError::Checksum { .. }) => {
-                "remove the file, so that it is fetched again".to_owned()
-            }
-            Self::HubDataset(_) => {
-                "name local data with `--data`, or check the network and `HF_ENDPOINT`".to_owned()
-            }
-            Self::NoCacheFolder => "name one with `--cache-dir`".to_owned(),
-            Self::Metrics { .. }
-            | Self::Folder { .. }
-            | Self::Journal { .. }
-            | Self::Delete { .. } => {
+            Self::Journal { .. } => {
                 "check the rights of the folder and the space on the disk".to_owned()
             }
-            Self::Train(TrainError::HiddenCache(error)) | Self::HiddenCache(error) => {
-                cache_help(error)
-            }
-            Self::Memory(error) => memory_help(error),
-            Self::Train(TrainError::Diverged { .. }) => {
-                "lower `--lr`; the last checkpoint is kept".to_owned()
-            }
-            Self::Train(_) => {
-                "the training state is damaged; start anew in another folder".to_owned()
-            }
-            Self::ImpossibleAdapter(error) => impossible_help(error),
+            Self::Training(error) => training_help(error)?,
             #[cfg(feature = "tui")]
             Self::NoTerminal => {
                 "leave `--tui` out, or do not send standard output elsewhere".to_owned()
             }
-            Self::ComparisonTaken { .. } => "go on with `--resume`, which keeps what is finished, or name another folder with `--out`".to_owned(),
-            Self::OtherComparison { .. } => {
-                "repeat the flags and data it was made with, or name another folder with `--out`"
-                    .to_owned()
-            }
-            Self::RunRecord { .. } => {
-                "remove the folder it is in; `--resume` makes that run again".to_owned()
-            }
-            Self::AllDiverged { .. } => "give `--lr` smaller values".to_owned(),
-            Self::Hypernet(_) => "choose other sizes for the adapter".to_owned(),
             #[cfg(feature = "serve")]
             Self::Listen { .. } => "name another address with `--listen`".to_owned(),
             #[cfg(feature = "serve")]

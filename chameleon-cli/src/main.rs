@@ -5,7 +5,6 @@ mod args;
 mod commands;
 mod errors;
 mod interrupt;
-mod memory;
 mod output;
 mod report;
 mod resolve;

@@ -10,6 +10,7 @@ mod screen;
 mod table;
 
 use std::{
+    borrow::Cow,
     fmt::Display,
     io::{self, IsTerminal, Write},
     time::Duration,
@@ -138,19 +139,23 @@ impl Output {
     }
 
     /// A bar for work of a known length.
-    pub(crate) fn progress(&self, label: &'static str, len: usize) -> ProgressBar {
+    pub(crate) fn progress(&self, label: impl Into<Cow<'static, str>>, len: u64) -> ProgressBar {
         let style =
             ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len} {msg} {eta} left")
                 .expect("the template is well formed")
                 .progress_chars("=> ");
         self.bars
-            .add(ProgressBar::new(len as u64))
+            .add(ProgressBar::new(len))
             .with_style(style)
             .with_prefix(label)
     }
 
     /// A bar for bytes of a number that is about known.
-    pub(crate) fn bytes_progress(&self, label: &'static str, len: u64) -> ProgressBar {
+    pub(crate) fn bytes_progress(
+        &self,
+        label: impl Into<Cow<'static, str>>,
+        len: u64,
+    ) -> ProgressBar {
         let style = ProgressStyle::with_template(
             "{prefix} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
         )
@@ -163,7 +168,7 @@ impl Output {
     }
 
     /// A turning mark with the number of bytes so far.
-    pub(crate) fn bytes_spinner(&self, label: &'static str) -> ProgressBar {
+    pub(crate) fn bytes_spinner(&self, label: impl Into<Cow<'static, str>>) -> ProgressBar {
         let style = ProgressStyle::with_template("{spinner} {prefix} {bytes} {bytes_per_sec}")
             .expect("the template is well formed");
         self.bars

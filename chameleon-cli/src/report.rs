@@ -7,7 +7,6 @@ mod page;
 mod parts;
 mod projection;
 mod samples;
-mod scores;
 mod svg;
 
 pub(crate) use chart::{
@@ -17,6 +16,3 @@ pub(crate) use page::{Block, HtmlTable, Link, ReportPage};
 pub(crate) use parts::{command_line, gibibytes, interval_figure};
 pub(crate) use projection::Plane;
 pub(crate) use samples::{extremes, sample};
-pub(crate) use scores::{
-    BreakdownRow, Duel, Finding, MethodScores, Opponent, breakdown, finding, percent, signed,
-};

@@ -1,7 +1,7 @@
-//! From raw flags and a config file to one checked config per command.
+//! From flags and a config file to one checked config per command.
 //!
-//! Everything that can be refused without opening a model or a data set is refused here, so that commands start only
-//! with values that make sense together.
+//! Rules between flags are checked here, so that everything that can be refused without opening a model or a data set
+//! is refused before a command starts. What is wrong with one flag alone, clap has refused in `args`.
 
 mod checks;
 mod compare;
@@ -13,35 +13,33 @@ mod training;
 
 use std::path::PathBuf;
 
+use chameleon_cluster::Engine;
 use chameleon_core::{DeviceSpec, RunSeed};
 use chameleon_hypernet::ConditionScaling;
 use chameleon_models::{
-    PromptEncoding, WeightStorage,
-    data::{InstructionCondition, InstructionFields, TextFields},
-    training::text_metrics::Stemming,
+    PromptEncoding, RandomSampling, Sampling, WeightStorage,
+    data::{InstructionFields, LabelField, ReadOptions, TextFields},
+    training::texts::{SpanConfig, TextSource},
 };
 
 use crate::{
     args::{
-        AdapterArg, BatchArgs, Cli, ClusterArgs, Command, ConditionPart, DataArgs, DecodingArgs,
-        EngineKind, GenerateArgs, GlobalArgs, InfoArgs, MemoryArg, ModelArg, PromptArgs, ScoreArgs,
-        Weights, WeightsArg,
+        BatchArgs, Cli, ClusterArgs, Command, DataArgs, DecodingArgs, GenerateArgs, GlobalArgs,
+        InfoArgs, MemoryArg, PromptArgs, ScoreArgs, SpanArgs,
     },
     errors::CliError,
     output::{Format, Output},
 };
 
-use checks::{Expected, at_least_one, required, within};
-
+#[cfg(feature = "serve")]
+pub(crate) use crate::args::ServeLimits;
 pub(crate) use checks::ConfigError;
 pub(crate) use compare::CompareConfig;
 pub(crate) use config_file::{ConfigFileError, read_flags};
 pub(crate) use reproduce::ReproduceConfig;
 #[cfg(feature = "serve")]
-pub(crate) use serve::{PromptLog, ServeConfig, ServeLimits};
-pub(crate) use training::{
-    AdapterConfig, EvalConfig, HeldOut, MemoryMaking, Start, TrainConfig, TrainView, TrainingConfig,
-};
+pub(crate) use serve::{PromptLog, ServeConfig};
+pub(crate) use training::{EvalConfig, TrainConfig, TrainView};
 
 /// A command with everything it needs, checked.
 #[derive(Debug)]
@@ -71,7 +69,7 @@ pub(crate) enum Network {
 /// The checked config of one command.
 #[derive(Debug)]
 pub(crate) enum RunConfig {
-    Info(InfoConfig),
+    Info(InfoArgs),
     Cluster(ClusterConfig),
     Train(TrainConfig),
     Eval(EvalConfig),
@@ -81,72 +79,19 @@ pub(crate) enum RunConfig {
     Batch(BatchConfig),
     #[cfg(feature = "serve")]
     Serve(ServeConfig),
-    Score(ScoreConfig),
+    Score(ScoreArgs),
     Completions(clap_complete::Shell),
-}
-
-/// `chameleon score`
-#[derive(Debug)]
-pub(crate) struct ScoreConfig {
-    pub(crate) predictions: PathBuf,
-    pub(crate) references: PathBuf,
-    pub(crate) prediction_field: String,
-    pub(crate) reference_field: String,
-    pub(crate) stemming: Stemming,
-}
-
-/// `chameleon info`
-#[derive(Debug)]
-pub(crate) struct InfoConfig {
-    pub(crate) model: Option<String>,
-    pub(crate) adapter: Option<PathBuf>,
-}
-
-/// The texts to work on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct DataConfig {
-    pub(crate) path: PathBuf,
-    pub(crate) text_fields: TextFields,
-    pub(crate) instruction_condition: InstructionCondition,
-    pub(crate) label_field: Option<String>,
-    pub(crate) source_field: Option<String>,
-    pub(crate) max_examples: Option<usize>,
-}
-
-/// How a text is cut: the prompt in front, the scored rest behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SpanConfig {
-    /// Tokens of the prompt, at least one.
-    pub(crate) prefix: usize,
-    /// Tokens kept of the whole text, more than `prefix`.
-    pub(crate) seq_len: usize,
-    /// The smallest prefix of the sweep this belongs to: hidden states are kept from there on and serve all prefixes.
-    pub(crate) smallest_prefix: usize,
-    /// The largest one: texts too short for it are left out, so that all prefixes see the same texts.
-    pub(crate) largest_prefix: usize,
-}
-
-impl SpanConfig {
-    /// Spans that belong to no sweep.
-    pub(crate) fn new(prefix: usize, seq_len: usize) -> Self {
-        Self {
-            prefix,
-            seq_len,
-            smallest_prefix: prefix,
-            largest_prefix: prefix,
-        }
-    }
 }
 
 /// `chameleon cluster`
 #[derive(Debug)]
 pub(crate) struct ClusterConfig {
     pub(crate) model: String,
-    pub(crate) data: DataConfig,
+    pub(crate) data: TextSource,
     pub(crate) num_clusters: usize,
     pub(crate) span: SpanConfig,
     pub(crate) encoding: PromptEncoding,
-    pub(crate) engine: EngineKind,
+    pub(crate) engine: Engine,
     pub(crate) max_iterations: usize,
     pub(crate) num_nearest: usize,
 }
@@ -176,7 +121,7 @@ pub(crate) struct BatchConfig {
     pub(crate) weights: WeightStorage,
     pub(crate) adapter: Option<PathBuf>,
     pub(crate) memory: MemoryUse,
-    pub(crate) data: DataConfig,
+    pub(crate) data: TextSource,
     pub(crate) out: PathBuf,
     pub(crate) decoding: DecodingConfig,
 }
@@ -206,23 +151,12 @@ pub(crate) enum Template {
     Chat,
 }
 
-/// How the next token is chosen.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Sampling {
-    Greedy,
-    Sample {
-        temperature: f64,
-        top_k: Option<usize>,
-        top_p: Option<f64>,
-    },
-}
-
 /// Checks the flags of a command.
 pub(crate) fn resolve(cli: Cli) -> Result<Run, CliError> {
     let output = output(&cli.global);
     let settings = settings(&cli.global)?;
     let command = match cli.command {
-        Command::Info(args) => RunConfig::Info(info(args)),
+        Command::Info(args) => RunConfig::Info(args),
         Command::Cluster(args) => RunConfig::Cluster(cluster(args)?),
         Command::Train(args) => RunConfig::Train(training::train(args)?),
         Command::Eval(args) => RunConfig::Eval(training::eval(args)?),
@@ -234,7 +168,7 @@ pub(crate) fn resolve(cli: Cli) -> Result<Run, CliError> {
         Command::Batch(args) => RunConfig::Batch(batch(args)?),
         #[cfg(feature = "serve")]
         Command::Serve(args) => RunConfig::Serve(serve::serve(args)?),
-        Command::Score(args) => RunConfig::Score(score(args)?),
+        Command::Score(args) => RunConfig::Score(args),
         Command::Completions(args) => RunConfig::Completions(args.shell),
     };
     Ok(Run {
@@ -263,44 +197,30 @@ fn settings(global: &GlobalArgs) -> Result<Settings, CliError> {
     } else {
         Network::Allowed
     };
-    let threads = global
-        .threads
-        .map(|threads| at_least_one("threads", threads))
-        .transpose()?;
     Ok(Settings {
         device,
-        seed: RunSeed(global.seed.unwrap_or(1)),
+        seed: RunSeed(global.seed),
         network,
-        threads,
+        threads: global.threads,
     })
-}
-
-fn info(args: InfoArgs) -> InfoConfig {
-    InfoConfig {
-        model: args.model.model,
-        adapter: args.adapter.adapter,
-    }
 }
 
 fn cluster(args: ClusterArgs) -> Result<ClusterConfig, ConfigError> {
     Ok(ClusterConfig {
-        model: model(args.model)?,
-        data: data(args.data)?,
-        num_clusters: at_least_one(
-            "clusters",
-            required(args.clusters, "clusters", "the number of groups")?,
-        )?,
-        span: span(args.prefix, args.seq_len)?,
+        model: args.model.model,
+        data: data(args.data),
+        num_clusters: args.clusters,
+        span: span(&args.span)?,
         encoding: encoding(&args.prompts),
-        engine: args.engine.unwrap_or(EngineKind::Burn),
-        max_iterations: at_least_one("max-iterations", args.max_iterations.unwrap_or(50))?,
-        num_nearest: args.nearest.unwrap_or(3),
+        engine: args.engine,
+        max_iterations: args.max_iterations,
+        num_nearest: args.nearest,
     })
 }
 
 fn encoding(args: &PromptArgs) -> PromptEncoding {
     PromptEncoding {
-        representation: args.representation.unwrap_or_default(),
+        representation: args.representation,
         scaling: if args.standardise {
             ConditionScaling::Standardised
         } else {
@@ -309,83 +229,60 @@ fn encoding(args: &PromptArgs) -> PromptEncoding {
     }
 }
 
-fn generate(args: GenerateArgs) -> Result<GenerateConfig, ConfigError> {
+fn generate(args: GenerateArgs) -> Result<GenerateConfig, CliError> {
     let prompts = match (args.file, args.prompts) {
         (Some(file), _) => PromptSource::File(file),
         (None, prompts) if prompts.is_empty() => PromptSource::StandardInput,
         (None, prompts) => PromptSource::Arguments(prompts),
     };
     Ok(GenerateConfig {
-        model: model(args.model)?,
-        weights: weights(&args.weights),
-        adapter: adapter(args.adapter),
+        model: args.model.model,
+        weights: args.weights.weights,
+        adapter: args.adapter.adapter,
         memory: memory_use(&args.memory),
         prompts,
-        decoding: decoding(args.decoding, args.batch_size.unwrap_or(8))?,
+        decoding: decoding(args.decoding, args.batch_size)?,
     })
 }
 
-fn batch(args: BatchArgs) -> Result<BatchConfig, ConfigError> {
+fn batch(args: BatchArgs) -> Result<BatchConfig, CliError> {
     Ok(BatchConfig {
-        model: model(args.model)?,
-        weights: weights(&args.weights),
-        adapter: adapter(args.adapter),
+        model: args.model.model,
+        weights: args.weights.weights,
+        adapter: args.adapter.adapter,
         memory: memory_use(&args.memory),
-        data: data(args.data)?,
-        out: required(args.out, "out", "a file for the answers")?,
-        decoding: decoding(args.decoding, args.batch_size.unwrap_or(32))?,
+        data: data(args.data),
+        out: args.out,
+        decoding: decoding(args.decoding, args.batch_size)?,
     })
 }
 
-fn decoding(args: DecodingArgs, batch_size: usize) -> Result<DecodingConfig, ConfigError> {
-    let sampling = if args.greedy {
-        Sampling::Greedy
-    } else {
-        Sampling::Sample {
-            temperature: within(
-                "temperature",
-                args.temperature.unwrap_or(0.8),
-                Expected::Temperature,
-            )?,
-            top_k: args
-                .top_k
-                .map(|top_k| at_least_one("top-k", top_k))
-                .transpose()?,
-            top_p: args
-                .top_p
-                .map(|top_p| within("top-p", top_p, Expected::Probability))
-                .transpose()?,
-        }
-    };
-    if args.stop.iter().any(String::is_empty) {
-        return Err(ConfigError::EmptyStop);
-    }
+fn decoding(args: DecodingArgs, batch_size: usize) -> Result<DecodingConfig, CliError> {
     Ok(DecodingConfig {
         template: if args.chat {
             Template::Chat
         } else {
             Template::Plain
         },
-        sampling,
-        max_new_tokens: at_least_one("max-new-tokens", args.max_new_tokens.unwrap_or(64))?,
+        sampling: sampling(&args)?,
+        max_new_tokens: args.max_new_tokens,
         stop: args.stop,
-        batch_size: at_least_one("batch-size", batch_size)?,
+        batch_size,
     })
 }
 
-fn weights(arg: &WeightsArg) -> WeightStorage {
-    match arg.weights {
-        None | Some(Weights::Numbers) => WeightStorage::Numbers,
-        Some(Weights::Packed) => WeightStorage::Packed,
+fn sampling(args: &DecodingArgs) -> Result<Sampling, CliError> {
+    if args.greedy {
+        return Ok(Sampling::Greedy);
     }
-}
-
-fn model(arg: ModelArg) -> Result<String, ConfigError> {
-    required(arg.model, "model", "a model")
-}
-
-fn adapter(arg: AdapterArg) -> Option<PathBuf> {
-    arg.adapter
+    let mut random = RandomSampling::new(args.temperature)?;
+    if let Some(top_k) = args.top_k {
+        random = random.with_top_k(top_k)?;
+    }
+    if let Some(top_p) = args.top_p {
+        random = random.with_top_p(top_p)?;
+    }
+    Ok(Sampling::Random(random))
 }
 
 fn memory_use(arg: &MemoryArg) -> MemoryUse {
@@ -396,21 +293,37 @@ fn memory_use(arg: &MemoryArg) -> MemoryUse {
     }
 }
 
-fn data(mut args: DataArgs) -> Result<DataConfig, ConfigError> {
-    Ok(DataConfig {
-        path: required(args.data.take(), "data", "texts")?,
-        instruction_condition: match args.condition_on {
-            Some(ConditionPart::Task) => InstructionCondition::Task,
-            Some(ConditionPart::TaskAndInput) | None => InstructionCondition::TaskAndInput,
+fn data(mut args: DataArgs) -> TextSource {
+    TextSource {
+        path: std::mem::take(&mut args.data),
+        max_examples: args.max_examples,
+        spill_folder: match caches() {
+            Some(folder) => folder.join("token-ids"),
+            None => std::env::temp_dir(),
         },
-        label_field: args.label_field.take(),
-        source_field: args.source_field.take(),
-        max_examples: args
-            .max_examples
-            .map(|count| at_least_one("max-examples", count))
-            .transpose()?,
-        text_fields: text_fields(args),
-    })
+        options: ReadOptions {
+            instruction_condition: args.condition_on,
+            label_field: args
+                .label_field
+                .take()
+                .map_or(LabelField::Auto, LabelField::Named),
+            source_field: args.source_field.take(),
+            text_fields: text_fields(args),
+            ..ReadOptions::default()
+        },
+    }
+}
+
+/// Where hidden states of the frozen model are kept.
+fn hidden_states_folder(named: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+    named
+        .or_else(|| Some(caches()?.join("hidden-states")))
+        .ok_or(ConfigError::NoCacheFolder)
+}
+
+/// The folder of this program in the user's cache folder.
+fn caches() -> Option<PathBuf> {
+    Some(dirs::cache_dir()?.join("chameleon"))
 }
 
 fn text_fields(args: DataArgs) -> TextFields {
@@ -427,7 +340,7 @@ fn text_fields(args: DataArgs) -> TextFields {
     } else if args.instruction_field.is_some() || args.answer_field.is_some() {
         TextFields::Instruction(InstructionFields {
             instruction: args.instruction_field.unwrap_or(instruction.instruction),
-            input: args.input_field.unwrap_or(instruction.input),
+            input: args.input_field,
             output: args.answer_field.unwrap_or(instruction.output),
         })
     } else {
@@ -435,28 +348,17 @@ fn text_fields(args: DataArgs) -> TextFields {
     }
 }
 
-fn score(args: ScoreArgs) -> Result<ScoreConfig, ConfigError> {
-    let field = |field: Option<String>| field.unwrap_or_else(|| "text".to_owned());
-    Ok(ScoreConfig {
-        predictions: required(args.predictions, "predictions", "answers")?,
-        references: required(args.references, "references", "reference answers")?,
-        prediction_field: field(args.prediction_field),
-        reference_field: field(args.reference_field),
-        stemming: if args.stem {
-            Stemming::Porter
-        } else {
-            Stemming::Off
-        },
-    })
+fn span(args: &SpanArgs) -> Result<SpanConfig, ConfigError> {
+    checked_span(args.prefix, args.seq_len)
 }
 
-fn span(prefix: Option<usize>, seq_len: Option<usize>) -> Result<SpanConfig, ConfigError> {
-    let prefix = at_least_one("prefix", prefix.unwrap_or(32))?;
-    let seq_len = at_least_one("seq-len", seq_len.unwrap_or(128))?;
-    if prefix >= seq_len {
-        return Err(ConfigError::NothingToScore { prefix, seq_len });
+/// Refuses spans that leave nothing to score.
+fn checked_span(prefix: usize, seq_len: usize) -> Result<SpanConfig, ConfigError> {
+    if prefix < seq_len {
+        Ok(SpanConfig::new(prefix, seq_len))
+    } else {
+        Err(ConfigError::NothingToScore { prefix, seq_len })
     }
-    Ok(SpanConfig::new(prefix, seq_len))
 }
 
 #[cfg(test)]

@@ -279,9 +279,12 @@ fn what_cannot_work_is_one_sentence_and_a_hint() {
     wikitext(folder.path());
     for (flags, expected) in [
         (&["--recipes", "without-leaks"][..], "has no quirk `leaks`"),
-        (&["--recipes", "published"], "`published` is no recipe"),
+        (&["--recipes", "published"], "unknown recipe `published`"),
         (&["--batch-size", "1000"], "one"),
-        (&["--max-examples", "0"], "`--max-examples` is 0"),
+        (
+            &["--max-examples", "0"],
+            "invalid value '0' for '--max-examples <N>'",
+        ),
     ] {
         let output = reproduce(folder.path(), flags);
         let stderr = String::from_utf8_lossy(&output.stderr);

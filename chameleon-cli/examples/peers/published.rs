@@ -63,7 +63,7 @@ pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
             seed: SEED,
         };
         let trainee = head.init(SEED, &device.clone().autodiff());
-        let mut trainer = Trainer::new(train_setup, Trainee::head_only(trainee));
+        let mut trainer = train_setup.trainer(Trainee::head_only(trainee));
         let mut losses = Vec::new();
         while let Some(report) = trainer.next_step()? {
             losses.push(report.loss);

@@ -51,7 +51,7 @@ pub(crate) fn run(folder: &Path, targets: &[&str]) -> Result<(), Box<dyn Error>>
         options: config.training,
         seed: SEED,
     };
-    let mut trainer = Trainer::new(train_setup, trainee);
+    let mut trainer = train_setup.trainer(trainee);
     rounds::serve(&setup, || {
         let report = trainer.next_step()?.ok_or("more rounds than steps")?;
         Ok(report.loss)

@@ -2,51 +2,75 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use chameleon_models::data::InstructionCondition;
+use clap::Args;
+
+use super::values::{at_least, fraction, instruction_condition};
 
 /// The texts to work on.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Data")]
 pub(crate) struct DataArgs {
     /// Texts: a .txt, .parquet, .csv, .tsv, .jsonl or .json file, or a folder of any of these and of source files
     #[arg(long, value_name = "PATH")]
-    pub(crate) data: Option<PathBuf>,
-    /// Field that holds the text of a row [default: what the first row has]
+    pub(crate) data: PathBuf,
+    /// Field that holds the text of a row; without it, the layout is recognised from the fields of the first row
     #[arg(long, value_name = "NAME", conflicts_with_all = ["prompt_field", "instruction_field", "messages_field"])]
     pub(crate) text_field: Option<String>,
     /// Field that holds a prompt; only its answer is scored
     #[arg(long, value_name = "NAME", requires = "answer_field", conflicts_with_all = ["instruction_field", "messages_field"])]
     pub(crate) prompt_field: Option<String>,
-    /// Field that holds an instruction, written out as Alpaca does; only its answer is scored
+    /// Field that holds an instruction, formatted with the Alpaca template; only its answer is scored
     #[arg(long, value_name = "NAME", conflicts_with = "messages_field")]
     pub(crate) instruction_field: Option<String>,
-    /// Field that holds what an instruction is applied to [default: input]
-    #[arg(long, value_name = "NAME", requires = "instruction_field")]
-    pub(crate) input_field: Option<String>,
-    /// Field that holds the answer to a prompt or an instruction [default: output]
+    /// Field that holds the input of an instruction
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "instruction_field",
+        default_value = "input"
+    )]
+    pub(crate) input_field: String,
+    /// Field that holds the answer to a prompt or an instruction; `output` for instructions if not given
     #[arg(long, value_name = "NAME")]
     pub(crate) answer_field: Option<String>,
-    /// Field that holds a conversation, written out by the model's chat template; its last answer is scored
+    /// Field that holds a conversation, formatted with the model's chat template; its last answer is scored
     #[arg(long, value_name = "NAME")]
     pub(crate) messages_field: Option<String>,
-    /// What the prompt embedding of an instruction is made of [default: task-and-input]
-    #[arg(long, value_enum, value_name = "PART")]
-    pub(crate) condition_on: Option<ConditionPart>,
-    /// Field that holds the kind of each text, for the tables only
+    /// Part of an instruction that its prompt embedding is computed from
+    #[arg(long, value_name = "PART", value_parser = instruction_condition(), default_value = "task-and-input")]
+    pub(crate) condition_on: InstructionCondition,
+    /// Field that holds the label of each text, used in tables only
     #[arg(long, value_name = "NAME")]
     pub(crate) label_field: Option<String>,
-    /// Field that holds what each text was cut from; texts of one source are all trained on or all held out
+    /// Field that holds the source of each text; all texts of one source belong to the same split
     #[arg(long, value_name = "NAME")]
     pub(crate) source_field: Option<String>,
-    /// Texts read at most
-    #[arg(long, value_name = "N")]
+    /// Read at most this many texts
+    #[arg(long, value_name = "N", value_parser = at_least::<1>)]
     pub(crate) max_examples: Option<usize>,
 }
 
-/// A part of an instruction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ConditionPart {
-    /// The instruction alone
-    Task,
-    /// The instruction and its input
-    TaskAndInput,
+/// The validation texts.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct ValidArgs {
+    /// Validation texts; without them, a part of --data is held out
+    #[arg(long, value_name = "PATH", conflicts_with = "valid_fraction")]
+    pub(crate) valid: Option<PathBuf>,
+    /// Part of --data held out for validation
+    #[arg(long, value_name = "F", value_parser = fraction, default_value_t = 0.1)]
+    pub(crate) valid_fraction: f64,
+}
+
+/// How a text is cut.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct SpanArgs {
+    /// Tokens at the start of each text that form its prompt; they are not scored
+    #[arg(long, value_name = "TOKENS", value_parser = at_least::<1>, default_value_t = 32)]
+    pub(crate) prefix: usize,
+    /// Tokens kept of each text
+    #[arg(long, value_name = "TOKENS", value_parser = at_least::<1>, default_value_t = 128)]
+    pub(crate) seq_len: usize,
 }

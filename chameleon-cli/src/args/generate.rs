@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 
-use super::{AdapterArg, DataArgs, MemoryArg, ModelArg, WeightsArg};
+use super::{
+    AdapterArg, DataArgs, MemoryArg, ModelArg, WeightsArg,
+    values::{at_least, probability, temperature},
+};
 
 /// `chameleon generate`
 #[derive(Debug, Args)]
@@ -17,17 +20,17 @@ pub(crate) struct GenerateArgs {
     pub(crate) adapter: AdapterArg,
     #[command(flatten)]
     pub(crate) memory: MemoryArg,
-    /// Prompts; without any, they are read from --file or from standard input, one a line
+    /// Prompts; without any, they are read from --file or from standard input, one per line
     #[arg(value_name = "PROMPT")]
     pub(crate) prompts: Vec<String>,
-    /// File of prompts, one a line
+    /// File of prompts, one per line
     #[arg(long, value_name = "FILE", conflicts_with = "prompts")]
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) decoding: DecodingArgs,
-    /// Prompts decoded together [default: 8]
-    #[arg(long, value_name = "N")]
-    pub(crate) batch_size: Option<usize>,
+    /// Largest number of prompts decoded together
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 8)]
+    pub(crate) batch_size: usize,
 }
 
 /// `chameleon batch`
@@ -43,38 +46,39 @@ pub(crate) struct BatchArgs {
     pub(crate) memory: MemoryArg,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// File for the answers, one JSON object a line, in the order of the prompts
+    /// File for the answers, one JSON object per line, in the order of the prompts
     #[arg(long, value_name = "FILE.jsonl")]
-    pub(crate) out: Option<PathBuf>,
+    pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) decoding: DecodingArgs,
-    /// Prompts decoded together [default: 32]
-    #[arg(long, value_name = "N")]
-    pub(crate) batch_size: Option<usize>,
+    /// Largest number of prompts decoded together
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 32)]
+    pub(crate) batch_size: usize,
 }
 
-/// How answers are written.
+/// How answers are decoded.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Decoding")]
 pub(crate) struct DecodingArgs {
-    /// Tokens written for each prompt at most [default: 64]
-    #[arg(long, value_name = "N")]
-    pub(crate) max_new_tokens: Option<usize>,
-    /// Sharpness of sampling: below 1 safer, above 1 wilder [default: 0.8]
-    #[arg(long, value_name = "T")]
-    pub(crate) temperature: Option<f64>,
-    /// Sample among the K likeliest tokens only
-    #[arg(long, value_name = "K")]
+    /// Largest number of tokens generated for each prompt
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 64)]
+    pub(crate) max_new_tokens: usize,
+    /// Sampling temperature; lower is more predictable
+    #[arg(long, value_name = "T", value_parser = temperature, default_value_t = 0.8)]
+    pub(crate) temperature: f32,
+    /// Sample from the K most likely tokens only
+    #[arg(long, value_name = "K", value_parser = at_least::<1>)]
     pub(crate) top_k: Option<usize>,
-    /// Sample among the likeliest tokens that together reach this probability
-    #[arg(long, value_name = "P")]
-    pub(crate) top_p: Option<f64>,
-    /// Always take the likeliest token
+    /// Sample from the most likely tokens that together reach probability P (nucleus sampling)
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub(crate) top_p: Option<f32>,
+    /// Always take the most likely token
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p"])]
     pub(crate) greedy: bool,
     /// Stop at this text, which is left out of the answer; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
-    /// Wrap each prompt in the model's chat template
+    /// Format each prompt with the model's chat template
     #[arg(long)]
     pub(crate) chat: bool,
 }

@@ -1,189 +1,92 @@
 //! Flags of `chameleon reproduce`.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use chameleon_models::training::recipes::{Quirk, UnknownQuirk};
-use clap::{Args, ValueEnum};
+use chameleon_models::{
+    data::InstructionCondition,
+    training::recipes::{Experiment, PaperSettings, PublishedLoss, RecipeName},
+};
+use clap::Args;
 
-use super::ModelArg;
+use super::values::{
+    at_least, experiment, finite, fraction_or_zero, instruction_condition, positive, published_loss,
+};
+
+/// The model of the paper, on the hub.
+const PAPER_MODEL: &str = "openai-community/gpt2";
 
 /// `chameleon reproduce`
 #[derive(Debug, Args)]
 pub(crate) struct ReproduceArgs {
     /// Which of the paper's experiments
-    #[arg(value_enum, value_name = "EXPERIMENT")]
+    #[arg(value_name = "EXPERIMENT", value_parser = experiment())]
     pub(crate) experiment: Experiment,
-    #[command(flatten)]
-    pub(crate) model: ModelArg,
+    /// Model: a Hugging Face folder, a GGUF file, or a hub id
+    #[arg(long, value_name = "PATH|GGUF|HUB_ID", default_value = PAPER_MODEL)]
+    pub(crate) model: String,
     /// Local data instead of the hub's: for wikitext a folder with a train, a valid and a test file, for alpaca a
     /// file of records with instruction, input and output
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     /// Folder the table, the curves and every finished run are written to
     #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
-    /// Go on with the runs that are missing in --out
+    pub(crate) out: PathBuf,
+    /// Continue with the runs that are missing in --out
     #[arg(long)]
     pub(crate) resume: bool,
-    /// `as-published`, `causal`, and `without-QUIRK[+QUIRK]`: as published with some of its quirks switched
-    /// off [default: as-published,without-leak,without-padding,causal]
-    #[arg(long, value_delimiter = ',', value_name = "RECIPE,..")]
+    /// `as-published`, `causal`, and `without-QUIRK[+QUIRK]`: as published with some of its quirks switched off
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "RECIPE,..",
+        default_value = "as-published,without-leak,without-padding,causal"
+    )]
     pub(crate) recipes: Vec<RecipeName>,
-    /// Which tokens the published recipe scores [default: last]
-    #[arg(long, value_enum, value_name = "LOSS")]
-    pub(crate) loss: Option<LossName>,
-    /// Each method is trained once per seed [default: --seed]
+    /// Which tokens the published recipe scores
+    #[arg(long, value_name = "LOSS", value_parser = published_loss(), default_value = "last")]
+    pub(crate) loss: PublishedLoss,
+    /// Seeds; each method is trained once with each; --seed if not given
     #[arg(long, value_delimiter = ',', value_name = "N,..")]
     pub(crate) seeds: Vec<u64>,
-    /// Training rows at most, and a quarter as many to validate and to test on; drawn from --seed
-    #[arg(long, value_name = "N")]
+    /// Largest number of training rows, drawn with --seed; validation and test use a quarter as many each
+    #[arg(long, value_name = "N", value_parser = at_least::<1>)]
     pub(crate) max_examples: Option<usize>,
-    /// Passes over the data [default: 10]
-    #[arg(long, value_name = "N")]
-    pub(crate) epochs: Option<usize>,
-    /// Rows in a batch at most; the paper's number of groups is rows divided by this [default: the paper's]
-    #[arg(long, value_name = "N")]
+    /// Tokens of a row of wikitext that `causal` and `without-leak` are conditioned on
+    #[arg(long, value_name = "TOKENS", value_parser = at_least::<1>, default_value_t = 32)]
+    pub(crate) prefix: usize,
+    /// Part of a row of alpaca that `causal` and `without-leak` are conditioned on
+    #[arg(long, value_name = "PART", value_parser = instruction_condition(), default_value = "task-and-input")]
+    pub(crate) condition: InstructionCondition,
+    /// Number of answers that each method generates and that are compared with the references
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) answers: usize,
+    /// Largest number of rows in a batch; the number of groups is rows divided by this; the paper's if not given
+    #[arg(long, value_name = "N", value_parser = at_least::<1>)]
     pub(crate) batch_size: Option<usize>,
-    /// Tokens kept of each row [default: the paper's]
-    #[arg(long, value_name = "TOKENS")]
+    /// Tokens kept of each row; the paper's if not given
+    #[arg(long, value_name = "TOKENS", value_parser = at_least::<1>)]
     pub(crate) seq_len: Option<usize>,
-    /// Tokens that condition a row of wikitext under `causal` and `without-leak` [default: 32]
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) prefix: Option<usize>,
-    /// What conditions a row of alpaca under `causal` and `without-leak` [default: task-input]
-    #[arg(long, value_enum, value_name = "SPAN")]
-    pub(crate) condition: Option<ConditionName>,
-    /// Answers that each method writes and that are compared with the references [default: none]
-    #[arg(long, value_name = "N")]
-    pub(crate) answers: Option<usize>,
-    /// Rank of the factors [default: 4]
-    #[arg(long, value_name = "N")]
-    pub(crate) rank: Option<usize>,
-    /// The paper's alpha, which multiplies the factors directly [default: 1]
-    #[arg(long, value_name = "F")]
-    pub(crate) alpha: Option<f64>,
-    /// Learning rate [default: the paper's]
-    #[arg(long, value_name = "F")]
+    /// Learning rate; the paper's if not given
+    #[arg(long, value_name = "F", value_parser = positive)]
     pub(crate) lr: Option<f64>,
-    /// Dropout of the hypernetworks [default: 0.5]
-    #[arg(long, value_name = "F")]
-    pub(crate) dropout: Option<f64>,
-    /// Where hidden states of the frozen model are kept [default: the user's cache folder]
+    /// Passes over the data
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = paper().num_epochs)]
+    pub(crate) epochs: usize,
+    /// LoRA rank
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = paper().rank)]
+    pub(crate) rank: usize,
+    /// The paper's alpha, which multiplies the factors directly
+    #[arg(long, value_name = "F", value_parser = finite, default_value_t = paper().alpha)]
+    pub(crate) alpha: f64,
+    /// Dropout probability of the hypernetworks
+    #[arg(long, value_name = "F", value_parser = fraction_or_zero, default_value_t = paper().dropout)]
+    pub(crate) dropout: f64,
+    /// Where hidden states of the frozen model are cached; the user's cache folder if not given
     #[arg(long, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
 }
 
-/// The paper's experiments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Experiment {
-    /// WikiText-2 raw, line by line
-    Wikitext,
-    /// Alpaca-cleaned, instructions with answers
-    Alpaca,
-}
-
-/// What conditions a row of Alpaca.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ConditionName {
-    /// The instruction
-    Task,
-    /// The instruction and its input
-    TaskInput,
-}
-
-/// Which tokens the published recipe scores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LossName {
-    /// The last position of each row
-    Last,
-    /// Every position
-    Full,
-}
-
-/// A recipe by its name on the command line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RecipeName {
-    /// Ours.
-    Causal,
-    /// The paper's, less some quirks.
-    Published {
-        /// As typed: quirks, or groups of them.
-        without: Vec<String>,
-        /// The quirks themselves.
-        off: Vec<Quirk>,
-    },
-}
-
-impl FromStr for RecipeName {
-    type Err = UnknownRecipe;
-
-    fn from_str(name: &str) -> Result<Self, UnknownRecipe> {
-        if name == "causal" {
-            return Ok(Self::Causal);
-        }
-        if name == "as-published" {
-            return Ok(Self::Published {
-                without: Vec::new(),
-                off: Vec::new(),
-            });
-        }
-        let Some(quirks) = name.strip_prefix("without-") else {
-            return Err(UnknownRecipe::Name {
-                found: name.to_owned(),
-            });
-        };
-        let without: Vec<String> = quirks.split('+').map(str::to_owned).collect();
-        let off = without
-            .iter()
-            .map(|name| Quirk::named(name))
-            .collect::<Result<Vec<_>, _>>()?
-            .concat();
-        Ok(Self::Published { without, off })
-    }
-}
-
-impl fmt::Display for RecipeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Causal => f.write_str("causal"),
-            Self::Published { without, .. } if without.is_empty() => f.write_str("as-published"),
-            Self::Published { without, .. } => write!(f, "without-{}", without.join("+")),
-        }
-    }
-}
-
-/// A name that no recipe has.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UnknownRecipe {
-    #[error("`{found}` is no recipe; write `as-published`, `causal` or `without-QUIRK`")]
-    Name { found: String },
-    #[error(transparent)]
-    Quirk(#[from] UnknownQuirk),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_recipes_survive_the_round_trip() {
-        for name in [
-            "as-published",
-            "causal",
-            "without-leak",
-            "without-leak+padding",
-        ] {
-            let recipe: RecipeName = name.parse().unwrap();
-            assert_eq!(recipe.to_string(), name);
-        }
-        let Ok(RecipeName::Published { off, .. }) = "without-padding".parse() else {
-            panic!("a published recipe");
-        };
-        assert_eq!(off, [Quirk::ScoredPadding, Quirk::PooledPadding]);
-        for wrong in ["published", "without-", "without-leaks"] {
-            assert!(wrong.parse::<RecipeName>().is_err(), "{wrong}");
-        }
-    }
+/// The settings that both experiments share.
+fn paper() -> PaperSettings {
+    PaperSettings::wikitext()
 }

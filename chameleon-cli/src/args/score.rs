@@ -1,4 +1,4 @@
-//! Flags of `score`.
+//! Flags of `chameleon score`.
 
 use std::path::PathBuf;
 
@@ -7,19 +7,19 @@ use clap::Args;
 /// `chameleon score`
 #[derive(Debug, Args)]
 pub(crate) struct ScoreArgs {
-    /// Answers: a text with one a line, or a file of rows
+    /// Answers: a text file with one per line, or a table
     #[arg(long, value_name = "FILE")]
-    pub(crate) predictions: Option<PathBuf>,
-    /// What they should have been, in the same order
+    pub(crate) predictions: PathBuf,
+    /// Reference answers, in the same order
     #[arg(long, value_name = "FILE")]
-    pub(crate) references: Option<PathBuf>,
-    /// Field of the answers in rows [default: text]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) prediction_field: Option<String>,
-    /// Field of the references in rows [default: text]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) reference_field: Option<String>,
-    /// Compare English words by their stems in ROUGE
+    pub(crate) references: PathBuf,
+    /// Field of the answers in a table
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    pub(crate) prediction_field: String,
+    /// Field of the references in a table
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    pub(crate) reference_field: String,
+    /// Apply Porter stemming for ROUGE
     #[arg(long)]
     pub(crate) stem: bool,
 }

@@ -1,10 +1,17 @@
 //! Flags of `chameleon serve`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    path::PathBuf,
+    time::Duration,
+};
 
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 
-use super::{MemoryArg, ModelArg, WeightsArg};
+use super::{
+    MemoryArg, ModelArg, WeightsArg,
+    values::{at_least, seconds},
+};
 
 /// `chameleon serve`
 #[derive(Debug, Args)]
@@ -13,62 +20,67 @@ pub(crate) struct ServeArgs {
     pub(crate) model: ModelArg,
     #[command(flatten)]
     pub(crate) weights: WeightsArg,
-    /// Name clients know the model by [default: the last part of --model]
+    /// Name of the model in requests; the last part of --model if not given
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Adapter folder that `chameleon train` wrote, served as `MODEL:NAME`; may be given several times
+    /// Adapter folder written by `chameleon train`, served as `MODEL:NAME`; may be given several times
     #[arg(long, value_name = "[NAME=]DIR")]
     pub(crate) adapter: Vec<String>,
-    /// Folder out of which clients may load further adapters; without it they may load none
+    /// Folder from which clients may load further adapters; without it, clients may load none
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) memory: MemoryArg,
-    /// Address to listen on; port 0 is any free one [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "IP:PORT")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// Key that clients must present; may be given several times. The variable `CHAMELEON_API_KEY` does the same
-    #[arg(long, value_name = "KEY")]
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, value_name = "IP:PORT", default_value_t = LISTEN)]
+    pub(crate) listen: SocketAddr,
+    /// API key that clients must send; may be given several times, or once in the variable `CHAMELEON_API_KEY`
+    #[arg(long, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) api_key: Vec<String>,
-    /// Listen on an address that others can reach although no key is set
+    /// Allow a --listen address that other machines can reach without an API key
     #[arg(long)]
     pub(crate) insecure_listen: bool,
     /// Write prompts to the log, at `-v`
     #[arg(long)]
     pub(crate) log_prompts: bool,
     #[command(flatten)]
-    pub(crate) limits: LimitArgs,
+    pub(crate) limits: ServeLimits,
 }
 
-/// How much the server takes on.
-#[derive(Debug, Args)]
+const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080));
+
+/// How much the server accepts.
+#[derive(Debug, Clone, PartialEq, Args)]
 #[command(next_help_heading = "Limits")]
-pub(crate) struct LimitArgs {
-    /// Requests decoded together at most [default: 32]
-    #[arg(long, value_name = "N")]
-    pub(crate) max_batch: Option<usize>,
-    /// Requests that wait at most; one more is refused with 429 [default: 256]
-    #[arg(long, value_name = "N")]
-    pub(crate) max_queued: Option<usize>,
-    /// Tokens whose keys and values are kept at most, over all running requests [default: 65536]
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) max_cached_tokens: Option<usize>,
-    /// Tokens of a prompt at most [default: what the model takes]
-    #[arg(long, value_name = "TOKENS")]
+pub(crate) struct ServeLimits {
+    /// Largest number of requests decoded together
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 32)]
+    pub(crate) max_batch: usize,
+    /// Largest number of waiting requests; further ones are refused with status 429
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 256)]
+    pub(crate) max_queued: usize,
+    /// Largest number of tokens in the KV cache, over all running requests
+    #[arg(long, value_name = "TOKENS", value_parser = at_least::<1>, default_value_t = 65_536)]
+    pub(crate) max_cached_tokens: usize,
+    /// Largest number of tokens in a prompt; the context length of the model if not given
+    #[arg(long, value_name = "TOKENS", value_parser = at_least::<1>)]
     pub(crate) max_prompt_tokens: Option<usize>,
-    /// Tokens of an answer at most, and of a chat answer that names no number [default: 1024]
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) max_new_tokens: Option<usize>,
-    /// Bytes of a request's body at most [default: 1048576]
-    #[arg(long, value_name = "BYTES")]
-    pub(crate) max_body_bytes: Option<usize>,
-    /// Connections at once at most; further ones wait [default: 1024]
-    #[arg(long, value_name = "N")]
-    pub(crate) max_connections: Option<usize>,
-    /// Seconds a request may take from its first byte to its last [default: 600]
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) request_timeout: Option<f64>,
-    /// Seconds that running requests get to finish when the server is asked to stop [default: 30]
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) drain_timeout: Option<f64>,
+    /// Largest number of tokens in an answer, and the limit of a chat request that sets none
+    #[arg(long, value_name = "TOKENS", value_parser = at_least::<1>, default_value_t = 1024)]
+    pub(crate) max_new_tokens: usize,
+    /// Largest request body, in bytes
+    #[arg(long, value_name = "BYTES", value_parser = at_least::<1>, default_value_t = 1 << 20)]
+    pub(crate) max_body_bytes: usize,
+    /// Largest number of open connections; further ones wait
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 1024)]
+    pub(crate) max_connections: usize,
+    /// Seconds from the first byte of a request to the last byte of its response
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "600")]
+    pub(crate) request_timeout: Duration,
+    /// How long a client may accept nothing of its response; then it is gone or malicious.
+    #[arg(skip = Duration::from_mins(1))]
+    pub(crate) write_timeout: Duration,
+    /// Seconds that running requests get to finish when the server is asked to stop
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    pub(crate) drain_timeout: Duration,
 }

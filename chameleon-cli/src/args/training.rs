@@ -3,48 +3,57 @@
 use std::path::PathBuf;
 
 use chameleon_hypernet::Condition;
-use chameleon_models::LayerRange;
-use clap::{Args, ValueEnum};
+use chameleon_models::{LayerRange, training::method::Method};
+use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 
-use super::{AdapterArg, DataArgs, MemoryArg, ModelArg, PromptArgs, WeightsArg};
+use super::{
+    AdapterArg, DataArgs, MemoryArg, ModelArg, PromptArgs, SpanArgs, ValidArgs, WeightsArg,
+    values::{at_least, finite, fraction, fraction_or_zero, method, not_negative, positive},
+};
 
 /// `chameleon train`
 #[derive(Debug, Args)]
+#[command(
+    mut_arg("memory_layer", |arg| arg.requires("memory")),
+    mut_arg("memory_tokens", |arg| arg.requires("memory")),
+)]
 pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    #[command(flatten)]
-    pub(crate) data: DataArgs,
-    /// Texts to validate on; without them a part of --data is kept aside
-    #[arg(long, value_name = "PATH", conflicts_with = "valid_fraction")]
-    pub(crate) valid: Option<PathBuf>,
-    /// Part of --data kept aside to validate on [default: 0.1]
-    #[arg(long, value_name = "F")]
-    pub(crate) valid_fraction: Option<f64>,
     /// Folder the adapter is written to
     #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
-    /// What is trained [default: core]
-    #[arg(long, value_enum, value_name = "METHOD")]
-    pub(crate) method: Option<TrainMethod>,
-    #[command(flatten)]
-    pub(crate) training: TrainingArgs,
-    /// Keep what each group's training texts said beside the adapter, and how much it counts
+    pub(crate) out: PathBuf,
+    /// What is trained
+    #[arg(long, value_enum, value_name = "METHOD", default_value_t = TrainMethod::Core)]
+    pub(crate) method: TrainMethod,
+    /// Write a memory of each group's training texts, and a fitted gate, beside the adapter
     #[arg(long)]
     pub(crate) memory: bool,
-    /// Highest learning rate [default: 0.0005]
-    #[arg(long, value_name = "F")]
-    pub(crate) lr: Option<f64>,
-    /// Write a checkpoint every N steps, besides the one after each epoch
-    #[arg(long, value_name = "N")]
+    /// Write a checkpoint every N steps, in addition to the one after each epoch
+    #[arg(long, value_name = "N", value_parser = at_least::<1>)]
     pub(crate) checkpoint_every: Option<usize>,
-    /// Go on from the last checkpoint in --out
+    /// Continue from the last checkpoint in --out
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Draw learning curves, speed and the time left on the whole terminal while training
+    /// Show loss curves, speed and remaining time on the whole terminal while training
     #[cfg(feature = "tui")]
     #[arg(long)]
     pub(crate) tui: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) valid: ValidArgs,
+    #[command(flatten)]
+    pub(crate) training: TrainingArgs,
+    /// Peak learning rate
+    #[arg(
+        long,
+        value_name = "F",
+        value_parser = positive,
+        default_value_t = 5e-4,
+        help_heading = "Optimizer"
+    )]
+    pub(crate) lr: f64,
 }
 
 /// `chameleon compare`
@@ -52,44 +61,69 @@ pub(crate) struct TrainArgs {
 pub(crate) struct CompareArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    #[command(flatten)]
-    pub(crate) data: DataArgs,
-    /// Texts to choose by; without them a part of --data is kept aside
-    #[arg(long, value_name = "PATH", conflicts_with = "valid_fraction")]
-    pub(crate) valid: Option<PathBuf>,
-    /// Part of --data kept aside to choose by [default: 0.1]
-    #[arg(long, value_name = "F")]
-    pub(crate) valid_fraction: Option<f64>,
-    /// Texts to test on; without them a part of --data is kept aside
-    #[arg(long, value_name = "PATH", conflicts_with = "test_fraction")]
-    pub(crate) test: Option<PathBuf>,
-    /// Part of --data kept aside to test on [default: 0.1]
-    #[arg(long, value_name = "F")]
-    pub(crate) test_fraction: Option<f64>,
     /// Folder the report, the tables and the adapters are written to
     #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
-    /// What is compared; a hypernetwork brings its controls and its LoRA along [default: core-memory]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,..")]
-    pub(crate) methods: Vec<CompareMethod>,
-    /// Each method is trained once per seed [default: --seed]
+    pub(crate) out: PathBuf,
+    /// Methods to compare; a hypernetwork adds its controls and its LoRA baselines
+    #[arg(
+        long,
+        value_parser = method(),
+        value_delimiter = ',',
+        value_name = "METHOD,..",
+        default_value = "core-memory"
+    )]
+    pub(crate) methods: Vec<Method>,
+    /// Seeds; each method is trained once with each; --seed if not given
     #[arg(long, value_delimiter = ',', value_name = "N,..")]
     pub(crate) seeds: Vec<u64>,
-    /// The same as --seeds with N seeds from --seed on
-    #[arg(long, value_name = "N", conflicts_with = "seeds")]
-    pub(crate) num_seeds: Option<usize>,
-    /// Learning rates that every method tries; its best one and its best epoch are chosen on the validation texts
-    /// [default: 0.0005,0.002,0.008]
-    #[arg(long, value_delimiter = ',', value_name = "F,..")]
-    pub(crate) lr: Vec<f64>,
-    #[command(flatten)]
-    pub(crate) training: TrainingArgs,
+    /// The same as --seeds with N consecutive seeds, the first of which is --seed
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "seeds",
+        value_parser = at_least::<1>,
+        default_value_t = 1
+    )]
+    pub(crate) num_seeds: usize,
     /// Compare at each value of one setting: `prefix=8,16,32` or `group-size=1,4,16`
     #[arg(long, value_name = "SETTING=N,..")]
     pub(crate) sweep: Option<Sweep>,
-    /// Go on with the comparison in --out: runs that are finished are kept
+    /// Continue the comparison in --out; finished runs are kept
     #[arg(long)]
     pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) valid: ValidArgs,
+    /// Test texts; without them, a part of --data is held out
+    #[arg(
+        long,
+        value_name = "PATH",
+        conflicts_with = "test_fraction",
+        help_heading = "Data"
+    )]
+    pub(crate) test: Option<PathBuf>,
+    /// Part of --data held out for the test
+    #[arg(
+        long,
+        value_name = "F",
+        value_parser = fraction,
+        default_value_t = 0.1,
+        help_heading = "Data"
+    )]
+    pub(crate) test_fraction: f64,
+    #[command(flatten)]
+    pub(crate) training: TrainingArgs,
+    /// Peak learning rates that every method tries; the best one and the best epoch are chosen on the validation texts
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "F,..",
+        value_parser = positive,
+        default_value = "0.0005,0.002,0.008",
+        help_heading = "Optimizer"
+    )]
+    pub(crate) lr: Vec<f64>,
 }
 
 /// `chameleon eval`
@@ -103,153 +137,159 @@ pub(crate) struct EvalArgs {
     pub(crate) adapter: AdapterArg,
     #[command(flatten)]
     pub(crate) memory: MemoryArg,
+    /// Tokens in a window
+    #[arg(long, value_name = "TOKENS", value_parser = at_least::<2>, default_value_t = 1024)]
+    pub(crate) context: usize,
+    /// Tokens from the start of one window to the next; below --context, which it is if not given, windows overlap
+    #[arg(long, value_name = "TOKENS", value_parser = at_least::<1>)]
+    pub(crate) stride: Option<usize>,
+    /// Score at most this many tokens
+    #[arg(long, value_name = "N", value_parser = at_least::<1>)]
+    pub(crate) max_tokens: Option<usize>,
+    /// Tokens at the start of each window that form the adapter's prompt; they are not scored
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        requires = "adapter",
+        value_parser = at_least::<1>,
+        default_value_t = 32
+    )]
+    pub(crate) prefix: usize,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Tokens the model sees at once [default: 1024]
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) context: Option<usize>,
-    /// Tokens from one window to the next; below --context the windows overlap [default: --context]
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) stride: Option<usize>,
-    /// Tokens scored at most
-    #[arg(long, value_name = "N")]
-    pub(crate) max_tokens: Option<usize>,
-    /// Tokens at the start of each window that an adapter looks at and that are not scored [default: 32]
-    #[arg(long, value_name = "TOKENS", requires = "adapter")]
-    pub(crate) prefix: Option<usize>,
 }
 
 /// Flags shared by everything that trains.
 #[derive(Debug, Args)]
 pub(crate) struct TrainingArgs {
-    /// Rank of the factors [default: 4]
-    #[arg(long, value_name = "N")]
-    pub(crate) rank: Option<usize>,
-    /// Multiplies the factors directly [default: 1]
-    #[arg(long, value_name = "F", conflicts_with = "alpha")]
-    pub(crate) scale: Option<f64>,
-    /// The same as `--scale` set to alpha / rank
-    #[arg(long, value_name = "F", conflicts_with = "scale")]
-    pub(crate) alpha: Option<f64>,
-    /// Modules inside the layers that are adapted besides the head, such as `q_proj,v_proj` [default: none]
-    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
-    pub(crate) targets: Vec<String>,
-    /// Layers whose modules are adapted, such as 20..30; what lies below runs once and is kept [default: all]
-    #[arg(long, value_name = "RANGE", requires = "targets")]
-    pub(crate) layers: Option<LayerRange>,
-    /// Rank of the factors inside the layers [default: --rank]
-    #[arg(long, value_name = "N", requires = "targets")]
-    pub(crate) layer_rank: Option<usize>,
     #[command(flatten)]
-    pub(crate) prompts: PromptArgs,
-    /// Number of groups [default: 8]
-    #[arg(long, value_name = "K")]
-    pub(crate) clusters: Option<usize>,
-    /// What the hypernetwork sees of a group: batch, centroid, prompt, blend or blend:STRENGTH [default: centroid]
-    #[arg(long, value_name = "KIND")]
-    pub(crate) condition: Option<Condition>,
-    /// Layer whose incoming states tell the places of a memory apart [default: two thirds of all]
-    #[arg(long, value_name = "N")]
-    pub(crate) memory_layer: Option<usize>,
-    /// Tokens that a group remembers at most [default: 32768]
-    #[arg(long, value_name = "N")]
-    pub(crate) memory_tokens: Option<usize>,
-    /// Widths of the hypernetwork [default: 64,32]
-    #[arg(long, value_delimiter = ',', value_name = "N,..")]
-    pub(crate) hidden_sizes: Vec<usize>,
-    /// Part of the hypernetwork switched off at random in training [default: 0]
-    #[arg(long, value_name = "F")]
-    pub(crate) dropout: Option<f64>,
-    /// Tokens at the start of each text that make its prompt; they are never scored [default: 32]
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) prefix: Option<usize>,
-    /// Tokens kept of each text [default: 128]
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) seq_len: Option<usize>,
-    /// Texts in a batch at most [default: 16]
-    #[arg(long, value_name = "N")]
-    pub(crate) batch_size: Option<usize>,
-    /// Passes over the data [default: 3]
-    #[arg(long, value_name = "N")]
-    pub(crate) epochs: Option<usize>,
-    /// Part of all steps in which the learning rate rises [default: 0.05]
-    #[arg(long, value_name = "F")]
-    pub(crate) warmup: Option<f64>,
-    /// Weight decay of AdamW [default: 0.01]
-    #[arg(long, value_name = "F")]
-    pub(crate) weight_decay: Option<f64>,
-    /// Largest norm of the gradient [default: 1]
-    #[arg(long, value_name = "F")]
-    pub(crate) clip: Option<f64>,
-    /// Where hidden states of the frozen model are kept [default: the user's cache folder]
+    pub(crate) span: SpanArgs,
+    #[command(flatten)]
+    pub(crate) groups: GroupArgs,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterShapeArgs,
+    #[command(flatten)]
+    pub(crate) memory: MemoryShapeArgs,
+    #[command(flatten)]
+    pub(crate) optimizer: OptimizerArgs,
+    /// Where hidden states of the frozen model are cached; the user's cache folder if not given
     #[arg(long, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
+}
+
+/// How prompts are grouped.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Groups")]
+pub(crate) struct GroupArgs {
+    /// Number of groups
+    #[arg(long, value_name = "K", value_parser = at_least::<1>, default_value_t = 8)]
+    pub(crate) clusters: usize,
+    #[command(flatten)]
+    pub(crate) prompts: PromptArgs,
+}
+
+/// The shape of the adapter.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Adapter")]
+pub(crate) struct AdapterShapeArgs {
+    /// LoRA rank of the head
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 4)]
+    pub(crate) rank: usize,
+    /// Factor that multiplies the low-rank change
+    #[arg(long, value_name = "F", conflicts_with = "alpha", value_parser = finite, default_value_t = 1.0)]
+    pub(crate) scale: f64,
+    /// LoRA alpha: the same as --scale alpha/rank
+    #[arg(long, value_name = "F", value_parser = finite)]
+    pub(crate) alpha: Option<f64>,
+    /// Linear modules inside the layers that are adapted besides the head, such as `q_proj,v_proj`
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAME,..",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    pub(crate) targets: Vec<String>,
+    /// Layers that --targets adapts, such as 20..30; the layers below them run once and their output is cached
+    #[arg(long, value_name = "RANGE", requires = "targets", default_value_t)]
+    pub(crate) layers: LayerRange,
+    /// LoRA rank inside the layers; --rank if not given
+    #[arg(long, value_name = "N", requires = "targets", value_parser = at_least::<1>)]
+    pub(crate) layer_rank: Option<usize>,
+    /// What the hypernetwork is conditioned on: batch, centroid, prompt, blend or blend:STRENGTH
+    #[arg(long, value_name = "KIND", default_value_t = Condition::Centroid)]
+    pub(crate) condition: Condition,
+    /// Hidden layer sizes of the hypernetwork
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "N,..",
+        value_parser = at_least::<1>,
+        default_value = "64,32"
+    )]
+    pub(crate) hidden_sizes: Vec<usize>,
+    /// Dropout probability of the hypernetwork
+    #[arg(long, value_name = "F", value_parser = fraction_or_zero, default_value_t = 0.0)]
+    pub(crate) dropout: f64,
+}
+
+/// The shape of a memory.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Memory")]
+pub(crate) struct MemoryShapeArgs {
+    /// Layer whose input states are the keys of a memory; two thirds of the number of layers if not given
+    #[arg(long, value_name = "N")]
+    pub(crate) memory_layer: Option<usize>,
+    /// Largest number of tokens in the memory of a group
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 1 << 15)]
+    pub(crate) memory_tokens: usize,
+}
+
+/// How the adapter is trained.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Optimizer")]
+pub(crate) struct OptimizerArgs {
+    /// Largest number of texts in a batch
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 16)]
+    pub(crate) batch_size: usize,
+    /// Passes over the data
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 3)]
+    pub(crate) epochs: usize,
+    /// Part of all steps in which the learning rate rises to its peak
+    #[arg(long, value_name = "F", value_parser = fraction_or_zero, default_value_t = 0.05)]
+    pub(crate) warmup: f64,
+    /// Weight decay of AdamW
+    #[arg(long, value_name = "F", value_parser = not_negative, default_value_t = 0.01)]
+    pub(crate) weight_decay: f64,
+    /// Gradients are clipped to this norm
+    #[arg(long, value_name = "F", value_parser = positive, default_value_t = 1.0)]
+    pub(crate) clip: f64,
 }
 
 /// What `train` trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TrainMethod {
-    /// Plain LoRA, the same for every group
+    /// Plain LoRA, the same for all groups
     Lora,
-    /// A hypernetwork that writes all numbers of both factors (the paper)
+    /// A hypernetwork that generates both LoRA factors (the paper)
     Dense,
-    /// Learned factors and a hypernetwork that writes the small core between them
+    /// Shared LoRA factors, and a hypernetwork that generates the small matrix between them
     Core,
 }
 
-/// What `compare` compares, in the order of its tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(crate) enum CompareMethod {
-    /// The model as it is
-    Frozen,
-    /// LoRA of the same rank
-    Lora,
-    /// `lora` with what each group remembers of its texts
-    LoraMemory,
-    /// `lora` with the memories of other groups
-    LoraMemoryShuffled,
-    /// `lora` with one memory of all groups
-    LoraMemoryConstant,
-    /// LoRA with as many trained numbers as `core`
-    LoraEqual,
-    /// LoRA with as many trained numbers as `dense`
-    LoraEqualDense,
-    /// One LoRA for each group
-    Experts,
-    /// The dense hypernetwork
-    Dense,
-    /// `dense` with the conditions of other groups
-    DenseShuffled,
-    /// `dense` with one condition for all groups
-    DenseConstant,
-    /// The core hypernetwork
-    Core,
-    /// `core` with the conditions of other groups
-    CoreShuffled,
-    /// `core` with one condition for all groups
-    CoreConstant,
-    /// `core` with what each group remembers of its texts
-    CoreMemory,
-    /// `core` with the memories of other groups
-    CoreMemoryShuffled,
-    /// `core` with one memory of all groups
-    CoreMemoryConstant,
-}
-
-/// A setting and the values it takes, one comparison each.
+/// A setting and its values, one comparison for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sweep {
     pub(crate) setting: SweptSetting,
-    /// As typed, unchecked.
+    /// As typed; each at least 1.
     pub(crate) values: Vec<usize>,
 }
 
 /// What a sweep changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SweptSetting {
-    /// Tokens of the prompt
+    /// Tokens of the prompt.
     Prefix,
-    /// Texts that share a condition when the test is scored
+    /// Texts that share a condition when the test is scored.
     GroupSize,
 }
 
@@ -279,12 +319,7 @@ impl std::str::FromStr for Sweep {
             .ok_or_else(|| format!("`{name}` cannot be swept; `prefix` and `group-size` can"))?;
         let values = values
             .split(',')
-            .map(|value| {
-                value
-                    .trim()
-                    .parse()
-                    .map_err(|_| format!("`{value}` is not a whole number"))
-            })
+            .map(|value| at_least::<1>(value.trim()))
             .collect::<Result<_, _>>()?;
         Ok(Self { setting, values })
     }

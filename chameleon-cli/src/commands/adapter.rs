@@ -4,7 +4,7 @@ use std::path::Path;
 
 use chameleon_cluster::CentroidIndex;
 use chameleon_models::{
-    Adapter, AdapterError, CausalLm, LoadedModel,
+    Adapter, AdapterError, CausalLm, LoadedModel, MemoryConfig,
     engine::{Grouping, NearestCentroid},
 };
 
@@ -34,4 +34,14 @@ pub(crate) fn grouping(adapter: &Adapter) -> Result<Box<Grouping>, CliError> {
             distance: nearest.distances[0],
         })
     }))
+}
+
+/// What a memory holds, for a person to read.
+pub(crate) fn memory_size(config: &MemoryConfig, num_entries: usize) -> String {
+    format!(
+        "{num_entries} tokens by keys of {} values from the states that enter layer {}, {:.1} MiB",
+        config.key_size,
+        config.layer_idx,
+        config.num_bytes(num_entries) as f64 / f64::from(1 << 20),
+    )
 }

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use self::journal::Journal;
 use crate::{
-    commands::{Context, adapter, decoding, texts},
+    commands::{Context, adapter, decoding},
     errors::{CliError, ExitStatus},
     output::{Page, Results},
     resolve::BatchConfig,
@@ -26,7 +26,7 @@ use crate::{
 
 pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let loaded = context.load_model_as(config.weights, &config.model)?;
-    let corpus = texts::read(&config.data, &loaded, context)?;
+    let corpus = config.data.corpus(&loaded, context)?;
     let num_rows = config.data.max_examples.unwrap_or(usize::MAX);
     let documents = corpus.documents();
     let documents = &documents[..num_rows.min(documents.len())];
@@ -197,7 +197,7 @@ impl BatchRun<'_> {
         let bar = self
             .context
             .output
-            .progress("answering", self.documents.len());
+            .progress("answering", self.documents.len() as u64);
         bar.set_position(journal.num_done() as u64);
         bar.reset_eta();
         let start = Instant::now();

@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, HashSet};
 
 use burn::tensor::Tensor;
 use chameleon_cluster::{
-    Convergence, Engine, KMeans, KMeansConfig, LabelAgreement, SilhouetteSample, assign,
-    cluster_sizes, label_agreement, silhouette,
+    Convergence, KMeans, KMeansConfig, LabelAgreement, SilhouetteSample, assign, cluster_sizes,
+    label_agreement, silhouette,
 };
-use chameleon_models::data::{Example, TokenisedCorpus};
+use chameleon_models::{
+    data::{Example, TokenisedCorpus},
+    training::prepare::{check_encoding, encode_training_prompts},
+    training::texts::CutTexts,
+};
 use serde::Serialize;
 
 use crate::{
-    args::EngineKind,
-    commands::{Context, prepare::check_encoding, states::encode_training_prompts, texts},
+    commands::{Context, texts},
     errors::{CliError, ExitStatus},
     output::{Column, Page, Results, Table},
     resolve::ClusterConfig,
@@ -22,17 +25,14 @@ pub(crate) fn run(config: &ClusterConfig, context: &Context) -> Result<ExitStatu
     let loaded = context.load_model(&config.model)?;
     let encoding = config.encoding;
     check_encoding(&loaded.model, encoding)?;
-    let corpus = texts::stream(&config.data, config.span, &loaded, context)?;
-    let documents = corpus.all_documents();
-    let limit = config.data.max_examples;
-    let examples = texts::examples(&corpus, &documents, config.span, limit, context)?;
+    let seed = context.settings.seed;
+    let CutTexts { corpus, examples } =
+        config
+            .data
+            .all_examples(config.span, &loaded, seed, context)?;
     let embeddings = encode_training_prompts(&loaded.model, encoding, &examples, context).vectors;
-    let engine = match config.engine {
-        EngineKind::Burn => Engine::MatrixProducts,
-        EngineKind::Linfa => Engine::Linfa,
-    };
     let kmeans = KMeansConfig::new(config.num_clusters)
-        .with_engine(engine)
+        .with_engine(config.engine)
         .with_max_iterations(config.max_iterations)
         .fit(&embeddings, context.settings.seed)?;
     let groups = Groups {

@@ -1,57 +1,37 @@
 //! `chameleon compare`: several methods on the same data, in one honest table.
-//!
-//! Every method tries the same learning rates with the first seed and keeps its best epoch on the validation texts.
-//! What was chosen is trained with all seeds and scored once on the test.
 
-mod course;
-mod duels;
 mod page;
-mod protocol;
-mod recall;
-mod runs;
-mod store;
 mod sweep;
 mod table;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
-use chameleon_hypernet::Condition;
-use chameleon_models::files::atomic_file;
-
-use crate::{
-    commands::{
-        Context,
-        prepare::{Part, Prepared, PreparedTest, Sources, prepare_with_test},
-        states::known_states,
-    },
-    errors::{CliError, ExitStatus},
-    resolve::{CompareConfig, Start},
+use chameleon_models::{
+    files::atomic_file,
+    training::TrainingError,
+    training::experiment::{Comparison, ComparisonReport, ComparisonTexts, RunStore},
+    training::prepare::{Split, TrainingData, TrainingSources},
+    training::session::Start,
 };
 
-use recall::Recall;
-use runs::{Comparison, MethodRuns, States};
-use store::Store;
-use table::CompareReport;
+use crate::{
+    commands::{Context, observe::unless_interrupted},
+    errors::{CliError, ExitStatus},
+    resolve::CompareConfig,
+};
+
+use table::CompareResults;
 
 pub(crate) fn run(config: &CompareConfig, context: &Context) -> Result<ExitStatus, CliError> {
-    let is_finished = match &config.sweep {
-        None => match compare(config, context)? {
-            Some(report) => {
-                context.output.results(&report)?;
-                true
-            }
-            None => false,
-        },
-        Some(sweep) => match sweep::run(config, sweep, context)? {
-            Some(report) => {
-                context.output.results(&report)?;
-                true
-            }
-            None => false,
-        },
+    let finished = match &config.sweep {
+        None => unless_interrupted(compare(config, context))?
+            .map(|results| context.output.results(&results)),
+        Some(sweep) => unless_interrupted(sweep::run(config, sweep, context))?
+            .map(|report| context.output.results(&report)),
     };
-    if is_finished {
+    if let Some(shown) = finished {
+        shown?;
         return Ok(ExitStatus::Done);
     }
     context
@@ -60,130 +40,76 @@ pub(crate) fn run(config: &CompareConfig, context: &Context) -> Result<ExitStatu
     Ok(ExitStatus::Interrupted)
 }
 
-/// One comparison, or `None` if the user asked to stop.
-fn compare(config: &CompareConfig, context: &Context) -> Result<Option<CompareReport>, CliError> {
+fn compare(config: &CompareConfig, context: &Context) -> Result<CompareResults, CliError> {
     refuse_taken(config)?;
     let start = Instant::now();
-    let Some(texts) = PreparedStates::of(config, context)? else {
-        return Ok(None);
-    };
-    let comparison = texts.comparison(config, context);
+    let texts = prepare(config, context)?;
+    let comparison = comparison(config, &texts, texts.test(), context);
     comparison.check_store()?;
-    finish(&comparison, config.out.clone(), start)
+    finish(&comparison, config.out.clone(), start, context)
 }
 
-/// Nothing that exists is written over without being asked to.
+/// Refuses to write over results that are there, unless the comparison continues.
 fn refuse_taken(config: &CompareConfig) -> Result<(), CliError> {
-    let out = &config.out;
-    let is_taken = Store::of(out).exists() || out.join(TABLE_FILE).exists();
-    if config.start == Start::Fresh && is_taken {
-        return Err(CliError::ComparisonTaken { path: out.clone() });
+    RunStore::of(&config.out).check_start(config.start)?;
+    if config.start == Start::Fresh && config.out.join(TABLE_FILE).exists() {
+        let path = config.out.clone();
+        return Err(TrainingError::RunsExist { path }.into());
     }
     Ok(())
 }
 
-/// Runs what is missing of a comparison and writes its files, or answers `None` if the user asked to stop.
+fn prepare(config: &CompareConfig, context: &Context) -> Result<ComparisonTexts, CliError> {
+    let loaded = context.load_model(&config.model)?;
+    let sources = TrainingSources {
+        train: &config.data,
+        valid: &config.valid,
+        test: Some(&config.test),
+    };
+    let seed = context.settings.seed;
+    let training = &config.comparison.training;
+    let data = TrainingData::prepare(loaded, &sources, training, seed, context)?;
+    let config = &config.comparison;
+    Ok(ComparisonTexts::prepare(data, config, seed, context)?)
+}
+
+fn comparison<'a>(
+    config: &'a CompareConfig,
+    texts: &'a ComparisonTexts,
+    test: &'a Split,
+    context: &'a Context,
+) -> Comparison<'a> {
+    Comparison {
+        config: &config.comparison,
+        texts,
+        test,
+        group_size: None,
+        store: RunStore::of(&config.out),
+        observer: context,
+    }
+}
+
+/// Runs what is missing of a comparison and writes its files.
 fn finish(
     comparison: &Comparison<'_>,
     out: PathBuf,
     start: Instant,
-) -> Result<Option<CompareReport>, CliError> {
-    let methods = comparison.config.methods.iter();
-    let methods: Option<Vec<MethodRuns>> = methods
-        .map(|&method| comparison.method(method))
-        .collect::<Result<_, _>>()?;
-    let Some(methods) = methods else {
-        return Ok(None);
-    };
-    let report = CompareReport::new(comparison, &methods, out, start.elapsed().as_secs_f64());
-    let folder = &report.out;
-    std::fs::create_dir_all(folder).map_err(|source| CliError::Folder {
+    context: &Context,
+) -> Result<CompareResults, CliError> {
+    let methods = comparison.run()?;
+    let report = ComparisonReport::new(comparison, &methods, start.elapsed().as_secs_f64());
+    let results = CompareResults::new(report, out, context);
+    let folder = &results.out;
+    std::fs::create_dir_all(folder).map_err(|source| TrainingError::Folder {
         path: folder.clone(),
         source,
     })?;
-    let json = serde_json::to_vec_pretty(&report).expect("a report is plain data");
-    let page = page::page(&report, comparison, &methods)?;
+    let json = serde_json::to_vec_pretty(&results).expect("a report is plain data");
+    let page = page::page(&results, comparison, &methods)?;
     atomic_file::write(&folder.join(PAGE_FILE), page.html().as_bytes())?;
     atomic_file::write(&folder.join(TABLE_FILE), &json)?;
-    Ok(Some(report))
+    Ok(results)
 }
 
 const TABLE_FILE: &str = "compare.json";
 const PAGE_FILE: &str = "report.html";
-
-/// Texts in three parts, with the hidden states of each.
-struct PreparedStates {
-    prepared: Prepared,
-    test: Part,
-    states: States,
-    recall: Option<Recall>,
-}
-
-impl PreparedStates {
-    fn of(config: &CompareConfig, context: &Context) -> Result<Option<Self>, CliError> {
-        let training = &config.training;
-        let PreparedTest { prepared, test } = prepare_with_test(
-            &Sources {
-                model: &config.model,
-                data: &config.data,
-                held_out: &config.valid,
-                training,
-            },
-            &config.test,
-            context,
-        )?;
-        let cached = |part| {
-            let cache_dir = training.cache_dir.as_ref();
-            prepared.shared_hidden_states(part, training.span, cache_dir, context)
-        };
-        let known = |part| known_states(&prepared, part, training, context, || cached(part));
-        let Some(frozen_test) = cached(&test)? else {
-            return Ok(None);
-        };
-        let (Some(train), Some(valid), Some(test_states)) = (
-            known(&prepared.train)?,
-            known(&prepared.held_out)?,
-            known(&test)?,
-        ) else {
-            return Ok(None);
-        };
-        let remembers = config
-            .methods
-            .iter()
-            .any(|&method| protocol::memory(method).is_some());
-        let recall = if remembers {
-            let with_prompts = training.adapter.condition == Condition::Batch;
-            let Some(recall) = Recall::of(&prepared, &test, training, with_prompts, context)?
-            else {
-                return Ok(None);
-            };
-            Some(recall)
-        } else {
-            None
-        };
-        Ok(Some(Self {
-            prepared,
-            test,
-            recall,
-            states: States {
-                train,
-                valid,
-                test: test_states,
-                frozen_test,
-            },
-        }))
-    }
-
-    fn comparison<'a>(&'a self, config: &'a CompareConfig, context: &'a Context) -> Comparison<'a> {
-        Comparison {
-            config,
-            prepared: &self.prepared,
-            test: &self.test,
-            group_size: None,
-            states: &self.states,
-            recall: self.recall.as_ref(),
-            store: Store::of(&config.out),
-            context,
-        }
-    }
-}

@@ -1,18 +1,18 @@
 //! What the commands that answer prompts share: tokens, groups, the choice of tokens, and the words for how it ended.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use chameleon_models::{
     Adapter, LoadedModel,
-    engine::sampling::{RandomSampling, Sampling as ModelSampling},
     engine::{ConditionChoice, EndReason, Engine, EngineOptions, GivenCondition, Refusal, Request},
     files::chat::{ChatEnding, ChatMessage},
 };
 
 use crate::{
-    commands::{Context, adapter, texts::ChatWriter},
+    commands::{Context, adapter},
     errors::CliError,
-    resolve::{DecodingConfig, Sampling, Template},
+    resolve::{DecodingConfig, Template},
 };
 
 /// The name under which an engine of one adapter has it.
@@ -50,13 +50,12 @@ pub(crate) fn requests(
     stream: &str,
     context: &Context,
 ) -> Result<Vec<Request>, CliError> {
-    let sampling = sampling(decoding.sampling)?;
     let token_ids = tokenize(prompts, decoding.template, engine.model())?;
     let mut requests: Vec<Request> = token_ids
         .into_iter()
         .enumerate()
         .map(|(prompt_idx, token_ids)| Request {
-            sampling,
+            sampling: decoding.sampling,
             seed: context
                 .settings
                 .seed
@@ -105,30 +104,6 @@ pub(crate) fn word(reason: EndReason) -> &'static str {
     }
 }
 
-fn sampling(sampling: Sampling) -> Result<ModelSampling, CliError> {
-    let Sampling::Sample {
-        temperature,
-        top_k,
-        top_p,
-    } = sampling
-    else {
-        return Ok(ModelSampling::Greedy);
-    };
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "nobody needs a temperature of more than seven digits"
-    )]
-    let narrow = |value: f64| value as f32;
-    let mut random = RandomSampling::new(narrow(temperature))?;
-    if let Some(top_k) = top_k {
-        random = random.with_top_k(top_k)?;
-    }
-    if let Some(top_p) = top_p {
-        random = random.with_top_p(narrow(top_p))?;
-    }
-    Ok(ModelSampling::Random(random))
-}
-
 fn tokenize(
     prompts: &[&str],
     template: Template,
@@ -141,11 +116,12 @@ fn tokenize(
             .map(|prompt| Ok(tokenizer.encode_with_special_tokens(prompt)?))
             .collect();
     }
-    let writer = ChatWriter::of(loaded)?.ok_or(CliError::NoChatTemplate)?;
+    let chat = loaded.chat()?.ok_or(CliError::NoChatTemplate)?;
+    let now = SystemTime::now();
     prompts
         .iter()
         .map(|prompt| {
-            let text = writer.write(&[ChatMessage::user(*prompt)], ChatEnding::AwaitReply)?;
+            let text = chat.render(&[ChatMessage::user(*prompt)], ChatEnding::AwaitReply, now)?;
             // The template has written the special tokens itself.
             Ok(tokenizer.encode(&text)?)
         })

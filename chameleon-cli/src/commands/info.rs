@@ -12,26 +12,27 @@ use chameleon_models::{
 use serde::Serialize;
 
 use crate::{
-    commands::{Context, adapter, memory},
+    args::InfoArgs,
+    commands::{
+        Context,
+        adapter::{self, memory_size},
+    },
     errors::{CliError, ExitStatus},
     output::{Column, Page, Results, Table},
-    resolve::{InfoConfig, MemoryUse},
+    resolve::MemoryUse,
 };
 
-pub(crate) fn run(config: &InfoConfig, context: &Context) -> Result<ExitStatus, CliError> {
+pub(crate) fn run(args: &InfoArgs, context: &Context) -> Result<ExitStatus, CliError> {
     // Opening it is the proof that it works.
     context.device()?;
-    let adapter = config
-        .adapter
-        .as_deref()
-        .map(AdapterInfo::read)
-        .transpose()?;
-    let model = config
+    let folder = args.adapter.adapter.as_deref();
+    let adapter = folder.map(AdapterInfo::read).transpose()?;
+    let model = args
         .model
         .as_deref()
         .map(|text| {
             let loaded = context.load_model(text)?;
-            if let Some(folder) = &config.adapter {
+            if let Some(folder) = folder {
                 // Reading all of it is the proof that it fits.
                 adapter::load(folder, &loaded, MemoryUse::Used)?;
             }
@@ -214,7 +215,7 @@ impl AdapterInfo {
         }
         row("groups", config.num_clusters.to_string());
         if let Some(memory) = &config.memory {
-            row("memory", memory::words(memory));
+            row("memory", memory_size(&memory.config, memory.num_entries));
         }
         let standardised = match config.prompts.scaling {
             ConditionScaling::Standardised => ", standardised",

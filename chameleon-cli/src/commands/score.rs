@@ -9,27 +9,23 @@ use chameleon_models::{
 use serde::Serialize;
 
 use crate::{
+    args::ScoreArgs,
     commands::Context,
     errors::{CliError, ExitStatus},
     output::{Column, Page, Results, Table},
-    resolve::ScoreConfig,
 };
 
-pub(crate) fn run(config: &ScoreConfig, context: &Context) -> Result<ExitStatus, CliError> {
+pub(crate) fn run(args: &ScoreArgs, context: &Context) -> Result<ExitStatus, CliError> {
     let read = |path: &Path, field: &str, flag| {
         data::read_column(path, field, &ReadOptions::default())
             .map_err(|source| CliError::ScoredField { flag, source })
     };
     let answers = read(
-        &config.predictions,
-        &config.prediction_field,
+        &args.predictions,
+        &args.prediction_field,
         "--prediction-field",
     )?;
-    let references = read(
-        &config.references,
-        &config.reference_field,
-        "--reference-field",
-    )?;
+    let references = read(&args.references, &args.reference_field, "--reference-field")?;
     if answers.len() != references.len() {
         return Err(CliError::UnequalAnswers {
             answers: answers.len(),
@@ -38,12 +34,17 @@ pub(crate) fn run(config: &ScoreConfig, context: &Context) -> Result<ExitStatus,
     }
     if answers.is_empty() {
         return Err(CliError::NoAnswers {
-            path: config.predictions.clone(),
+            path: args.predictions.clone(),
         });
     }
     let pairs: Vec<(String, String)> = answers.into_iter().zip(references).collect();
     let bleu = bleu(&pairs);
-    let rouge = rouge(&pairs, config.stemming);
+    let stemming = if args.stem {
+        Stemming::Porter
+    } else {
+        Stemming::Off
+    };
+    let rouge = rouge(&pairs, stemming);
     context.output.results(&ScoreReport {
         num_pairs: pairs.len(),
         bleu: bleu.score,
@@ -53,7 +54,7 @@ pub(crate) fn run(config: &ScoreConfig, context: &Context) -> Result<ExitStatus,
         rouge1: rouge.rouge1,
         rouge2: rouge.rouge2,
         rouge_l: rouge.rouge_l,
-        rouge_stemming: config.stemming == Stemming::Porter,
+        rouge_stemming: args.stem,
         meteor: meteor(&pairs).score,
         meteor_stages: Meteor::STAGES,
     })?;

@@ -3,8 +3,9 @@
 use chameleon_cluster::ClusterError;
 use chameleon_core::DeviceError;
 use chameleon_models::{
-    AdapterError, MemoryError, ModelError, adapter::ImpossibleAdapter, data::DataError,
-    engine::Refusal, training::hidden_cache::HiddenCacheError,
+    AdapterError, HubDatasetError, MemoryError, ModelError, TrainError, adapter::ImpossibleAdapter,
+    data::DataError, engine::Refusal, training::TrainingError,
+    training::hidden_cache::HiddenCacheError,
 };
 
 use crate::resolve::ConfigFileError;
@@ -214,4 +215,60 @@ pub(super) fn cluster_help(error: &ClusterError) -> String {
         }
         _ => "give `--clusters` a smaller number".to_owned(),
     }
+}
+
+pub(super) fn training_help(error: &TrainingError) -> Option<String> {
+    Some(match error {
+        TrainingError::Model(error) => return model_help(error),
+        TrainingError::Adapter(error) => return adapter_help(error),
+        TrainingError::Data(error) => data_help(error),
+        TrainingError::Cluster(error) => cluster_help(error),
+        TrainingError::Memory(error) => memory_help(error),
+        TrainingError::ImpossibleAdapter(error) => impossible_help(error),
+        TrainingError::Train(TrainError::HiddenCache(error))
+        | TrainingError::HiddenCache(error) => cache_help(error),
+        TrainingError::Train(TrainError::Diverged { .. }) => {
+            "lower `--lr`; the last checkpoint is kept".to_owned()
+        }
+        TrainingError::Train(_) => {
+            "the training state is damaged; start anew in another folder".to_owned()
+        }
+        TrainingError::Hypernet(_) => "choose other sizes for the adapter".to_owned(),
+        TrainingError::AdapterExists { .. } => {
+            "go on with `--resume`, or name another folder with `--out`".to_owned()
+        }
+        TrainingError::RunsExist { .. } => {
+            "go on with `--resume`, which keeps what is finished, or name another folder with `--out`"
+                .to_owned()
+        }
+        TrainingError::NothingToResume { .. } => "leave `--resume` out to start anew".to_owned(),
+        TrainingError::OtherTraining { .. } => {
+            "repeat the flags and data it was started with, or name another folder with `--out`"
+                .to_owned()
+        }
+        TrainingError::OtherRuns { .. } => {
+            "repeat the flags and data it was made with, or name another folder with `--out`"
+                .to_owned()
+        }
+        TrainingError::RunRecord { .. } => {
+            "remove the folder it is in; `--resume` makes that run again".to_owned()
+        }
+        TrainingError::Read { .. }
+        | TrainingError::Write { .. }
+        | TrainingError::Folder { .. }
+        | TrainingError::Delete { .. } => {
+            "check the rights of the folder and the space on the disk".to_owned()
+        }
+        TrainingError::AllDiverged { .. } => "give `--lr` smaller values".to_owned(),
+        TrainingError::NoParquet { .. } => "name the data with `--data`".to_owned(),
+        TrainingError::HubDataset(HubDatasetError::Checksum { .. }) => {
+            "remove the file, so that it is fetched again".to_owned()
+        }
+        TrainingError::HubDataset(_) => {
+            "name local data with `--data`, or check the network and `HF_ENDPOINT`".to_owned()
+        }
+        TrainingError::OneBatch => "make `--batch-size` smaller, or use more rows".to_owned(),
+        TrainingError::NothingScored { .. } => "use more or longer rows".to_owned(),
+        _ => return None,
+    })
 }

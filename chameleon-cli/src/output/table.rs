@@ -17,17 +17,17 @@ enum Align {
 
 impl Column {
     /// A column of words.
-    pub(crate) fn text(title: &str) -> Self {
+    pub(crate) fn text(title: impl Into<String>) -> Self {
         Self {
-            title: title.to_owned(),
+            title: title.into(),
             align: Align::Left,
         }
     }
 
     /// A column of numbers.
-    pub(crate) fn number(title: &str) -> Self {
+    pub(crate) fn number(title: impl Into<String>) -> Self {
         Self {
-            title: title.to_owned(),
+            title: title.into(),
             align: Align::Right,
         }
     }

@@ -6,7 +6,9 @@
 use minijinja::{Environment, context, value::Serde};
 use serde::Serialize;
 
-use super::{Finding, samples::Sample};
+use chameleon_models::training::experiment::Finding;
+
+use super::samples::Sample;
 
 /// A page: a title and what stands below it.
 #[derive(Debug, Serialize)]
@@ -67,9 +69,9 @@ pub(crate) struct Link {
 
 impl HtmlTable {
     /// A table without rows; columns after the first hold numbers.
-    pub(crate) fn of_numbers<'a>(
+    pub(crate) fn of_numbers(
         caption: &str,
-        columns: impl IntoIterator<Item = &'a str>,
+        columns: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {
         Self {
             caption: caption.to_owned(),
@@ -77,7 +79,7 @@ impl HtmlTable {
                 .into_iter()
                 .enumerate()
                 .map(|(idx, title)| HtmlColumn {
-                    title: title.to_owned(),
+                    title: title.into(),
                     is_number: idx > 0,
                 })
                 .collect(),
@@ -115,7 +117,9 @@ impl ReportPage {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{samples::TokenGain, scores::FindingKind};
+    use chameleon_models::training::experiment::FindingKind;
+
+    use super::super::samples::TokenGain;
     use super::*;
 
     const HOSTILE: &str = "<script>alert(\"x\")</script> & '</pre>";

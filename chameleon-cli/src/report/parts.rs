@@ -1,8 +1,8 @@
 //! Pieces that the pages of several commands share.
 
-use chameleon_models::Interval;
+use chameleon_models::training::experiment::{Interval, percent, signed};
 
-use super::{Block, HtmlTable, IntervalChart, IntervalRow, percent, signed};
+use super::{Block, HtmlTable, IntervalChart, IntervalRow};
 
 /// Differences with their intervals, as a drawing and a table.
 pub(crate) fn interval_figure(title: &str, caption: &str, rows: &[(String, Interval)]) -> Block {

@@ -1,123 +1,49 @@
 //! The checked config of `compare`.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use chameleon_core::RunSeed;
 use chameleon_hypernet::Condition;
+use chameleon_models::training::{
+    experiment::ComparisonConfig,
+    method::{Method, TrainingConfig},
+    prepare::HeldOut,
+    session::Start,
+    texts::TextSource,
+};
 
-use crate::args::{CompareArgs, CompareMethod, Sweep, SweptSetting};
+use crate::args::{CompareArgs, Sweep, SweptSetting};
 
 use super::{
-    DataConfig, HeldOut, Start, TrainingConfig,
-    checks::{ConfigError, Expected, at_least_one, required, within},
-    data, model, span,
-    training::{each_once, held_out, or_default, training},
+    ConfigError, checked_span, data,
+    training::{each_once, held_out, seeds, start, training},
 };
 
 /// `chameleon compare`
 #[derive(Debug, Clone)]
 pub(crate) struct CompareConfig {
     pub(crate) model: String,
-    pub(crate) data: DataConfig,
+    pub(crate) data: TextSource,
     pub(crate) valid: HeldOut,
     pub(crate) test: HeldOut,
     pub(crate) out: PathBuf,
-    /// In the order of the tables, each once, every hypernetwork with its controls and its LoRA.
-    pub(crate) methods: Vec<CompareMethod>,
-    /// At least one, each once.
-    pub(crate) seeds: Vec<RunSeed>,
-    /// Tried by every method; at least one, each once.
-    pub(crate) learning_rates: Vec<f64>,
-    pub(crate) training: TrainingConfig,
+    /// Every hypernetwork comes with its controls and its LoRA.
+    pub(crate) comparison: ComparisonConfig,
     pub(crate) sweep: Option<Sweep>,
     pub(crate) start: Start,
 }
 
-impl CompareMethod {
-    /// What has to stand beside this method before one may say that it gained something.
-    fn companions(self) -> &'static [Self] {
-        match self {
-            Self::Core | Self::CoreShuffled | Self::CoreConstant => &[
-                Self::Frozen,
-                Self::Lora,
-                Self::LoraEqual,
-                Self::Core,
-                Self::CoreShuffled,
-                Self::CoreConstant,
-            ],
-            Self::CoreMemory | Self::CoreMemoryShuffled | Self::CoreMemoryConstant => &[
-                Self::Frozen,
-                Self::Lora,
-                Self::LoraEqual,
-                Self::Core,
-                Self::CoreMemory,
-                Self::CoreMemoryShuffled,
-                Self::CoreMemoryConstant,
-            ],
-            Self::LoraMemory | Self::LoraMemoryShuffled | Self::LoraMemoryConstant => &[
-                Self::Frozen,
-                Self::Lora,
-                Self::LoraMemory,
-                Self::LoraMemoryShuffled,
-                Self::LoraMemoryConstant,
-            ],
-            Self::Dense | Self::DenseShuffled | Self::DenseConstant => &[
-                Self::Frozen,
-                Self::Lora,
-                Self::LoraEqualDense,
-                Self::Dense,
-                Self::DenseShuffled,
-                Self::DenseConstant,
-            ],
-            Self::Frozen | Self::Lora | Self::LoraEqual | Self::LoraEqualDense | Self::Experts => {
-                &[]
-            }
-        }
-    }
-
-    /// The name a user types.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Frozen => "frozen",
-            Self::Lora => "lora",
-            Self::LoraMemory => "lora-memory",
-            Self::LoraMemoryShuffled => "lora-memory-shuffled",
-            Self::LoraMemoryConstant => "lora-memory-constant",
-            Self::LoraEqual => "lora-equal",
-            Self::LoraEqualDense => "lora-equal-dense",
-            Self::Experts => "experts",
-            Self::Dense => "dense",
-            Self::DenseShuffled => "dense-shuffled",
-            Self::DenseConstant => "dense-constant",
-            Self::Core => "core",
-            Self::CoreShuffled => "core-shuffled",
-            Self::CoreConstant => "core-constant",
-            Self::CoreMemory => "core-memory",
-            Self::CoreMemoryShuffled => "core-memory-shuffled",
-            Self::CoreMemoryConstant => "core-memory-constant",
-        }
-    }
-}
-
 pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig, ConfigError> {
-    let methods = each_once("methods", args.methods, |method| method.name().to_owned())?;
-    let methods: BTreeSet<CompareMethod> = or_default(methods, || vec![CompareMethod::CoreMemory])
+    let mut methods: Vec<Method> = each_once("methods", args.methods, Method::to_string)?
         .into_iter()
-        .flat_map(|method| [&[method], method.companions()].concat())
+        .flat_map(|method| [vec![method], method.companions()].concat())
         .collect();
-    let learning_rates = or_default(each_once("lr", args.lr, ToString::to_string)?, || {
-        vec![5e-4, 2e-3, 8e-3]
-    });
-    for &learning_rate in &learning_rates {
-        within("lr", learning_rate, Expected::Positive)?;
-    }
+    methods.sort_by_key(|method| method.position());
+    methods.dedup();
+    let learning_rates = each_once("lr", args.lr, ToString::to_string)?;
     let training = training(args.training, learning_rates[0])?;
-    if training.num_clusters == 1
-        && methods
-            .iter()
-            .any(|method| method.name().ends_with("-shuffled"))
-    {
+    let draws = |method: &Method| method.draws_another_group();
+    if training.num_clusters == 1 && methods.iter().any(draws) {
         return Err(ConfigError::NoOtherCluster);
     }
     let sweep = args
@@ -125,49 +51,32 @@ pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig,
         .map(|sweep| checked_sweep(sweep, &training, &methods))
         .transpose()?;
     Ok(CompareConfig {
-        model: model(args.model)?,
-        data: data(args.data)?,
-        valid: held_out(args.valid, "valid-fraction", args.valid_fraction)?,
-        test: held_out(args.test, "test-fraction", args.test_fraction)?,
-        out: required(args.out, "out", "the folder for the report")?,
-        methods: methods.into_iter().collect(),
-        seeds: seeds(args.seeds, args.num_seeds, seed)?,
-        learning_rates,
-        sweep,
-        training,
-        start: if args.resume {
-            Start::Resume
-        } else {
-            Start::Fresh
+        model: args.model.model,
+        data: data(args.data),
+        valid: held_out(args.valid.valid, args.valid.valid_fraction),
+        test: held_out(args.test, args.test_fraction),
+        out: args.out,
+        comparison: ComparisonConfig {
+            methods,
+            seeds: seeds(args.seeds, args.num_seeds, seed)?,
+            learning_rates,
+            training,
         },
+        sweep,
+        start: start(args.resume),
     })
-}
-
-fn seeds(
-    named: Vec<u64>,
-    count: Option<usize>,
-    first: RunSeed,
-) -> Result<Vec<RunSeed>, ConfigError> {
-    let count = at_least_one("num-seeds", count.unwrap_or(1))?;
-    let seeds = or_default(each_once("seeds", named, ToString::to_string)?, || {
-        (0..count as u64)
-            .map(|offset| first.0.wrapping_add(offset))
-            .collect()
-    });
-    Ok(seeds.into_iter().map(RunSeed).collect())
 }
 
 fn checked_sweep(
     sweep: Sweep,
     training: &TrainingConfig,
-    methods: &BTreeSet<CompareMethod>,
+    methods: &[Method],
 ) -> Result<Sweep, ConfigError> {
     let mut values = each_once("sweep", sweep.values, ToString::to_string)?;
     values.sort_unstable();
     for &value in &values {
-        at_least_one("sweep", value)?;
         if sweep.setting == SweptSetting::Prefix {
-            span(Some(value), Some(training.span.seq_len))?;
+            checked_span(value, training.span.seq_len)?;
         }
     }
     let condition = training.adapter.condition;
@@ -181,19 +90,4 @@ fn checked_sweep(
         return Err(ConfigError::NothingToSweep);
     }
     Ok(Sweep { values, ..sweep })
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::ValueEnum;
-
-    use super::*;
-
-    #[test]
-    fn names_are_those_a_user_types() {
-        for method in CompareMethod::value_variants() {
-            let typed = method.to_possible_value().unwrap();
-            assert_eq!(method.name(), typed.get_name());
-        }
-    }
 }

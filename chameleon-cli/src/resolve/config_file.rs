@@ -26,12 +26,18 @@ const NOT_IN_A_FILE: [&str; 5] = ["config", "help", "quiet", "verbose", "version
 pub(crate) fn read_flags(mut arguments: Vec<OsString>) -> Result<Cli, CliError> {
     let mut command = Cli::command();
     command.build();
-    let given = parse(&command, &arguments)?;
+    let given = match parse(&command, &arguments) {
+        // The file may have what is missing.
+        Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+            parse(&without_required_flags(), &arguments).map_err(|_| error)?
+        }
+        parsed => parsed?,
+    };
     let Some((name, subcommand)) = given.subcommand() else {
         return Ok(Cli::from_arg_matches(&given)?);
     };
     let Some(path) = subcommand.get_one::<PathBuf>("config") else {
-        return Ok(Cli::from_arg_matches(&given)?);
+        return Ok(Cli::from_arg_matches(&parse(&command, &arguments)?)?);
     };
     let file = File {
         path,
@@ -45,6 +51,19 @@ pub(crate) fn read_flags(mut arguments: Vec<OsString>) -> Result<Cli, CliError> 
         .unwrap_or(arguments.len());
     arguments.splice(end_of_flags..end_of_flags, from_file);
     Ok(Cli::from_arg_matches(&parse(&command, &arguments)?)?)
+}
+
+/// The command line as it is where every flag may be in the file.
+fn without_required_flags() -> Command {
+    Cli::command().mut_subcommands(|command| {
+        command.mut_args(|arg| {
+            if arg.is_positional() {
+                arg
+            } else {
+                arg.required(false)
+            }
+        })
+    })
 }
 
 fn parse(command: &Command, arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
@@ -71,13 +90,13 @@ impl File<'_> {
             };
             let flags = flags_of(&key, &value)
                 .ok_or_else(|| self.bad_value(&key, "a table or a date is no flag's value"))?;
-            self.check_value(&key, &flags)?;
             let beaten = is_given(given, arg)
                 || command.get_arguments().any(|other| {
                     is_given(given, other)
                         && (conflicts(command, arg, other) || conflicts(command, other, arg))
                 });
             if !beaten {
+                self.check_value(&key, &flags)?;
                 arguments.extend(flags);
             }
         }

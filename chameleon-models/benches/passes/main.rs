@@ -107,7 +107,7 @@ fn train_step(bencher: Bencher, BatchSize(batch_size): BatchSize) {
         },
         seed: RunSeed(1),
     };
-    let mut trainer = Trainer::new(setup, trainee(&model));
+    let mut trainer = setup.trainer(trainee(&model));
     bencher.bench_local(|| trainer.next_step().expect("the loss is a number"));
 }
 

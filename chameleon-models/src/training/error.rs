@@ -10,6 +10,7 @@ use crate::adapter::{AdapterError, ImpossibleAdapter};
 use crate::data::DataError;
 use crate::error::ModelError;
 use crate::training::hidden_cache::HiddenCacheError;
+use crate::training::hub_dataset::HubDatasetError;
 use crate::training::train::TrainError;
 
 /// Why an adapter was not trained or scored.
@@ -132,6 +133,15 @@ pub enum TrainingError {
     /// A control that draws other conditions has none to draw from.
     #[error("redrawn conditions need a second batch to take a condition from, and there is one")]
     OneBatch,
+    /// A data set of the hub cannot be had.
+    #[error(transparent)]
+    HubDataset(#[from] HubDatasetError),
+    /// A folder of a data set lacks its files.
+    #[error("{} holds no parquet file", path.display())]
+    NoParquet {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A recipe leaves nothing to score.
     #[error("the recipe `{recipe}` scores none of these rows")]
     NothingScored {

@@ -144,6 +144,41 @@ impl Method {
         self.control == ConditionControl::Redrawn || self.memory == Some(MemoryControl::Redrawn)
     }
 
+    /// What it is, in a few words.
+    pub fn summary(self) -> &'static str {
+        match (self.head, self.control, self.memory) {
+            (Head::Generated(GeneratorKind::Core), _, Some(memory)) => match memory {
+                MemoryControl::None => "`core` with a memory of each group's training texts",
+                MemoryControl::Redrawn => "`core` with the memories of other groups",
+                MemoryControl::Constant => "`core` with one memory of all groups",
+            },
+            (_, _, Some(memory)) => match memory {
+                MemoryControl::None => "`lora` with a memory of each group's training texts",
+                MemoryControl::Redrawn => "`lora` with the memories of other groups",
+                MemoryControl::Constant => "`lora` with one memory of all groups",
+            },
+            (Head::Frozen, ..) => "The base model",
+            (Head::Lora, ..) => "LoRA of the same rank",
+            (Head::ParameterMatchedLora(GeneratorKind::Core), ..) => {
+                "LoRA with as many trainable parameters as `core`"
+            }
+            (Head::ParameterMatchedLora(_), ..) => {
+                "LoRA with as many trainable parameters as `dense`"
+            }
+            (Head::Experts, ..) => "One LoRA for each group",
+            (Head::Generated(GeneratorKind::Core), control, None) => match control {
+                ConditionControl::Redrawn => "`core` with the conditions of other groups",
+                ConditionControl::Constant => "`core` with one condition for all groups",
+                _ => "The core hypernetwork",
+            },
+            (Head::Generated(_), control, None) => match control {
+                ConditionControl::Redrawn => "`dense` with the conditions of other groups",
+                ConditionControl::Constant => "`dense` with one condition for all groups",
+                _ => "The dense hypernetwork",
+            },
+        }
+    }
+
     /// The position in tables.
     pub fn position(self) -> usize {
         Self::ALL

@@ -3,6 +3,7 @@
 pub mod causal_objective;
 pub mod error;
 pub mod eval;
+pub mod evaluation;
 pub mod experiment;
 pub mod fit;
 pub mod grouped_examples;

@@ -67,6 +67,9 @@ pub trait Progress {
         self.set_position(report.step as u64);
     }
 
+    /// The mean loss of what was scored so far, nats per token.
+    fn scored(&mut self, _mean_nll: f64) {}
+
     /// The validation loss after a step, nats per token.
     fn validated(&mut self, _step: usize, _valid_loss: f64) {}
 }

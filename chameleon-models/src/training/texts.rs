@@ -7,11 +7,12 @@ use std::time::SystemTime;
 use chameleon_core::RunSeed;
 
 use crate::data::{
-    CorpusStream, DataError, Example, Examples, Format, ReadOptions, RenderChat, SkippedInput,
-    StoredTokens, Tokenise, TokeniseError, TokenisedCorpus, TokenisedText, WindowOptions,
+    self, Corpus, CorpusStream, DataError, Example, Examples, Format, ReadOptions, RenderChat,
+    SkippedInput, StoredTokens, Tokenise, TokeniseError, TokenisedCorpus, TokenisedText,
+    WindowOptions,
 };
 use crate::families::load::LoadedModel;
-use crate::files::chat::{ChatEnding, ChatMessage};
+use crate::files::chat::{ChatEnding, ChatMessage, ModelChat};
 use crate::files::tokenizer::Tokenizer;
 use crate::training::error::TrainingError;
 use crate::training::observer::{Observer, Work, WorkUnit};
@@ -103,6 +104,44 @@ impl TextSource {
         })
     }
 
+    /// All texts cut into examples, no more than are wanted, and the corpus that they are from.
+    ///
+    /// # Errors
+    ///
+    /// As [`tokenised`](Self::tokenised), and when there is no example.
+    pub fn all_examples(
+        &self,
+        span: SpanConfig,
+        loaded: &LoadedModel,
+        seed: RunSeed,
+        observer: &dyn Observer,
+    ) -> Result<CutTexts, TrainingError> {
+        let corpus = self.tokenised(span, loaded, seed, observer)?;
+        let documents = corpus.all_documents();
+        let limit = self.max_examples;
+        let examples = examples(&corpus, &documents, span, limit, seed, observer)?;
+        Ok(CutTexts { corpus, examples })
+    }
+
+    /// The documents themselves; all of them are in memory.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or holds no text, or the model's chat template refuses one.
+    pub fn corpus(
+        &self,
+        loaded: &LoadedModel,
+        observer: &dyn Observer,
+    ) -> Result<Corpus, TrainingError> {
+        let chat = loaded.chat()?;
+        let corpus = match chat.as_ref().map(renderer) {
+            Some(render) => data::read_with_chats(&self.path, &self.options, &render)?,
+            None => data::read(&self.path, &self.options)?,
+        };
+        self.report_skipped(corpus.skipped(), observer);
+        Ok(corpus)
+    }
+
     /// Reports what was passed over.
     pub(crate) fn report_skipped(&self, skipped: &SkippedInput, observer: &dyn Observer) {
         if !skipped.is_empty() {
@@ -117,12 +156,7 @@ impl TextSource {
         read: impl FnOnce(&CorpusStream<'_>, &Tokenise<'_>, &mut dyn FnMut(u64)) -> Result<T, DataError>,
     ) -> Result<T, TrainingError> {
         let chat = loaded.chat()?;
-        let now = SystemTime::now();
-        let render = chat.as_ref().map(|chat| {
-            move |messages: &[ChatMessage], ending: ChatEnding| -> Result<String, TokeniseError> {
-                Ok(chat.render(messages, ending, now)?)
-            }
-        });
+        let render = chat.as_ref().map(renderer);
         let stream = CorpusStream {
             path: &self.path,
             options: &self.options,
@@ -148,6 +182,23 @@ impl TextSource {
             progress.set_position(num_bytes);
         })?)
     }
+}
+
+/// Texts cut into examples.
+#[derive(Debug)]
+pub struct CutTexts {
+    /// What is known of the documents.
+    pub corpus: TokenisedCorpus,
+    /// The examples.
+    pub examples: Vec<Example>,
+}
+
+/// Writes conversations out as the model wants them.
+fn renderer(
+    chat: &ModelChat,
+) -> impl Fn(&[ChatMessage], ChatEnding) -> Result<String, TokeniseError> + '_ {
+    let now = SystemTime::now();
+    move |messages, ending| Ok(chat.render(messages, ending, now)?)
 }
 
 /// The examples of some documents, no more than are wanted.

@@ -60,7 +60,7 @@ fn memory(loaded: &LoadedModel) -> AdapterMemory {
         weights: vec![-0.5, 0.3, 0.1, 0.7, -0.2],
         group_bias: vec![0.4, -0.3, 1.1],
     };
-    AdapterMemory::new(config, gate, memories.rounded())
+    AdapterMemory::new(config, gate, memories)
 }
 
 fn remembering(loaded: &LoadedModel, kind: &str) -> Adapter {

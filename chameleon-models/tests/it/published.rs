@@ -12,11 +12,14 @@ use chameleon_hypernet::{
 };
 use chameleon_models::families::gpt2::Gpt2Config;
 use chameleon_models::training::recipes::{
-    PublishedData, PublishedLoss, PublishedOptions, PublishedRow, PublishedScorer, PublishedSetup,
-    PublishedStates, PublishedText, PublishedTrainer, Quirk, Quirks, RowOptions, StateIndex,
-    cache_published_states, embed_rows, published_fingerprint, published_rows,
+    PublishedData, PublishedLoss, PublishedObjective, PublishedRow, PublishedScorer,
+    PublishedStates, PublishedText, Quirk, Quirks, RowOptions, StateIndex, cache_published_states,
+    embed_rows, published_fingerprint, published_rows,
 };
-use chameleon_models::{CausalLm as _, HeadAdapter, HiddenCache, LanguageModel, Proceed, Trainee};
+use chameleon_models::training::train::{LearningRate, Schedule};
+use chameleon_models::{
+    CausalLm as _, HeadAdapter, HiddenCache, LanguageModel, Proceed, Trainee, Trainer,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -239,20 +242,22 @@ impl Bench {
             let trainee = Trainee::head_only(head);
             let before = score(Some(&trainee.valid()));
             assert_near(&format!("{what} before"), before, run.before, TOLERANCE);
-            let setup = PublishedSetup {
+            let objective = PublishedObjective {
                 data: &train.data,
                 states: train.states(&self.model, &options),
                 head_weight: self.model.head_weight(),
                 control: train.control(),
                 quirks: options.quirks.clone(),
-                options: PublishedOptions {
-                    num_epochs: run.train.len(),
-                    learning_rate: expected.learning_rate,
-                    weight_decay: expected.weight_decay,
-                },
                 seed: RunSeed(1),
             };
-            let mut trainer = PublishedTrainer::new(setup, trainee);
+            let schedule = Schedule {
+                num_epochs: run.train.len(),
+                learning_rate: LearningRate::Constant(expected.learning_rate),
+                weight_decay: expected.weight_decay,
+                max_grad_norm: f64::INFINITY,
+                seed: RunSeed(1),
+            };
+            let mut trainer = Trainer::new(objective, schedule, trainee);
             for (step, &expected) in run.train.iter().enumerate() {
                 let loss = trainer.next_step().unwrap().unwrap().loss;
                 assert_near(&format!("{what} step {step}"), loss, expected, TOLERANCE);

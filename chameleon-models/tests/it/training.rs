@@ -209,11 +209,11 @@ fn interruption_changes_nothing(
     states: HiddenStates<'_>,
 ) -> Adapter {
     let folder = tempfile::tempdir().unwrap();
-    let mut straight = Trainer::new(bench.setup(config, states), bench.untrained(config));
+    let mut straight = bench.setup(config, states).trainer(bench.untrained(config));
     let expected = finish(&mut straight);
     assert_eq!(expected.len(), straight.num_steps());
 
-    let mut first = Trainer::new(bench.setup(config, states), bench.untrained(config));
+    let mut first = bench.setup(config, states).trainer(bench.untrained(config));
     let mut losses: Vec<u64> = (0..9)
         .map(|_| first.next_step().unwrap().unwrap().loss.to_bits())
         .collect();
@@ -237,13 +237,14 @@ fn interruption_changes_nothing(
     let found = training_state::load(folder.path(), &bench.model, &bench.identity, &device)
         .unwrap()
         .unwrap();
-    let mut second = Trainer::resume(
-        bench.setup(config, states),
-        found.adapter.trainee,
-        found.optimizer_state,
-        found.state.cursor,
-    )
-    .unwrap();
+    let mut second = bench
+        .setup(config, states)
+        .resume(
+            found.adapter.trainee,
+            found.optimizer_state,
+            found.state.cursor,
+        )
+        .unwrap();
     losses.extend(finish(&mut second));
     assert_eq!(losses, expected, "the resumed losses differ");
 
@@ -373,7 +374,9 @@ fn steps_from_cached_states_below_the_adapted_layer_are_those_of_all_layers() {
     let entering = entering.unwrap().unwrap();
     let config = bench.config(bench.core(), Some(core_layers()));
     let losses = |states| -> Vec<f64> {
-        let mut trainer = Trainer::new(bench.setup(&config, states), bench.untrained(&config));
+        let mut trainer = bench
+            .setup(&config, states)
+            .trainer(bench.untrained(&config));
         std::iter::from_fn(|| trainer.next_step().unwrap())
             .map(|report| report.loss)
             .collect()
@@ -573,16 +576,14 @@ fn a_position_outside_the_training_is_refused() {
     let cache = bench.cache(folder.path());
     let config = bench.config(bench.core(), None);
     let fresh = || {
-        Trainer::new(
-            bench.setup(&config, HiddenStates::Cached(&cache)),
-            bench.untrained(&config),
-        )
+        let setup = bench.setup(&config, HiddenStates::Cached(&cache));
+        setup.trainer(bench.untrained(&config))
     };
     let state = fresh().optimizer_state().unwrap();
     for (epoch, batch, step) in [(7, 0, 28), (0, 4, 4), (1, 0, 3), (usize::MAX, 0, 0)] {
         let cursor = Cursor { epoch, batch, step };
         let setup = bench.setup(&config, HiddenStates::Cached(&cache));
-        let resumed = Trainer::resume(setup, bench.untrained(&config), state.clone(), cursor);
+        let resumed = setup.resume(bench.untrained(&config), state.clone(), cursor);
         assert!(
             matches!(resumed, Err(TrainError::NoSuchPosition { .. })),
             "{cursor:?}"
@@ -599,7 +600,7 @@ fn training_that_blows_up_is_an_error_and_not_an_adapter() {
     config.training.learning_rate = f64::from(f32::MAX);
     config.training.warmup = 0.0;
     let setup = bench.setup(&config, HiddenStates::Cached(&cache));
-    let mut trainer = Trainer::new(setup, bench.untrained(&config));
+    let mut trainer = setup.trainer(bench.untrained(&config));
     let error = loop {
         match trainer.next_step() {
             Ok(Some(_)) => {}

@@ -2,26 +2,29 @@
 
 mod prompts;
 
-use chameleon_models::Interval;
+use chameleon_models::training::experiment::{
+    BreakdownRow, Comparison, ComparisonReport, Interval, MethodRow, MethodRuns, TrainedRun,
+    percent,
+};
 
 use crate::{
+    commands::adapter::memory_size,
     errors::CliError,
     report::{
-        Block, BreakdownRow, ChartPoint, HtmlTable, LineChart, ReportPage, Scale, Series,
-        command_line, gibibytes, interval_figure, percent,
+        Block, ChartPoint, HtmlTable, LineChart, ReportPage, Scale, Series, command_line,
+        gibibytes, interval_figure,
     },
 };
 
-use super::runs::{Comparison, MethodRuns};
-use super::store::TrainedRun;
-use super::table::{CompareReport, MethodRow};
+use super::table::CompareResults;
 
 /// The page of a finished comparison.
 pub(super) fn page(
-    report: &CompareReport,
+    results: &CompareResults,
     comparison: &Comparison<'_>,
     methods: &[MethodRuns],
 ) -> Result<ReportPage, CliError> {
+    let report = &results.report;
     let mut blocks = vec![
         heading("What may be said"),
         Block::Findings {
@@ -50,7 +53,7 @@ pub(super) fn page(
     blocks.extend(prompts::samples(report, comparison, methods)?);
     blocks.push(heading("How it was made"));
     blocks.push(Block::Facts {
-        rows: facts(report),
+        rows: facts(results),
     });
     Ok(ReportPage {
         title: match report.headline {
@@ -80,15 +83,15 @@ fn or_empty<T>(value: Option<T>, write: impl FnOnce(T) -> String) -> String {
     value.map_or_else(String::new, write)
 }
 
-fn methods_table(report: &CompareReport) -> HtmlTable {
+fn methods_table(report: &ComparisonReport) -> HtmlTable {
     let mut table = HtmlTable::of_numbers(
         &format!(
             "Scores on the test; changes of perplexity are paired by seed and example, with 95 % intervals over {}",
-            report.resampled.words()
+            report.resampled
         ),
         [
             "method",
-            "trained numbers",
+            "parameters",
             "learning rate",
             "epoch",
             "perplexity",
@@ -103,13 +106,13 @@ fn methods_table(report: &CompareReport) -> HtmlTable {
     .with_words(6);
     for row in &report.methods {
         table.row([
-            row.method.to_owned(),
+            row.method.to_string(),
             row.num_trainable_params.to_string(),
             or_empty(row.chosen, |chosen| chosen.learning_rate.to_string()),
             or_empty(row.chosen, |chosen| chosen.kept.epoch.to_string()),
             format!("{:.3}", row.perplexity),
             or_empty(row.difference, percent),
-            row.baseline.unwrap_or_default().to_owned(),
+            or_empty(row.baseline, |baseline| baseline.to_string()),
             format!("{:.4}", row.loss),
             format!("{:.4}", row.bits_per_byte),
             format!("{:.0}", row.seconds),
@@ -120,16 +123,11 @@ fn methods_table(report: &CompareReport) -> HtmlTable {
 }
 
 /// Every method against its baseline, and the method that the page is about against all it has to beat.
-fn differences(report: &CompareReport) -> Vec<Block> {
+fn differences(report: &ComparisonReport) -> Vec<Block> {
     let versus: Vec<(String, Interval)> = report
-        .duels
+        .comparisons
         .iter()
-        .map(|duel| {
-            (
-                format!("{} vs {}", duel.method, duel.against),
-                duel.difference,
-            )
-        })
+        .map(|row| (format!("{} vs {}", row.method, row.against), row.difference))
         .collect();
     let all: Vec<(String, Interval)> = report
         .methods
@@ -150,16 +148,18 @@ fn differences(report: &CompareReport) -> Vec<Block> {
         &format!(
             "Nats per token, with 95 % intervals over {}; left of the dashed line the first method is better. Blue \
              discs exclude zero on that side, orange triangles on the other.",
-            report.resampled.words()
+            report.resampled
         ),
         &rows,
     )]
 }
 
-fn curves(report: &CompareReport) -> Vec<Block> {
+fn curves(report: &ComparisonReport) -> Vec<Block> {
     let trained: Vec<(&MethodRow, &TrainedRun)> = report
         .methods
         .iter()
+        // A memory is put beside a trained adapter, whose curve is there under its own name.
+        .filter(|row| row.method.memory.is_none())
         .filter_map(|row| Some((row, row.runs.first()?)))
         .collect();
     let mut blocks = Vec::new();
@@ -174,7 +174,7 @@ fn curves(report: &CompareReport) -> Vec<Block> {
         for run in &row.runs {
             for point in &run.curve {
                 table.row([
-                    row.method.to_owned(),
+                    row.method.to_string(),
                     run.seed.0.to_string(),
                     point.epoch.to_string(),
                     format!("{:.4}", point.train_loss),
@@ -194,7 +194,7 @@ fn curves(report: &CompareReport) -> Vec<Block> {
             series: trained
                 .iter()
                 .map(|(row, run)| Series {
-                    name: row.method.to_owned(),
+                    name: row.method.to_string(),
                     points: run
                         .curve
                         .iter()
@@ -221,14 +221,15 @@ fn plain(x: f64, y: f64) -> ChartPoint {
     }
 }
 
-fn trials(report: &CompareReport) -> Block {
+fn trials(report: &ComparisonReport) -> Block {
     let title = "Learning rates that were tried";
     let mut table = HtmlTable::of_numbers(
         "Best validation loss of each trial, first seed",
         ["method", "learning rate", "epoch", "validation"],
     );
     let mut series = Vec::new();
-    for row in report.methods.iter().filter(|row| !row.trials.is_empty()) {
+    let trained = |row: &&MethodRow| row.method.memory.is_none() && !row.trials.is_empty();
+    for row in report.methods.iter().filter(trained) {
         let mut points = Vec::new();
         for trial in &row.trials {
             let (epoch, loss) = match trial.kept {
@@ -239,11 +240,11 @@ fn trials(report: &CompareReport) -> Block {
                 None => (String::new(), "diverged".to_owned()),
             };
             let rate = trial.learning_rate.to_string();
-            table.row([row.method.to_owned(), rate, epoch, loss]);
+            table.row([row.method.to_string(), rate, epoch, loss]);
         }
         points.sort_by(|left, right| left.x.total_cmp(&right.x));
         series.push(Series {
-            name: row.method.to_owned(),
+            name: row.method.to_string(),
             points,
         });
     }
@@ -265,13 +266,15 @@ fn trials(report: &CompareReport) -> Block {
     }
 }
 
-fn breakdown_table(report: &CompareReport, kind: &str, rows: &[BreakdownRow]) -> Block {
-    let names = report.methods.iter().map(|row| row.method);
-    let columns = [kind, "examples"].into_iter().chain(names);
+fn breakdown_table(report: &ComparisonReport, kind: &str, rows: &[BreakdownRow]) -> Block {
+    let names = report.methods.iter().map(|row| row.method.to_string());
+    let columns = [kind.to_owned(), "examples".to_owned()]
+        .into_iter()
+        .chain(names);
     let mut table = HtmlTable::of_numbers(&format!("Perplexity by {kind}"), columns);
     for row in rows {
         let perplexities = report.methods.iter().map(|method| {
-            or_empty(row.perplexity.get(method.method), |value| {
+            or_empty(row.perplexity.get(&method.method.to_string()), |value| {
                 format!("{value:.2}")
             })
         });
@@ -284,7 +287,7 @@ fn breakdown_table(report: &CompareReport, kind: &str, rows: &[BreakdownRow]) ->
     Block::Table { table }
 }
 
-fn breakdown_figure(report: &CompareReport, kind: &str, rows: &[BreakdownRow]) -> Option<Block> {
+fn breakdown_figure(report: &ComparisonReport, kind: &str, rows: &[BreakdownRow]) -> Option<Block> {
     let names = report.headline?;
     let rows: Vec<(String, Interval)> = rows
         .iter()
@@ -300,16 +303,17 @@ fn breakdown_figure(report: &CompareReport, kind: &str, rows: &[BreakdownRow]) -
     ))
 }
 
-fn facts(report: &CompareReport) -> Vec<[String; 2]> {
+fn facts(results: &CompareResults) -> Vec<[String; 2]> {
+    let report = &results.report;
     let seeds: Vec<String> = report.seeds.iter().map(u64::to_string).collect();
     let rates: Vec<String> = report.learning_rates.iter().map(f64::to_string).collect();
     let mut rows = [
-        ("command", command_line(&report.command)),
+        ("command", command_line(&results.command)),
         (
             "program",
-            format!("chameleon {}, burn {}", report.version, report.burn_version),
+            format!("chameleon {}, burn {}", results.version, results.burn_version),
         ),
-        ("device", report.device.clone()),
+        ("device", results.device.clone()),
         ("model", report.model.clone()),
         ("seeds", seeds.join(", ")),
         ("learning rates tried", rates.join(", ")),
@@ -335,7 +339,7 @@ fn facts(report: &CompareReport) -> Vec<[String; 2]> {
         ),
         (
             "resampled for the intervals",
-            format!("whole {}: {}", report.resampled.unit.name(), report.resampled.words()),
+            format!("whole {}: {}", report.resampled.unit.name(), report.resampled),
         ),
         ("groups", report.num_clusters.to_string()),
         ("seconds", format!("{:.0} in this call", report.seconds)),
@@ -343,7 +347,13 @@ fn facts(report: &CompareReport) -> Vec<[String; 2]> {
     .map(|(name, value)| [name.to_owned(), value])
     .to_vec();
     if let Some(memory) = &report.memory {
-        rows.push(["groups remember".to_owned(), memory.words()]);
+        let prompts = if memory.with_prompts {
+            ", and the prompts that are answered together"
+        } else {
+            ""
+        };
+        let size = memory_size(&memory.config, memory.num_entries);
+        rows.push(["groups remember".to_owned(), format!("{size}{prompts}")]);
     }
     if let Some(information) = report.label_mutual_information {
         rows.push([

@@ -6,32 +6,32 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use chameleon_models::{Interval, files::atomic_file};
+use chameleon_models::{
+    files::atomic_file,
+    training::experiment::{Finding, Interval, percent, signed},
+    training::method::Method,
+};
 use serde::Serialize;
 
 use crate::{
     args::{Sweep, SweptSetting},
-    commands::{
-        Context,
-        prepare::{Part, grouped},
-    },
+    commands::Context,
     errors::CliError,
     output::{Column, Page, Results, Table},
     report::{
-        Block, ChartPoint, Finding, HtmlTable, LineChart, Link, ReportPage, Scale, Series,
-        command_line, percent, signed,
+        Block, ChartPoint, HtmlTable, LineChart, Link, ReportPage, Scale, Series, command_line,
     },
     resolve::CompareConfig,
 };
 
-use super::table::CompareReport;
-use super::{PAGE_FILE, PreparedStates, compare, finish, refuse_taken};
+use super::table::CompareResults;
+use super::{PAGE_FILE, compare, comparison, finish, prepare, refuse_taken};
 
 /// `sweep.json`
 #[derive(Debug, Serialize)]
 pub(super) struct SweepReport {
     setting: &'static str,
-    method: &'static str,
+    method: Method,
     command: String,
     points: Vec<SweepPoint>,
     seconds: f64,
@@ -52,24 +52,21 @@ struct SweepPoint {
 /// The method against something it has to beat.
 #[derive(Debug, Serialize)]
 struct Gain {
-    against: &'static str,
+    against: Method,
     /// Nats per token, with a 95 % interval; below zero is a gain.
     difference: Interval,
 }
 
-/// Every point, or `None` if the user asked to stop; points that are finished are kept.
+/// Every point; points that are finished are kept.
 pub(super) fn run(
     config: &CompareConfig,
     sweep: &Sweep,
     context: &Context,
-) -> Result<Option<SweepReport>, CliError> {
+) -> Result<SweepReport, CliError> {
     let start = Instant::now();
     let points = match sweep.setting {
         SweptSetting::Prefix => prefixes(config, &sweep.values, context)?,
         SweptSetting::GroupSize => group_sizes(config, &sweep.values, context)?,
-    };
-    let Some(points) = points else {
-        return Ok(None);
     };
     let report = SweepReport {
         setting: sweep.setting.name(),
@@ -85,10 +82,10 @@ pub(super) fn run(
     let json = serde_json::to_vec_pretty(&report).expect("a report is plain data");
     atomic_file::write(&config.out.join(PAGE_FILE), report.page().html().as_bytes())?;
     atomic_file::write(&config.out.join("sweep.json"), &json)?;
-    Ok(Some(report))
+    Ok(report)
 }
 
-type Points = Vec<(usize, CompareReport)>;
+type Points = Vec<(usize, CompareResults)>;
 
 fn point_folder(config: &CompareConfig, setting: SweptSetting, value: usize) -> PathBuf {
     config.out.join(format!("{}-{value}", setting.name()))
@@ -98,11 +95,11 @@ fn prefixes(
     config: &CompareConfig,
     values: &[usize],
     context: &Context,
-) -> Result<Option<Points>, CliError> {
+) -> Result<Points, CliError> {
     let point_config = |prefix: usize| {
         let mut point = config.clone();
         point.out = point_folder(config, SweptSetting::Prefix, prefix);
-        let span = &mut point.training.span;
+        let span = &mut point.comparison.training.span;
         span.prefix = prefix;
         span.smallest_prefix = values.iter().copied().fold(prefix, usize::min);
         span.largest_prefix = values.iter().copied().fold(prefix, usize::max);
@@ -117,7 +114,7 @@ fn prefixes(
         .map(|&prefix| {
             context.output.note(format_args!("prefix {prefix}"));
             let report = compare(&point_config(prefix), context)?;
-            Ok(report.map(|report| (prefix, report)))
+            Ok((prefix, report))
         })
         .collect()
 }
@@ -126,48 +123,36 @@ fn group_sizes(
     config: &CompareConfig,
     values: &[usize],
     context: &Context,
-) -> Result<Option<Points>, CliError> {
+) -> Result<Points, CliError> {
     refuse_taken(config)?;
-    let Some(texts) = PreparedStates::of(config, context)? else {
-        return Ok(None);
-    };
-    texts.comparison(config, context).check_store()?;
+    let texts = prepare(config, context)?;
+    comparison(config, &texts, texts.test(), context).check_store()?;
     values
         .iter()
         .map(|&size| {
             context.output.note(format_args!("group size {size}"));
-            let data = texts.test.data.clone();
-            let test = Part {
-                data: grouped(
-                    data.examples,
-                    data.prompt_embeddings,
-                    data.assignments,
-                    size,
-                )?,
-                label_names: texts.test.label_names.clone(),
-                units: texts.test.units.clone(),
-            };
-            let mut comparison = texts.comparison(config, context);
-            comparison.test = &test;
+            let test = texts.test_in_batches_of(size)?;
+            let mut comparison = comparison(config, &texts, &test, context);
             comparison.group_size = Some(size);
             let out = point_folder(config, SweptSetting::GroupSize, size);
-            let report = finish(&comparison, out, Instant::now())?;
-            Ok(report.map(|report| (size, report)))
+            let report = finish(&comparison, out, Instant::now(), context)?;
+            Ok((size, report))
         })
         .collect()
 }
 
 /// The method that a sweep is about.
-fn subject(report: &CompareReport) -> &'static str {
-    let headline = report.headline.as_ref();
+fn subject(results: &CompareResults) -> Method {
+    let headline = results.report.headline.as_ref();
     headline
-        .expect("a sweep compares a method with its company")
+        .expect("a sweep compares a method with its baselines")
         .method
 }
 
 impl SweepPoint {
-    fn new(value: usize, report: CompareReport) -> Self {
-        let method = subject(&report);
+    fn new(value: usize, results: CompareResults) -> Self {
+        let method = subject(&results);
+        let CompareResults { report, out, .. } = results;
         let perplexity = report
             .methods
             .iter()
@@ -178,16 +163,16 @@ impl SweepPoint {
             perplexity,
             num_test_tokens: report.num_test_tokens,
             gains: report
-                .duels
+                .comparisons
                 .iter()
-                .filter(|duel| duel.method == method)
-                .map(|duel| Gain {
-                    against: duel.against,
-                    difference: duel.difference,
+                .filter(|row| row.method == method)
+                .map(|row| Gain {
+                    against: row.against,
+                    difference: row.difference,
                 })
                 .collect(),
             findings: report.findings,
-            out: report.out,
+            out,
         }
     }
 }
@@ -200,7 +185,7 @@ impl SweepReport {
                 [
                     point.value.to_string(),
                     format!("{:.3}", point.perplexity),
-                    gain.against.to_owned(),
+                    gain.against.to_string(),
                     signed(gain.difference, 4),
                     percent(gain.difference),
                 ]
@@ -263,14 +248,14 @@ impl SweepReport {
         }
     }
 
-    /// One line for each opponent.
+    /// One line for each baseline.
     fn chart(&self) -> LineChart {
-        let opponents = self.points.first().map_or(&[][..], |point| &point.gains);
-        let series = opponents
+        let baselines = self.points.first().map_or(&[][..], |point| &point.gains);
+        let series = baselines
             .iter()
             .enumerate()
-            .map(|(idx, opponent)| Series {
-                name: format!("vs {}", opponent.against),
+            .map(|(idx, baseline)| Series {
+                name: format!("vs {}", baseline.against),
                 points: self
                     .points
                     .iter()

@@ -1,24 +1,25 @@
 //! `report.html`: a reproduction on one page.
 
-use chameleon_models::Interval;
+use chameleon_models::training::experiment::{Interval, signed};
+use chameleon_models::training::method::Method;
+use chameleon_models::training::recipes::RecipeRow;
 
 use crate::report::{
     Block, ChartPoint, HtmlTable, LineChart, ReportPage, Scale, Series, command_line, gibibytes,
-    interval_figure, signed,
+    interval_figure,
 };
 
-use super::report::{ANSWER_COLUMNS, RecipeRow, ReproduceReport};
-use super::runs::Method;
+use super::report::{ANSWER_COLUMNS, ReproduceResults, answer_rows};
 
 /// The page of a finished reproduction.
-pub(super) fn page(report: &ReproduceReport) -> ReportPage {
+pub(super) fn page(report: &ReproduceResults) -> ReportPage {
     let mut blocks = vec![
         heading("What may be said"),
         Block::Findings {
-            findings: report.findings.clone(),
+            findings: report.report.findings.clone(),
         },
     ];
-    for recipe in &report.recipes {
+    for recipe in &report.report.recipes {
         blocks.push(heading(&recipe.name));
         blocks.push(Block::Table {
             table: methods_table(recipe),
@@ -53,8 +54,8 @@ fn differences(recipe: &RecipeRow) -> Option<Block> {
         .methods
         .iter()
         // The frozen model is so far away that the others could not be told apart.
-        .filter(|row| row.method != Method::Frozen)
-        .filter_map(|row| Some((row.method.name().to_owned(), row.difference?)))
+        .filter(|row| row.method != Method::FROZEN)
+        .filter_map(|row| Some((row.method.to_string(), row.difference?)))
         .collect();
     (!rows.is_empty()).then(|| {
         interval_figure(
@@ -77,10 +78,10 @@ fn methods_table(recipe: &RecipeRow) -> HtmlTable {
         ""
     };
     let mut table = HtmlTable::of_numbers(
-        &format!("{}{leaks}", recipe.sizes()),
+        &format!("{}{leaks}", recipe.facts),
         [
             "method",
-            "trained",
+            "parameters",
             "valid loss",
             "valid ppl",
             "epoch",
@@ -92,7 +93,7 @@ fn methods_table(recipe: &RecipeRow) -> HtmlTable {
     );
     for row in &recipe.methods {
         table.row([
-            row.method.name().to_owned(),
+            row.method.to_string(),
             row.num_trainable_params.to_string(),
             format!("{:.4}", row.valid_loss),
             format!("{:.3}", row.valid_perplexity),
@@ -109,7 +110,7 @@ fn methods_table(recipe: &RecipeRow) -> HtmlTable {
 }
 
 fn answers(recipe: &RecipeRow) -> Option<Block> {
-    let rows = recipe.answer_rows();
+    let rows = answer_rows(recipe);
     if rows.is_empty() {
         return None;
     }
@@ -135,9 +136,9 @@ fn curves(recipe: &RecipeRow) -> Option<Block> {
         for run in &row.runs {
             for epoch in &run.curve {
                 table.row([
-                    row.method.name().to_owned(),
+                    row.method.to_string(),
                     run.seed.to_string(),
-                    epoch.number.to_string(),
+                    epoch.epoch.to_string(),
                     format!("{:.4}", epoch.train_loss),
                     format!("{:.4}", epoch.valid_loss),
                 ]);
@@ -151,10 +152,10 @@ fn curves(recipe: &RecipeRow) -> Option<Block> {
                 interval: None,
             };
             series.push(Series {
-                name: row.method.name().to_owned(),
+                name: row.method.to_string(),
                 points: curve
                     .iter()
-                    .map(|epoch| point(epoch.number as f64, epoch.valid_loss))
+                    .map(|epoch| point(epoch.epoch as f64, epoch.valid_loss))
                     .collect(),
             });
         }
@@ -180,7 +181,7 @@ fn curves(recipe: &RecipeRow) -> Option<Block> {
     })
 }
 
-fn facts(report: &ReproduceReport) -> Vec<[String; 2]> {
+fn facts(report: &ReproduceResults) -> Vec<[String; 2]> {
     let seeds: Vec<String> = report.seeds.iter().map(u64::to_string).collect();
     let mut rows = [
         ("command", command_line(&report.command)),
@@ -196,7 +197,7 @@ fn facts(report: &ReproduceReport) -> Vec<[String; 2]> {
     ]
     .map(|(name, value)| [name.to_owned(), value])
     .to_vec();
-    if let Some(bytes) = report.peak_memory_bytes {
+    if let Some(bytes) = report.report.peak_memory_bytes {
         rows.push(["memory at most".to_owned(), gibibytes(bytes)]);
     }
     rows

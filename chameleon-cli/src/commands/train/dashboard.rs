@@ -13,8 +13,8 @@ use ratatui::{
     widgets::{Axis, Block, Chart, Dataset, Gauge, GraphType, Paragraph, Widget as _},
 };
 
-use super::watch::Watch;
 use crate::{
+    commands::observe::moving_average,
     errors::CliError,
     output::{Held, Output, Screen},
 };
@@ -33,16 +33,16 @@ pub(super) struct Dashboard<'a> {
     // Dropped in this order: what was held is told on the terminal that was given back.
     screen: Screen,
     held: Held<'a>,
-    course: Course,
+    curves: Curves,
     drawn: Instant,
 }
 
 impl<'a> Dashboard<'a> {
-    pub(super) fn open(course: Course, output: &'a Output) -> Result<Self, CliError> {
+    pub(super) fn open(curves: Curves, output: &'a Output) -> Result<Self, CliError> {
         let mut dashboard = Self {
             screen: Screen::open()?,
             held: output.hold(),
-            course,
+            curves,
             drawn: Instant::now(),
         };
         dashboard.draw()?;
@@ -53,35 +53,35 @@ impl<'a> Dashboard<'a> {
         self.drawn = Instant::now();
         let messages = self.held.last(NUM_MESSAGES);
         self.screen
-            .draw(|area, buffer| self.course.draw(&messages, area, buffer))
+            .draw(|area, buffer| self.curves.draw(&messages, area, buffer))
     }
 }
 
-impl Watch for Dashboard<'_> {
-    fn step(&mut self, report: &StepReport) -> Result<(), CliError> {
-        self.course.step(report);
+impl Dashboard<'_> {
+    /// The training continues after so many steps.
+    pub(super) fn start_at(&mut self, step: usize) {
+        self.curves.first_step = step;
+        self.curves.step = step;
+    }
+
+    pub(super) fn step(&mut self, report: &StepReport) -> Result<(), CliError> {
+        self.curves.step(report);
         if self.drawn.elapsed() < FRAME {
             return Ok(());
         }
         self.draw()
     }
 
-    fn doing(&mut self, doing: &'static str) -> Result<(), CliError> {
-        self.course.doing = doing;
+    pub(super) fn validated(&mut self, step: usize, loss: f64) -> Result<(), CliError> {
+        self.curves.valid.push((step as f64, loss));
         self.draw()
-    }
-
-    fn validated(&mut self, step: usize, loss: f64) -> Result<(), CliError> {
-        self.course.valid.push((step as f64, loss));
-        self.doing("training")
     }
 }
 
 /// What is known of a training so far.
 #[derive(Debug)]
-pub(super) struct Course {
+pub(super) struct Curves {
     title: String,
-    doing: &'static str,
     num_epochs: usize,
     num_steps: usize,
     /// Steps that were done before this call.
@@ -91,7 +91,7 @@ pub(super) struct Course {
     epoch: usize,
     num_tokens: usize,
     learning_rate: f64,
-    /// An average that forgets slowly: single batches jump about.
+    /// A moving average.
     loss: Option<f64>,
     train: Vec<(f64, f64)>,
     /// Steps from one point of the curve to the next.
@@ -99,17 +99,16 @@ pub(super) struct Course {
     valid: Vec<(f64, f64)>,
 }
 
-impl Course {
-    /// A training of which `step` steps are done.
-    pub(super) fn new(title: String, num_epochs: usize, num_steps: usize, step: usize) -> Self {
+impl Curves {
+    /// A training before its first step.
+    pub(super) fn new(title: String, num_epochs: usize, num_steps: usize) -> Self {
         Self {
             title,
-            doing: "training",
             num_epochs,
             num_steps,
-            first_step: step,
+            first_step: 0,
             start: Instant::now(),
-            step,
+            step: 0,
             epoch: 0,
             num_tokens: 0,
             learning_rate: 0.0,
@@ -125,9 +124,7 @@ impl Course {
         self.epoch = report.epoch + 1;
         self.num_tokens += report.num_tokens;
         self.learning_rate = report.learning_rate;
-        let loss = self
-            .loss
-            .map_or(report.loss, |loss| 0.95 * loss + 0.05 * report.loss);
+        let loss = moving_average(self.loss, report.loss);
         self.loss = Some(loss);
         if report.step.is_multiple_of(self.stride) {
             self.train.push((report.step as f64, loss));
@@ -151,7 +148,7 @@ impl Course {
             Constraint::Length(u16::try_from(messages.len()).unwrap_or(0)),
         ])
         .areas(area);
-        Line::from(format!("{}: {}", self.title, self.doing))
+        Line::from(format!("{}: training", self.title))
             .bold()
             .render(title, buffer);
         self.draw_curves(curves, buffer);
@@ -278,9 +275,9 @@ mod tests {
         }
     }
 
-    fn shown(course: &Course, area: Rect) -> String {
+    fn shown(curves: &Curves, area: Rect) -> String {
         let mut buffer = Buffer::empty(area);
-        course.draw(&["epoch 1: fine".into()], area, &mut buffer);
+        curves.draw(&["epoch 1: fine".into()], area, &mut buffer);
         let rows = buffer.content().chunks(usize::from(area.width.max(1)));
         rows.map(|row| {
             row.iter()
@@ -293,12 +290,12 @@ mod tests {
 
     #[test]
     fn a_training_is_drawn_with_its_curves_and_what_is_left() {
-        let mut course = Course::new("core".to_owned(), 3, 300, 0);
+        let mut curves = Curves::new("core".to_owned(), 3, 300);
         for step in 1..=150 {
-            course.step(&report(step, 4.0 - step as f64 / 100.0));
+            curves.step(&report(step, 4.0 - step as f64 / 100.0));
         }
-        course.valid.push((100.0, 3.25));
-        let page = shown(&course, Rect::new(0, 0, 100, 24));
+        curves.valid.push((100.0, 3.25));
+        let page = shown(&curves, Rect::new(0, 0, 100, 24));
         for needed in [
             "core: training",
             "nats per token by step",
@@ -320,24 +317,24 @@ mod tests {
 
     #[test]
     fn nothing_known_and_tiny_terminals_are_no_panic() {
-        let mut course = Course::new("core".to_owned(), 1, 0, 0);
+        let mut curves = Curves::new("core".to_owned(), 1, 0);
         for (width, height) in [(0, 0), (1, 1), (7, 3), (40, 9), (300, 90)] {
-            shown(&course, Rect::new(0, 0, width, height));
+            shown(&curves, Rect::new(0, 0, width, height));
         }
-        course.step(&report(1, f64::NAN));
-        course.valid.push((1.0, f64::INFINITY));
-        shown(&course, Rect::new(0, 0, 80, 24));
+        curves.step(&report(1, f64::NAN));
+        curves.valid.push((1.0, f64::INFINITY));
+        shown(&curves, Rect::new(0, 0, 80, 24));
     }
 
     #[test]
     fn a_long_curve_is_thinned_and_keeps_its_ends() {
-        let mut course = Course::new("core".to_owned(), 1, 10_000, 0);
+        let mut curves = Curves::new("core".to_owned(), 1, 10_000);
         for step in 1..=10_000 {
-            course.step(&report(step, 3.0));
+            curves.step(&report(step, 3.0));
         }
-        assert!(course.train.len() <= MAX_POINTS + 1);
-        assert!(course.train[0].0 < 50.0);
-        assert!(course.train.last().unwrap().0 > 9_900.0);
+        assert!(curves.train.len() <= MAX_POINTS + 1);
+        assert!(curves.train[0].0 < 50.0);
+        assert!(curves.train.last().unwrap().0 > 9_900.0);
     }
 
     #[test]

@@ -1,83 +1,85 @@
-//! How a training is watched: by a bar, or on the whole terminal.
+//! `--tui`: the steps of a training on the whole terminal.
 
-use chameleon_models::{StepReport, Trainer};
+use std::cell::Cell;
 
-use crate::{
-    commands::{Context, method::StepBar},
-    errors::CliError,
-    resolve::{TrainConfig, TrainView},
+use chameleon_models::{
+    StepReport,
+    training::observer::{Observer, Progress, Work, WorkUnit},
 };
 
-#[cfg(feature = "tui")]
-use super::dashboard::{Course, Dashboard};
-#[cfg(feature = "tui")]
-use crate::output::Screen;
+use super::dashboard::{Curves, Dashboard};
+use crate::commands::Context;
 
-/// What is drawn while a training runs, until it is dropped.
-pub(super) trait Watch {
-    fn step(&mut self, report: &StepReport) -> Result<(), CliError>;
-
-    /// Something begins that takes longer than a step.
-    fn doing(&mut self, _doing: &'static str) -> Result<(), CliError> {
-        Ok(())
-    }
-
-    /// The loss on the held-out texts after a step; the training goes on.
-    fn validated(&mut self, _step: usize, _loss: f64) -> Result<(), CliError> {
-        Ok(())
-    }
-}
-
-/// Refuses a view that cannot be drawn, before the long work starts.
-pub(super) fn check(view: TrainView) -> Result<(), CliError> {
-    match view {
-        TrainView::Bar => Ok(()),
-        #[cfg(feature = "tui")]
-        TrainView::Dashboard => Screen::check(),
-    }
-}
-
-/// Begins to draw.
-pub(super) fn watch<'a>(
-    config: &TrainConfig,
-    trainer: &Trainer<'_>,
+/// Shows a training on a dashboard and everything else as without it.
+pub(super) struct DashboardObserver<'a> {
     context: &'a Context,
-) -> Result<Box<dyn Watch + 'a>, CliError> {
-    Ok(match config.view {
-        TrainView::Bar => Box::new(Bar {
-            bar: Some(StepBar::new("training", trainer, context)),
-        }),
-        #[cfg(feature = "tui")]
-        TrainView::Dashboard => {
-            let course = Course::new(
-                config.out.display().to_string(),
-                config.training.optimizer.num_epochs,
-                trainer.num_steps(),
-                trainer.cursor().step,
-            );
-            Box::new(Dashboard::open(course, &context.output)?)
-        }
-    })
+    title: String,
+    num_epochs: usize,
+    /// Whether the terminal can no longer be drawn on.
+    is_broken: Cell<bool>,
 }
 
-struct Bar {
-    /// Taken when it is dropped.
-    bar: Option<StepBar>,
-}
-
-impl Watch for Bar {
-    fn step(&mut self, report: &StepReport) -> Result<(), CliError> {
-        if let Some(bar) = &mut self.bar {
-            bar.step(report);
+impl<'a> DashboardObserver<'a> {
+    pub(super) fn new(context: &'a Context, title: String, num_epochs: usize) -> Self {
+        Self {
+            context,
+            title,
+            num_epochs,
+            is_broken: Cell::new(false),
         }
-        Ok(())
     }
 }
 
-impl Drop for Bar {
-    fn drop(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish();
+impl Observer for DashboardObserver<'_> {
+    fn begin(&self, work: Work<'_>) -> Box<dyn Progress + '_> {
+        let WorkUnit::Steps = work.unit else {
+            return self.context.begin(work);
+        };
+        let num_steps = usize::try_from(work.total.unwrap_or(0)).unwrap_or(usize::MAX);
+        let curves = Curves::new(self.title.clone(), self.num_epochs, num_steps);
+        match Dashboard::open(curves, &self.context.output) {
+            Ok(dashboard) => Box::new(Drawn {
+                dashboard,
+                is_broken: &self.is_broken,
+            }),
+            Err(_) => self.context.begin(work),
+        }
+    }
+
+    fn note(&self, message: &str) {
+        self.context.note(message);
+    }
+
+    fn detail(&self, message: &str) {
+        self.context.detail(message);
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.context.is_interrupted() || self.is_broken.get()
+    }
+}
+
+/// Draws; a terminal that is gone ends the training, whose state is saved.
+struct Drawn<'a> {
+    dashboard: Dashboard<'a>,
+    is_broken: &'a Cell<bool>,
+}
+
+impl Progress for Drawn<'_> {
+    fn set_position(&mut self, num_done: u64) {
+        self.dashboard
+            .start_at(usize::try_from(num_done).unwrap_or(usize::MAX));
+    }
+
+    fn step(&mut self, report: &StepReport) {
+        if self.dashboard.step(report).is_err() {
+            self.is_broken.set(true);
+        }
+    }
+
+    fn validated(&mut self, step: usize, valid_loss: f64) {
+        if self.dashboard.validated(step, valid_loss).is_err() {
+            self.is_broken.set(true);
         }
     }
 }

@@ -1,14 +1,24 @@
 //! The settings of the paper, so that anybody can repeat them and see what they measure.
 //!
-//! Owns the `as-published` recipe: its sizes ([`PaperSettings`]), everything unusual about it ([`Quirk`]), and
-//! training and scoring under it. The `causal` recipe, under which claims are made, is the rest of this crate;
-//! grouping rows is the caller's business here as there.
+//! Owns the `as-published` recipe: its sizes ([`PaperSettings`]), everything unusual about it ([`Quirk`]), training and
+//! scoring under it, and the experiments that set it beside `causal`, under which claims are made ([`reproduce`]).
+//! Nothing outside this folder imports it.
 
+mod answers;
+mod causal;
+mod findings;
+mod heads;
 mod published;
 mod quirks;
+mod recipe_name;
+mod report;
+mod reproduction;
+mod runs;
 mod settings;
+mod splits;
 mod texts;
 
+pub use answers::TextScores;
 pub use published::data::{
     PublishedData, PublishedStates, StateIndex, cache_published_states, embed_rows,
     published_fingerprint,
@@ -17,5 +27,9 @@ pub use published::rows::{PublishedLoss, PublishedRow, PublishedText, RowOptions
 pub use published::score::{BatchScore, PublishedScore, PublishedScorer};
 pub use published::train::PublishedObjective;
 pub use quirks::{Quirk, Quirks, UnknownQuirk};
-pub use settings::PaperSettings;
+pub use recipe_name::{RecipeName, UnknownRecipe};
+pub use report::{MethodRow, RecipeRow, ReproductionReport, RunRow, curves_csv};
+pub use reproduction::{Base, ReproductionConfig, reproduce};
+pub use runs::{Facts, Run, Unit};
+pub use settings::{Experiment, PaperSettings};
 pub use texts::{PaperRows, PaperTexts, RowCorpus};

@@ -2,6 +2,25 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The paper's experiments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Experiment {
+    /// WikiText-2 raw, line by line.
+    Wikitext,
+    /// Alpaca-cleaned, instructions with answers.
+    Alpaca,
+}
+
+impl std::fmt::Display for Experiment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Wikitext => "wikitext",
+            Self::Alpaca => "alpaca",
+        })
+    }
+}
+
 /// The settings that both recipes share, as the paper's experiments have them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PaperSettings {

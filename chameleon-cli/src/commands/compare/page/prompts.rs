@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
-use chameleon_models::training::grouped_examples::GroupedExamples;
+use chameleon_models::{
+    GroupedExamples,
+    training::experiment::{Comparison, ComparisonReport, MethodRuns},
+    training::method::Method,
+};
 
 use crate::{
     commands::texts::excerpt,
@@ -10,8 +14,6 @@ use crate::{
     report::{Block, HtmlTable, MapChart, MapPoint, Plane, extremes, sample},
 };
 
-use super::super::runs::{Comparison, MethodRuns};
-use super::super::table::CompareReport;
 use super::{heading, or_empty};
 
 /// Samples shown of each kind.
@@ -22,7 +24,7 @@ const MAX_MAP_POINTS: usize = 800;
 
 /// Where the training prompts lie, in the plane in which they differ most.
 pub(super) fn map(comparison: &Comparison<'_>) -> Result<Block, CliError> {
-    let prepared = comparison.prepared;
+    let prepared = &comparison.texts.data;
     let data = &prepared.train.data;
     let plane = Plane::fit(&data.prompt_embeddings, comparison.config.seeds[0]);
     let places = plane.project(&data.prompt_embeddings);
@@ -58,7 +60,7 @@ fn prompt_title(
     data: &GroupedExamples,
     row: usize,
 ) -> Result<String, CliError> {
-    let prepared = comparison.prepared;
+    let prepared = &comparison.texts.data;
     let example = &data.examples[row];
     let prompt = prepared
         .loaded
@@ -75,7 +77,7 @@ fn prompt_title(
 
 /// How many prompts a group has, and the first of them.
 fn group_table(comparison: &Comparison<'_>) -> Result<HtmlTable, CliError> {
-    let data = &comparison.prepared.train.data;
+    let data = &comparison.texts.data.train.data;
     let mut table = HtmlTable::of_numbers(
         "Groups of the training",
         ["group", "prompts", "one of them"],
@@ -97,15 +99,15 @@ fn group_table(comparison: &Comparison<'_>) -> Result<HtmlTable, CliError> {
 
 /// The test examples on which the method and its baseline differ most, of the first seed.
 pub(super) fn samples(
-    report: &CompareReport,
+    report: &ComparisonReport,
     comparison: &Comparison<'_>,
     methods: &[MethodRuns],
 ) -> Result<Vec<Block>, CliError> {
     let Some(names) = report.headline else {
         return Ok(Vec::new());
     };
-    let tokens_of = |name: &str| {
-        let runs = methods.iter().find(|runs| runs.method.name() == name);
+    let tokens_of = |method: Method| {
+        let runs = methods.iter().find(|runs| runs.method == method);
         runs.map(|runs| &runs.scored[0].token_nlls)
     };
     let (Some(ours), Some(theirs)) = (tokens_of(names.method), tokens_of(names.baseline)) else {
@@ -124,7 +126,7 @@ pub(super) fn samples(
         .map(|gains| gains.iter().map(|&gain| f64::from(gain)).sum::<f64>() / gains.len() as f64)
         .collect();
     let found = extremes(&means, NUM_SAMPLES);
-    let tokenizer = &comparison.prepared.loaded.tokenizer;
+    let tokenizer = &comparison.texts.data.loaded.tokenizer;
     let shown = |rows: &[usize]| -> Result<Vec<_>, CliError> {
         rows.iter()
             .map(|&row| {

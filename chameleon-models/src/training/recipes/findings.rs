@@ -1,18 +1,14 @@
 //! Sentences with numbers: what beats its control, and what leakage and padding contribute.
 
 use chameleon_core::RunSeed;
-use chameleon_models::{Interval, training::recipes::Quirk};
 
-use crate::{
-    args::RecipeName,
-    report::{Finding, signed},
-};
+use crate::training::experiment::{Finding, Interval, signed};
+use crate::training::method::Method;
 
-use super::{
-    leaks,
-    report::of_method,
-    runs::{Facts, Method, Run, difference},
-};
+use super::quirks::Quirk;
+use super::recipe_name::RecipeName;
+use super::reproduction::redrawn;
+use super::runs::{Facts, Run, difference, of_method};
 
 /// What the numbers allow one to say, and what they do not.
 pub(super) fn findings(runs: &[Run], recipes: &[RecipeName], seed: RunSeed) -> Vec<Finding> {
@@ -28,7 +24,7 @@ pub(super) fn findings(runs: &[Run], recipes: &[RecipeName], seed: RunSeed) -> V
             findings.extend(side.contribution(published));
         }
     }
-    if recipes.iter().any(leaks) {
+    if recipes.iter().any(RecipeName::leaks) {
         findings.push(Finding::warning(
             "where the condition leaks, the hypernetwork is shown the mean of the very tokens it is \
              scored on; no such gain can be had in use",
@@ -80,18 +76,18 @@ impl<'a> Side<'a> {
     /// Whether each method with conditions does better than the same with wrong ones.
     fn against_controls(&self) -> Vec<Finding> {
         let name = self.recipe;
-        [Method::Dense, Method::Core]
+        [Method::DENSE, Method::CORE]
             .into_iter()
             .filter_map(|method| {
-                let found = self.difference(method, method.shuffled()?)?;
-                let (method, figures) = (method.name(), signed(found, 4));
+                let found = self.difference(method, redrawn(method))?;
+                let (method, figures) = (method, signed(found, 4));
                 Some(if found.is_below_zero() {
                     Finding::gain(format!(
-                        "{name}: {method} against shuffled {figures}; it uses its conditions"
+                        "{name}: {method} against redrawn conditions {figures}; it uses its conditions"
                     ))
                 } else {
                     Finding::warning(format!(
-                        "{name}: {method} against shuffled {figures}; nothing shows that it uses its conditions"
+                        "{name}: {method} against redrawn conditions {figures}; nothing shows that it uses its conditions"
                     ))
                 })
             })
@@ -112,7 +108,7 @@ impl<'a> Side<'a> {
             "{}: {share:.1} % of the {num_scored} scored validation tokens are padding, {commonest:.1} % are the \
              same token; the frozen model loses {:.4} nats a token",
             self.recipe,
-            self.loss(Method::Frozen)
+            self.loss(Method::FROZEN)
         )))
     }
 
@@ -122,18 +118,18 @@ impl<'a> Side<'a> {
             return None;
         }
         let worth = |side: &Self| {
-            let lora = side.loss(Method::Dense) - side.loss(Method::Lora);
-            let shuffled = side.loss(Method::Dense) - side.loss(Method::DenseShuffled);
-            (lora, shuffled)
+            let lora = side.loss(Method::DENSE) - side.loss(Method::LORA);
+            let control = side.loss(Method::DENSE) - side.loss(redrawn(Method::DENSE));
+            (lora, control)
         };
-        let ((lora, shuffled), (lora_as, shuffled_as)) = (worth(self), worth(published));
+        let ((lora, control), (lora_as, control_as)) = (worth(self), worth(published));
         Some(Finding::note(format!(
             "{} instead of as-published: frozen {:.4} instead of {:.4}; dense against lora {lora:+.4} instead of \
-             {lora_as:+.4}, which {} it {:.4} nats; dense against its shuffled control {shuffled:+.4} instead of \
-             {shuffled_as:+.4}",
+             {lora_as:+.4}, which {} it {:.4} nats; dense against its redrawn control {control:+.4} instead of \
+             {control_as:+.4}",
             self.recipe,
-            self.loss(Method::Frozen),
-            published.loss(Method::Frozen),
+            self.loss(Method::FROZEN),
+            published.loss(Method::FROZEN),
             if lora > lora_as { "costs" } else { "gives" },
             (lora - lora_as).abs(),
         )))
@@ -148,10 +144,10 @@ mod tests {
     fn recipe(name: &str, dense: f64, shuffled: f64) -> Vec<Run> {
         let run = |method, nll| test_run(name, method, 1, &[nll, nll]);
         vec![
-            run(Method::Frozen, 3.0),
-            run(Method::Lora, 2.0),
-            run(Method::Dense, dense),
-            run(Method::DenseShuffled, shuffled),
+            run(Method::FROZEN, 3.0),
+            run(Method::LORA, 2.0),
+            run(Method::DENSE, dense),
+            run(redrawn(Method::DENSE), shuffled),
         ]
     }
 
@@ -169,11 +165,11 @@ mod tests {
             .collect();
         let findings = lines.join("\n");
         assert!(
-            findings.contains("as-published: dense against shuffled -0.5000"),
+            findings.contains("as-published: dense against redrawn conditions -0.5000"),
             "{findings}"
         );
         assert!(
-            findings.contains("warning: without-leak: dense against shuffled"),
+            findings.contains("warning: without-leak: dense against redrawn"),
             "{findings}"
         );
         assert!(findings.contains("75.0 % of the 4 scored"), "{findings}");

@@ -2,41 +2,44 @@
 
 use std::time::Instant;
 
+use burn::module::Module as _;
 use burn::tensor::{Device, Tensor};
 use chameleon_cluster::{BatchPlan, KMeansConfig, PlannedBatch, assign};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{AdaptedLayers, ConditionControl, ControlPlan};
-use chameleon_models::{
-    AdapterError, CausalLm as _, Example, HiddenCache, LayerAdaptation, LayerKind, LayerRange,
-    Trainee,
-    adapter::adaptation::head_shape,
-    training::recipes::{
-        PaperSettings, PublishedData, PublishedOptions, PublishedRow, PublishedScore,
-        PublishedScorer, PublishedSetup, PublishedStates, PublishedTrainer, Quirk, Quirks,
-        RowOptions, StateIndex, cache_published_states, embed_rows, published_fingerprint,
-        published_rows,
-    },
-};
 
-use crate::{
-    commands::{Context, prepare::cache_path, states::with_states_bar},
-    errors::CliError,
-    resolve::ReproduceConfig,
-};
+use crate::adapter::AdapterError;
+use crate::adapter::adaptation::{Trainee, head_shape};
+use crate::adapter::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
+use crate::data::Example;
+use crate::families::causal_lm::CausalLm;
+use crate::training::error::TrainingError;
+use crate::training::fit::{NoHooks, Selection, fit};
+use crate::training::hidden_cache::HiddenCache;
+use crate::training::known_states::{cache_path, observed};
+use crate::training::method::Method;
+use crate::training::observer::Observer;
+use crate::training::recipes::answers::{PromptBatch, answer};
+use crate::training::recipes::heads;
+use crate::training::recipes::quirks::{Quirk, Quirks};
+use crate::training::recipes::reproduction::{Base, ReproductionConfig, finished, redrawn};
+use crate::training::recipes::runs::{Facts, Run, Unit, count_commonest};
+use crate::training::recipes::settings::PaperSettings;
+use crate::training::recipes::splits::Texts;
+use crate::training::train::{LearningRate, Schedule, Trainer};
 
-use super::{
-    Base,
-    answers::{PromptBatch, answer},
-    fit::{Selection, fit},
-    heads,
-    runs::{Facts, Method, Run, Unit, count_commonest},
-    texts::Texts,
+use super::data::{
+    PublishedData, PublishedStates, StateIndex, cache_published_states, embed_rows,
+    published_fingerprint,
 };
+use super::rows::{PublishedRow, RowOptions, published_rows};
+use super::score::{PublishedScore, PublishedScorer};
+use super::train::PublishedObjective;
 
 /// Rows and groups, ready to train on.
-pub(super) struct Published<'a> {
+pub(in crate::training::recipes) struct Published<'a> {
     name: String,
-    config: &'a ReproduceConfig,
+    config: &'a ReproductionConfig,
     base: &'a Base,
     options: RowOptions,
     train: Part,
@@ -53,22 +56,24 @@ struct Part {
 }
 
 impl<'a> Published<'a> {
-    pub(super) const METHODS: &'static [Method] = &[
-        Method::Frozen,
-        Method::Lora,
-        Method::Dense,
-        Method::DenseShuffled,
-    ];
+    pub(in crate::training::recipes) fn methods() -> Vec<Method> {
+        vec![
+            Method::FROZEN,
+            Method::LORA,
+            Method::DENSE,
+            redrawn(Method::DENSE),
+        ]
+    }
 
-    /// Groups the rows and fills the caches, or answers `None` if the user asked to stop.
-    pub(super) fn prepare(
+    /// Groups the rows and fills the caches.
+    pub(in crate::training::recipes) fn prepare(
         name: String,
         off: &[Quirk],
-        config: &'a ReproduceConfig,
+        config: &'a ReproductionConfig,
         base: &'a Base,
         texts: &Texts,
-        context: &Context,
-    ) -> Result<Option<Self>, CliError> {
+        observer: &dyn Observer,
+    ) -> Result<Self, TrainingError> {
         let options = row_options(off, config, base);
         let settings = &config.settings;
         let train = published_rows(
@@ -77,14 +82,14 @@ impl<'a> Published<'a> {
         );
         let valid = published_rows(&texts.valid.rows, &options);
         if train.is_empty() || valid.is_empty() {
-            return Err(CliError::NothingScored { recipe: name });
+            return Err(TrainingError::NothingScored { recipe: name });
         }
         let kmeans = |embeddings: &Tensor<2>| {
             let [num_rows, _] = embeddings.dims();
             KMeansConfig::new(settings.num_clusters(num_rows))
                 .with_max_iterations(settings.lloyd_steps)
                 .with_tolerance(0.0)
-                .fit(embeddings, context.settings.seed.derive("clusters"))
+                .fit(embeddings, config.seed.derive("clusters"))
         };
         let train_embeddings = embed_rows(base.model(), &train);
         let groups = kmeans(&train_embeddings)?;
@@ -108,15 +113,11 @@ impl<'a> Published<'a> {
         };
         let part = |rows, embeddings, plan| {
             let data = PublishedData::new(rows, embeddings, plan);
-            Part::with_states(data, &options, base, config, context)
+            Part::with_states(data, &options, base, config, observer)
         };
-        let Some(train) = part(train, &train_embeddings, train_plan)? else {
-            return Ok(None);
-        };
-        let Some(valid) = part(valid, &valid_embeddings, valid_plan)? else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
+        let train = part(train, &train_embeddings, train_plan)?;
+        let valid = part(valid, &valid_embeddings, valid_plan)?;
+        Ok(Self {
             name,
             config,
             base,
@@ -131,23 +132,23 @@ impl<'a> Published<'a> {
                 .cloned()
                 .collect(),
             facts,
-        }))
+        })
     }
 
-    /// Trains and scores a method, or answers `None` if the user asked to stop.
-    pub(super) fn run(
+    /// Trains and scores a method.
+    pub(in crate::training::recipes) fn run(
         &self,
         method: Method,
         seed: RunSeed,
-        context: &Context,
-    ) -> Result<Option<Run>, CliError> {
+        observer: &dyn Observer,
+    ) -> Result<Run, TrainingError> {
         let start = Instant::now();
         let quirks = &self.options.quirks;
         let shape = head_shape(self.base.model(), self.config.settings.rank);
         let control = |part: &Part| control(method, part, seed);
         let mut run = Run::new(&self.name, method, seed, self.facts);
         let valid_control = control(&self.valid)?;
-        let score = |trainee: Option<&Trainee>| -> Result<PublishedScore, CliError> {
+        let score = |trainee: Option<&Trainee>| -> Result<PublishedScore, TrainingError> {
             let scorer = PublishedScorer {
                 trainee,
                 states: self.states(&self.valid, trainee),
@@ -160,17 +161,16 @@ impl<'a> Published<'a> {
         let head = heads::published(method, &self.config.settings, quirks, shape);
         let mut adapter = None;
         let scored = if let Some(head) = head {
-            let device = context.device()?.autodiff();
+            let device = self.base.model().head_weight().device().autodiff();
             let head = head.init(seed.derive("adapter"), &device);
             let trainee = Trainee::new(head, self.layers(seed, &device)?);
             run.num_trainable_params = trainee.num_trainable_params();
-            let setup = PublishedSetup {
+            let objective = PublishedObjective {
                 data: &self.train.data,
                 states: self.states(&self.train, Some(&trainee)),
                 head_weight: self.base.model().head_weight(),
                 control: control(&self.train)?,
                 quirks: quirks.clone(),
-                options: published_options(&self.config.settings),
                 seed: seed.derive("training"),
             };
             let selection = if quirks.has(Quirk::BestEpoch) {
@@ -178,14 +178,14 @@ impl<'a> Published<'a> {
             } else {
                 Selection::LastEpoch
             };
-            let mut trainer = PublishedTrainer::new(setup, trainee);
-            let validate = |trainee: &Trainee| Ok(score(Some(trainee))?.loss);
-            let Some(fitted) = fit(&mut trainer, method.name(), selection, validate, context)?
-            else {
-                return Ok(None);
-            };
+            let schedule = schedule(&self.config.settings, seed);
+            let trainer = Trainer::new(objective, schedule, trainee);
+            let validate = |trainee: &Trainee| Ok(score(Some(&trainee.valid()))?.loss);
+            let label = method.to_string();
+            let fitted = fit(&label, trainer, selection, validate, &mut NoHooks, observer)?;
+            let fitted = finished(fitted)?;
             run.curve = fitted.curve;
-            run.chosen_epoch = Some(fitted.epoch.number);
+            run.chosen_epoch = Some(fitted.kept.epoch);
             let scored = score(Some(&fitted.trainee))?;
             adapter = Some(fitted.trainee);
             scored
@@ -200,13 +200,10 @@ impl<'a> Published<'a> {
                 .is_none_or(|trainee| trainee.layers.is_none())
         {
             let batches = self.prompt_batches(method, adapter.as_ref());
-            let Some(text) = answer(batches, self.base, context)? else {
-                return Ok(None);
-            };
-            run.text = Some(text);
+            run.text = Some(answer(batches, self.base, observer)?);
         }
         run.seconds = start.elapsed().as_secs_f64();
-        Ok(Some(run))
+        Ok(run)
     }
 }
 
@@ -222,11 +219,11 @@ impl Published<'_> {
             .collect();
         (0..batches.len())
             .map(|batch_idx| {
-                let shown_idx = match method.control() {
+                let shown_idx = match method.control {
                     ConditionControl::None => batch_idx,
                     _ => (batch_idx + 1) % batches.len(),
                 };
-                let factors = trainee.filter(|_| is_conditioned || method == Method::Lora);
+                let factors = trainee.filter(|_| is_conditioned || method == Method::LORA);
                 PromptBatch {
                     factors: factors.and_then(|trainee| {
                         let shown = PromptBatch::mean_embedding(&batches[shown_idx], self.base);
@@ -239,7 +236,11 @@ impl Published<'_> {
     }
 
     /// LoRA in the layers, where the recipe asks for it.
-    fn layers(&self, seed: RunSeed, device: &Device) -> Result<Option<AdaptedLayers>, CliError> {
+    fn layers(
+        &self,
+        seed: RunSeed,
+        device: &Device,
+    ) -> Result<Option<AdaptedLayers>, TrainingError> {
         if self.options.quirks.has(Quirk::HeadOnly) {
             return Ok(None);
         }
@@ -281,14 +282,14 @@ impl Part {
         data: PublishedData,
         options: &RowOptions,
         base: &Base,
-        config: &ReproduceConfig,
-        context: &Context,
-    ) -> Result<Option<Self>, CliError> {
+        config: &ReproductionConfig,
+        observer: &dyn Observer,
+    ) -> Result<Self, TrainingError> {
         let index = StateIndex::of(&data.rows);
         let fingerprint =
             published_fingerprint(&base.states_fingerprint, &data.rows, &index, options);
-        let path = cache_path(config.cache_dir.as_ref(), fingerprint)?;
-        let cache = with_states_bar("hidden states", index.num_distinct(), context, |observe| {
+        let path = cache_path(&config.cache_dir, fingerprint)?;
+        let cache = observed("hidden states", index.num_distinct(), observer, |observe| {
             cache_published_states(
                 base.model(),
                 fingerprint,
@@ -298,12 +299,12 @@ impl Part {
                 &path,
                 observe,
             )
-        });
-        Ok(cache?.map(|cache| Self { data, index, cache }))
+        })?;
+        Ok(Self { data, index, cache })
     }
 }
 
-fn row_options(off: &[Quirk], config: &ReproduceConfig, base: &Base) -> RowOptions {
+fn row_options(off: &[Quirk], config: &ReproductionConfig, base: &Base) -> RowOptions {
     RowOptions {
         loss: config.loss,
         quirks: Quirks::published().without(off),
@@ -312,19 +313,22 @@ fn row_options(off: &[Quirk], config: &ReproduceConfig, base: &Base) -> RowOptio
     }
 }
 
-fn published_options(settings: &PaperSettings) -> PublishedOptions {
-    PublishedOptions {
+/// A constant learning rate and no clipping, as published.
+fn schedule(settings: &PaperSettings, seed: RunSeed) -> Schedule {
+    Schedule {
         num_epochs: settings.num_epochs,
-        learning_rate: settings.learning_rate,
+        learning_rate: LearningRate::Constant(settings.learning_rate),
         weight_decay: settings.weight_decay,
+        max_grad_norm: f64::INFINITY,
+        seed: seed.derive("training"),
     }
 }
 
-fn control(method: Method, part: &Part, seed: RunSeed) -> Result<ControlPlan, CliError> {
+fn control(method: Method, part: &Part, seed: RunSeed) -> Result<ControlPlan, TrainingError> {
     let num_batches = part.data.plan.batches.len();
-    let control = method.control();
+    let control = method.control;
     if control != ConditionControl::None && num_batches < 2 {
-        return Err(CliError::OneBatch);
+        return Err(TrainingError::OneBatch);
     }
     Ok(control.plan(num_batches, seed.derive("control"))?)
 }
@@ -349,7 +353,7 @@ fn batches(assignments: &[usize], batch_size: usize) -> BatchPlan {
     }
 }
 
-/// The units whose mean is the loss: with equal batches each batch is one token, so to say.
+/// The units whose mean is the loss: with equal batches each batch counts as one unit.
 fn units(score: &PublishedScore, quirks: &Quirks) -> Vec<Unit> {
     score
         .batches

@@ -4,12 +4,12 @@ use chameleon_core::FactorShape;
 use chameleon_hypernet::{
     FactorGeneratorConfig, FactorInit, GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig,
 };
-use chameleon_models::{
-    Adaptation,
-    training::recipes::{PaperSettings, Quirk, Quirks},
-};
 
-use super::runs::Method;
+use crate::adapter::adaptation::Adaptation;
+use crate::training::method::{Head, Method};
+
+use super::quirks::{Quirk, Quirks};
+use super::settings::PaperSettings;
 
 /// The head of a method as published; `None` for the frozen model.
 pub(super) fn published(
@@ -79,13 +79,13 @@ fn adaptation(
     let hyper = |kind| Adaptation::Hyper {
         config: hyper(kind, settings, scale, shape),
     };
-    match method {
-        Method::Frozen => None,
-        Method::Lora => Some(Adaptation::Lora {
+    match method.head {
+        Head::Frozen => None,
+        Head::Generated(GeneratorKind::Core) => Some(hyper(GeneratorKind::Core)),
+        Head::Generated(_) => Some(hyper(dense)),
+        Head::Lora | Head::ParameterMatchedLora(_) | Head::Experts => Some(Adaptation::Lora {
             config: LoraHeadConfig::new(shape).with_scale(scale),
         }),
-        Method::Dense | Method::DenseShuffled => Some(hyper(dense)),
-        Method::Core | Method::CoreShuffled => Some(hyper(GeneratorKind::Core)),
     }
 }
 
@@ -130,8 +130,8 @@ mod tests {
                 .unwrap()
                 .num_trainable_params()
         };
-        assert_eq!(params(Method::Lora), 204_100);
-        assert_eq!(params(Method::Dense), 6_786_596);
+        assert_eq!(params(Method::LORA), 204_100);
+        assert_eq!(params(Method::DENSE), 6_786_596);
     }
 
     #[test]

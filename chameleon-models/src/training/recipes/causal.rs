@@ -3,38 +3,35 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use burn::module::Module as _;
 use burn::tensor::Tensor;
 use chameleon_cluster::{KMeansConfig, assign};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ConditionControl, ConditionNorm, ControlPlan, PromptGroup};
-use chameleon_models::{
-    CausalLm as _, ExampleScore, GroupedExamples, HeadAdapter, HiddenCache, HiddenStates,
-    ScoreSummary, Scorer, TrainOptions, TrainSetup, Trainee, Trainer,
-    adapter::adaptation::head_shape,
-    training::grouped_examples::{embed_examples, states_fingerprint},
-};
 
-use crate::{
-    commands::{
-        Context,
-        prepare::{cache_path, fill_cache, grouped},
-    },
-    errors::CliError,
-    resolve::ReproduceConfig,
-};
+use crate::adapter::adaptation::{HeadAdapter, Trainee, head_shape};
+use crate::families::causal_lm::CausalLm;
+use crate::training::causal_objective::TrainSetup;
+use crate::training::error::TrainingError;
+use crate::training::eval::{ExampleScore, ScoreSummary, Scorer};
+use crate::training::fit::{NoHooks, Selection, fit};
+use crate::training::grouped_examples::{GroupedExamples, embed_examples};
+use crate::training::hidden_cache::HiddenCache;
+use crate::training::known_states::final_states;
+use crate::training::method::Method;
+use crate::training::observer::Observer;
+use crate::training::states::HiddenStates;
+use crate::training::train::TrainOptions;
 
-use super::{
-    Base,
-    answers::{PromptBatch, answer},
-    fit::{Selection, fit},
-    heads,
-    runs::{Facts, Method, Run, Unit, count_commonest},
-    texts::{self, Texts},
-};
+use super::answers::{PromptBatch, answer};
+use super::heads;
+use super::reproduction::{Base, ReproductionConfig, finished, redrawn};
+use super::runs::{Facts, Run, Unit, count_commonest};
+use super::splits::{self, Texts};
 
 /// Examples and groups, ready to train on.
 pub(super) struct Causal<'a> {
-    config: &'a ReproduceConfig,
+    config: &'a ReproductionConfig,
     base: &'a Base,
     train: Part,
     valid: Part,
@@ -50,35 +47,37 @@ struct Part {
 }
 
 impl<'a> Causal<'a> {
-    pub(super) const METHODS: &'static [Method] = &[
-        Method::Frozen,
-        Method::Lora,
-        Method::Dense,
-        Method::DenseShuffled,
-        Method::Core,
-        Method::CoreShuffled,
-    ];
+    pub(super) fn methods() -> Vec<Method> {
+        vec![
+            Method::FROZEN,
+            Method::LORA,
+            Method::DENSE,
+            redrawn(Method::DENSE),
+            Method::CORE,
+            redrawn(Method::CORE),
+        ]
+    }
 
-    /// Groups the prompts and fills the caches, or answers `None` if the user asked to stop.
+    /// Groups the prompts and fills the caches.
     pub(super) fn prepare(
-        config: &'a ReproduceConfig,
+        config: &'a ReproductionConfig,
         base: &'a Base,
         texts: &Texts,
-        context: &Context,
-    ) -> Result<Option<Self>, CliError> {
+        observer: &dyn Observer,
+    ) -> Result<Self, TrainingError> {
         let settings = &config.settings;
         let train = texts.train.examples.clone();
         let num_clusters = settings.num_clusters(train.len());
         let prompts = embed_examples(base.model(), &train);
         let kmeans = KMeansConfig::new(num_clusters)
             .with_max_iterations(settings.lloyd_steps)
-            .fit(&prompts, context.settings.seed.derive("clusters"))?;
-        let train = grouped(train, prompts, kmeans.assignments, settings.batch_size)?;
-        let held_out = |part: &texts::Part| -> Result<GroupedExamples, CliError> {
+            .fit(&prompts, config.seed.derive("clusters"))?;
+        let train = GroupedExamples::plan(train, prompts, kmeans.assignments, settings.batch_size)?;
+        let held_out = |part: &splits::Part| -> Result<GroupedExamples, TrainingError> {
             let examples = part.examples.clone();
             let prompts = embed_examples(base.model(), &examples);
             let assignments = assign(&prompts, &kmeans.centroids)?.assignments;
-            grouped(examples, prompts, assignments, settings.batch_size)
+            GroupedExamples::plan(examples, prompts, assignments, settings.batch_size)
         };
         let (valid, test) = (held_out(&texts.valid)?, held_out(&texts.test)?);
         let facts = Facts {
@@ -100,12 +99,9 @@ impl<'a> Causal<'a> {
                     .flat_map(|example| example.sequence.scored()),
             ),
         };
-        let part = |data| Part::with_states(data, base, config, context);
-        let (Some(train), Some(valid), Some(test)) = (part(train)?, part(valid)?, part(test)?)
-        else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
+        let part = |data| Part::with_states(data, base, config, observer);
+        let (train, valid, test) = (part(train)?, part(valid)?, part(test)?);
+        Ok(Self {
             config,
             base,
             train,
@@ -113,16 +109,16 @@ impl<'a> Causal<'a> {
             test,
             centroids: kmeans.centroids,
             facts,
-        }))
+        })
     }
 
-    /// Trains and scores a method, or answers `None` if the user asked to stop.
+    /// Trains and scores a method.
     pub(super) fn run(
         &self,
         method: Method,
         seed: RunSeed,
-        context: &Context,
-    ) -> Result<Option<Run>, CliError> {
+        observer: &dyn Observer,
+    ) -> Result<Run, TrainingError> {
         let start = Instant::now();
         let settings = &self.config.settings;
         let control = self.control(method, seed)?;
@@ -137,7 +133,7 @@ impl<'a> Causal<'a> {
             };
             scorer.score(&part.data, |_| {})
         };
-        let valid_loss = |trainee: Option<&Trainee>| -> Result<f64, CliError> {
+        let valid_loss = |trainee: Option<&Trainee>| -> Result<f64, TrainingError> {
             Ok(mean_nll(&score(&self.valid, trainee)?))
         };
         let mut run = Run::new("causal", method, seed, self.facts);
@@ -149,7 +145,7 @@ impl<'a> Causal<'a> {
         let fitted = match head {
             None => None,
             Some(head) => {
-                let device = context.device()?.autodiff();
+                let device = self.base.model().head_weight().device().autodiff();
                 let mut head = head.init(seed.derive("adapter"), &device);
                 if let HeadAdapter::Hyper(hyper) = head {
                     let norm = ConditionNorm::fit(self.train.data.prompt_embeddings.clone());
@@ -167,36 +163,36 @@ impl<'a> Causal<'a> {
                     options: train_options(self.config),
                     seed: seed.derive("training"),
                 };
-                let mut trainer = Trainer::new(setup, trainee);
-                let selection = Selection::BestEpoch;
-                let validate = |trainee: &Trainee| valid_loss(Some(trainee));
-                match fit(&mut trainer, method.name(), selection, validate, context)? {
-                    Some(fitted) => Some(fitted),
-                    None => return Ok(None),
-                }
+                let validate = |trainee: &Trainee| valid_loss(Some(&trainee.valid()));
+                let fitted = fit(
+                    &method.to_string(),
+                    setup.trainer(trainee),
+                    Selection::BestEpoch,
+                    validate,
+                    &mut NoHooks,
+                    observer,
+                )?;
+                Some(finished(fitted)?)
             }
         };
         run.valid_loss = match &fitted {
-            Some(fitted) => fitted.epoch.valid_loss,
+            Some(fitted) => fitted.kept.valid_loss,
             None => valid_loss(None)?,
         };
         let trainee = fitted.as_ref().map(|fitted| &fitted.trainee);
         let test = score(&self.test, trainee)?;
         if self.config.num_answers > 0 {
-            let Some(text) = answer(self.prompt_batches(trainee, &control), self.base, context)?
-            else {
-                return Ok(None);
-            };
-            run.text = Some(text);
+            let batches = self.prompt_batches(trainee, &control);
+            run.text = Some(answer(batches, self.base, observer)?);
         }
         if let Some(fitted) = fitted {
-            run.chosen_epoch = Some(fitted.epoch.number);
+            run.chosen_epoch = Some(fitted.kept.epoch);
             run.curve = fitted.curve;
         }
         run.test_loss = Some(mean_nll(&test));
         run.units = test.iter().map(unit).collect();
         run.seconds = start.elapsed().as_secs_f64();
-        Ok(Some(run))
+        Ok(run)
     }
 
     /// The first test prompts, those of a group together, and what the head adds for their group.
@@ -236,11 +232,11 @@ impl<'a> Causal<'a> {
             .collect()
     }
 
-    fn control(&self, method: Method, seed: RunSeed) -> Result<ControlPlan, CliError> {
-        let control = method.control();
+    fn control(&self, method: Method, seed: RunSeed) -> Result<ControlPlan, TrainingError> {
+        let control = method.control;
         let num_clusters = self.facts.num_clusters;
         if control != ConditionControl::None && num_clusters < 2 {
-            return Err(CliError::OneBatch);
+            return Err(TrainingError::OneBatch);
         }
         Ok(control.plan(num_clusters, seed.derive("control"))?)
     }
@@ -250,22 +246,22 @@ impl Part {
     fn with_states(
         data: GroupedExamples,
         base: &Base,
-        config: &ReproduceConfig,
-        context: &Context,
-    ) -> Result<Option<Self>, CliError> {
-        let fingerprint = &base.states_fingerprint;
-        let path = cache_path(
-            config.cache_dir.as_ref(),
-            states_fingerprint(fingerprint, &data.examples),
+        config: &ReproductionConfig,
+        observer: &dyn Observer,
+    ) -> Result<Self, TrainingError> {
+        let cache = final_states(
+            base.model(),
+            &base.states_fingerprint,
+            &data.examples,
+            &config.cache_dir,
+            observer,
         )?;
-        let (model, label) = (base.model(), "hidden states");
-        let cache = fill_cache(model, fingerprint, &data.examples, &path, label, context)?;
-        Ok(cache.map(|cache| Self { data, cache }))
+        Ok(Self { data, cache })
     }
 }
 
 /// The paper's settings where it has some, ours elsewhere.
-fn train_options(config: &ReproduceConfig) -> TrainOptions {
+fn train_options(config: &ReproductionConfig) -> TrainOptions {
     TrainOptions {
         num_epochs: config.settings.num_epochs,
         learning_rate: config.settings.learning_rate,

@@ -4,27 +4,33 @@ use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;
 use chameleon_core::{LoraFactors, RunSeed};
-use chameleon_models::{
-    Example, GenerateOptions, Sampling, embed_prompts, generate,
-    training::text_metrics::{Stemming, bleu, meteor, rouge},
-};
 use serde::{Deserialize, Serialize};
 
-use crate::{commands::Context, errors::CliError};
+use crate::adapter::prompts::embed_prompts;
+use crate::data::Example;
+use crate::engine::generate::{GenerateOptions, generate};
+use crate::engine::sampling::Sampling;
+use crate::training::error::TrainingError;
+use crate::training::observer::{Observer, Work};
+use crate::training::text_metrics::{Stemming, bleu, meteor, rouge};
 
-use super::Base;
+use super::reproduction::Base;
 
 /// How near answers come to the references, each from 0 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) struct TextScores {
-    pub(super) num_answers: usize,
+pub struct TextScores {
+    /// Answers that were scored.
+    pub num_answers: usize,
     /// As sacrebleu counts it.
-    pub(super) bleu: f64,
-    pub(super) rouge1: f64,
-    pub(super) rouge2: f64,
-    pub(super) rouge_l: f64,
+    pub bleu: f64,
+    /// ROUGE-1.
+    pub rouge1: f64,
+    /// ROUGE-2.
+    pub rouge2: f64,
+    /// ROUGE-L.
+    pub rouge_l: f64,
     /// Of its exact and stem stages.
-    pub(super) meteor: f64,
+    pub meteor: f64,
 }
 
 /// Prompts that are answered together and share their factors.
@@ -48,12 +54,12 @@ impl PromptBatch<'_> {
 /// Tokens of an answer at most; Alpaca's answers have 60 words on average.
 const MAX_NEW_TOKENS: usize = 128;
 
-/// Writes the likeliest answers and scores them, or answers `None` if the user asked to stop.
+/// Generates greedy answers and scores them.
 pub(super) fn answer(
     batches: Vec<PromptBatch<'_>>,
     base: &Base,
-    context: &Context,
-) -> Result<Option<TextScores>, CliError> {
+    observer: &dyn Observer,
+) -> Result<TextScores, TrainingError> {
     let tokenizer = &base.loaded.tokenizer;
     let options = GenerateOptions {
         max_new_tokens: MAX_NEW_TOKENS,
@@ -62,7 +68,7 @@ pub(super) fn answer(
         seed: RunSeed(0),
     };
     let num_prompts = batches.iter().map(|batch| batch.examples.len()).sum();
-    let bar = context.output.progress("answers", num_prompts);
+    let mut progress = observer.begin(Work::items("answers", num_prompts));
     let mut pairs = Vec::new();
     for batch in batches {
         let prompts: Vec<&[u32]> = batch
@@ -71,7 +77,7 @@ pub(super) fn answer(
             .map(|example| example.sequence.conditioning())
             .collect();
         let on_token = |_| {
-            if context.interrupt.is_asked() {
+            if observer.is_interrupted() {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -84,25 +90,23 @@ pub(super) fn answer(
             }
             None => generate(base.model(), &prompts, &options, on_token)?,
         };
-        if context.interrupt.is_asked() {
-            bar.finish_and_clear();
-            return Ok(None);
+        if observer.is_interrupted() {
+            return Err(TrainingError::Interrupted);
         }
         for (example, generation) in batch.examples.iter().zip(output.generations) {
             let answer = tokenizer.decode(&generation.token_ids)?;
             let reference = tokenizer.decode(example.sequence.scored())?;
             pairs.push((answer.trim().to_owned(), reference.trim().to_owned()));
         }
-        bar.set_position(pairs.len() as u64);
+        progress.set_position(pairs.len() as u64);
     }
-    bar.finish_and_clear();
     let rouge = rouge(&pairs, Stemming::Porter);
-    Ok(Some(TextScores {
+    Ok(TextScores {
         num_answers: pairs.len(),
         bleu: bleu(&pairs).score,
         rouge1: rouge.rouge1,
         rouge2: rouge.rouge2,
         rouge_l: rouge.rouge_l,
         meteor: meteor(&pairs).score,
-    }))
+    })
 }

@@ -2,14 +2,19 @@
 
 use std::path::PathBuf;
 
-use chameleon_models::{
-    Example, HubDataset, LoadedModel,
-    data::{self, WindowOptions},
-    training::hub_dataset,
-    training::recipes::{PaperRows, PaperTexts, PublishedText, Quirk, Quirks},
-};
+use chameleon_core::RunSeed;
 
-use crate::{args::Experiment, commands::Context, errors::CliError, resolve::ReproduceConfig};
+use crate::data::{self, Example, WindowOptions};
+use crate::families::load::LoadedModel;
+use crate::files::hub::HubOptions;
+use crate::training::error::TrainingError;
+use crate::training::hub_dataset::{self, HubDataset};
+
+use super::published::rows::PublishedText;
+use super::quirks::{Quirk, Quirks};
+use super::reproduction::ReproductionConfig;
+use super::settings::Experiment;
+use super::texts::{PaperRows, PaperTexts};
 
 /// A quarter as many rows are validated and tested on as are trained on, when their number is limited.
 const HELD_OUT_SHARE: usize = 4;
@@ -32,23 +37,22 @@ pub(super) struct Part {
 impl Texts {
     /// Reads the data and tokenises it.
     pub(super) fn read(
-        config: &ReproduceConfig,
+        config: &ReproductionConfig,
         loaded: &LoadedModel,
-        context: &Context,
-    ) -> Result<Self, CliError> {
-        let seed = context.settings.seed;
+        seed: RunSeed,
+    ) -> Result<Self, TrainingError> {
         let data = match config.experiment {
             Experiment::Wikitext => {
                 let folder = match &config.data {
                     Some(folder) => folder.clone(),
-                    None => fetched(&HubDataset::WIKITEXT_2_RAW, context)?,
+                    None => fetched(&HubDataset::WIKITEXT_2_RAW, &config.hub)?,
                 };
                 PaperTexts::wikitext(&folder)?
             }
             Experiment::Alpaca => {
                 let file = match &config.data {
                     Some(file) => file.clone(),
-                    None => only_file(&HubDataset::ALPACA_CLEANED, context)?,
+                    None => only_file(&HubDataset::ALPACA_CLEANED, &config.hub)?,
                 };
                 PaperTexts::alpaca(&file, config.condition, seed)?
             }
@@ -86,9 +90,9 @@ impl Texts {
 impl Part {
     fn cut(
         rows: &PaperRows,
-        config: &ReproduceConfig,
+        config: &ReproductionConfig,
         loaded: &LoadedModel,
-    ) -> Result<Self, CliError> {
+    ) -> Result<Self, TrainingError> {
         let texts: Vec<&str> = rows.texts.iter().map(String::as_str).collect();
         let mut published: Vec<PublishedText> = loaded
             .tokenizer
@@ -124,16 +128,16 @@ impl Part {
 }
 
 /// The folder of a data set of the hub.
-fn fetched(dataset: &HubDataset, context: &Context) -> Result<PathBuf, CliError> {
-    Ok(hub_dataset::resolve(dataset, &context.hub_options())?)
+fn fetched(dataset: &HubDataset, options: &HubOptions) -> Result<PathBuf, TrainingError> {
+    Ok(hub_dataset::resolve(dataset, options)?)
 }
 
 /// The one file of a data set that has one.
-fn only_file(dataset: &HubDataset, context: &Context) -> Result<PathBuf, CliError> {
-    let folder = fetched(dataset, context)?;
+fn only_file(dataset: &HubDataset, options: &HubOptions) -> Result<PathBuf, TrainingError> {
+    let folder = fetched(dataset, options)?;
     let files = hub_dataset::parquet_files(&folder)?;
     files
         .into_iter()
         .next()
-        .ok_or(CliError::NoPaperData { path: folder })
+        .ok_or(TrainingError::NoParquet { path: folder })
 }

@@ -1,0 +1,250 @@
+//! The paper's experiments under its recipe, under variations of it, and under ours.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module as _;
+use chameleon_core::RunSeed;
+use chameleon_hypernet::ConditionControl;
+
+use crate::adapter::adaptation::Trainee;
+use crate::data::InstructionCondition;
+use crate::families::language_model::LanguageModel;
+use crate::families::load::LoadedModel;
+use crate::files::hub::HubOptions;
+use crate::training::error::TrainingError;
+use crate::training::experiment::{RunStore, peak_memory};
+use crate::training::fit::{EpochRecord, Fitted, KeptEpoch};
+use crate::training::hidden_cache::Fingerprint;
+use crate::training::method::{Head, Method};
+use crate::training::observer::Observer;
+use crate::training::session::Start;
+use crate::training::train::TrainError;
+
+use super::causal::Causal;
+use super::published::experiment::Published;
+use super::published::rows::PublishedLoss;
+use super::recipe_name::RecipeName;
+use super::runs::Run;
+use super::settings::{Experiment, PaperSettings};
+use super::splits::Texts;
+
+/// What is reproduced, and how.
+#[derive(Debug, Clone)]
+pub struct ReproductionConfig {
+    /// Which of the paper's experiments.
+    pub experiment: Experiment,
+    /// Local data; the hub's if `None`.
+    pub data: Option<PathBuf>,
+    /// How the hub may be reached.
+    pub hub: HubOptions,
+    /// At least one, each once.
+    pub recipes: Vec<RecipeName>,
+    /// Which tokens the published recipe scores.
+    pub loss: PublishedLoss,
+    /// At least one, each once.
+    pub seeds: Vec<RunSeed>,
+    /// Training rows at most.
+    pub max_examples: Option<usize>,
+    /// Tokens of a row of WikiText that conditions are made of, unless the recipe leaks.
+    pub prefix: usize,
+    /// Part of a row of Alpaca that conditions are made of, unless the recipe leaks.
+    pub condition: InstructionCondition,
+    /// Answers that each method generates.
+    pub num_answers: usize,
+    /// Sizes.
+    pub settings: PaperSettings,
+    /// The folder of hidden states.
+    pub cache_dir: PathBuf,
+    /// Draws rows, clusters and splits.
+    pub seed: RunSeed,
+}
+
+/// The frozen model of all runs.
+#[derive(Debug)]
+pub struct Base {
+    pub(super) loaded: LoadedModel,
+    pub(super) states_fingerprint: String,
+}
+
+impl Base {
+    /// Freezes a model.
+    pub fn new(mut loaded: LoadedModel) -> Self {
+        loaded.model = loaded.model.no_grad();
+        Self {
+            states_fingerprint: loaded.states_fingerprint(),
+            loaded,
+        }
+    }
+
+    pub(super) fn model(&self) -> &LanguageModel {
+        &self.loaded.model
+    }
+
+    /// The token that fills rows up, as the published tokenizer is configured.
+    pub fn end_of_text(&self) -> u32 {
+        let tokenizer = &self.loaded.tokenizer;
+        let ends = &tokenizer.special_token_ids().eos;
+        ends.first()
+            .copied()
+            .unwrap_or_else(|| tokenizer.pad_token_id())
+    }
+}
+
+/// A method given the conditions of other batches.
+pub(super) fn redrawn(method: Method) -> Method {
+    method.with_control(ConditionControl::Redrawn)
+}
+
+/// A training that did not diverge.
+pub(super) struct Finished {
+    /// The adapter of the kept epoch, off the autodiff device.
+    pub(super) trainee: Trainee,
+    pub(super) kept: KeptEpoch,
+    pub(super) curve: Vec<EpochRecord>,
+}
+
+pub(super) fn finished(fitted: Fitted) -> Result<Finished, TrainingError> {
+    match (fitted.diverged_at_step, fitted.trainee, fitted.kept) {
+        (Some(step), ..) => Err(TrainError::Diverged { step }.into()),
+        (None, Some(trainee), Some(kept)) => Ok(Finished {
+            trainee: trainee.valid(),
+            kept,
+            curve: fitted.curve,
+        }),
+        (None, ..) => unreachable!("a training that does not diverge keeps an epoch"),
+    }
+}
+
+/// Trains and scores every method under every recipe; what is finished in `out` is not done again.
+///
+/// # Errors
+///
+/// When the texts cannot be read, `out` holds other runs, a training diverges, or the observer interrupts.
+pub fn reproduce(
+    config: &ReproductionConfig,
+    base: &Base,
+    out: &Path,
+    start: Start,
+    observer: &dyn Observer,
+) -> Result<Vec<Run>, TrainingError> {
+    let texts = Texts::read(config, &base.loaded, config.seed)?;
+    let store = RunStore::of(out);
+    store.check_start(start)?;
+    let reproduction = Reproduction {
+        config,
+        base,
+        texts: &texts,
+        key: settings(config, base, &texts).to_string(),
+        store,
+        observer,
+    };
+    let mut runs = Vec::new();
+    for recipe in &config.recipes {
+        reproduction.recipe(recipe, &mut runs)?;
+    }
+    Ok(runs)
+}
+
+struct Reproduction<'a> {
+    config: &'a ReproductionConfig,
+    base: &'a Base,
+    texts: &'a Texts,
+    /// What finished runs must share with those that are missing.
+    key: String,
+    store: RunStore,
+    observer: &'a dyn Observer,
+}
+
+impl Reproduction<'_> {
+    /// All runs of one recipe.
+    fn recipe(&self, recipe: &RecipeName, runs: &mut Vec<Run>) -> Result<(), TrainingError> {
+        let methods = match recipe {
+            RecipeName::Causal => Causal::methods(),
+            RecipeName::Published { .. } => Published::methods(),
+        };
+        let wanted = methods.into_iter().flat_map(|method| {
+            let seeds = match method.head {
+                // Nothing is drawn, so one run is all runs.
+                Head::Frozen => &self.config.seeds[..1],
+                _ => &self.config.seeds,
+            };
+            seeds.iter().map(move |&seed| (method, seed))
+        });
+        // Groups and states are made only where a run is missing.
+        let mut prepared = None;
+        for (method, seed) in wanted {
+            let name = format!("{recipe}-{method}-seed-{}.json", seed.0);
+            if let Some(run) = self.store.find(&name, &self.key)? {
+                runs.push(run);
+                continue;
+            }
+            let data = match &prepared {
+                Some(data) => data,
+                None => prepared.insert(self.prepare(recipe)?),
+            };
+            peak_memory::forget();
+            let mut run = match data {
+                Prepared::Published(data) => data.run(method, seed, self.observer)?,
+                Prepared::Causal(data) => data.run(method, seed, self.observer)?,
+            };
+            run.peak_memory_bytes = peak_memory::bytes();
+            self.store.keep(&name, &self.key, &run)?;
+            self.observer.note(&format!(
+                "{recipe} {method} seed {}: loss {:.4} in {:.0} s",
+                seed.0,
+                run.loss(),
+                run.seconds
+            ));
+            runs.push(run);
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, recipe: &RecipeName) -> Result<Prepared<'_>, TrainingError> {
+        let Self {
+            config,
+            base,
+            texts,
+            observer,
+            ..
+        } = *self;
+        Ok(match recipe {
+            RecipeName::Causal => {
+                let data = Causal::prepare(config, base, texts, observer)?;
+                Prepared::Causal(Box::new(data))
+            }
+            RecipeName::Published { off, .. } => {
+                let name = recipe.to_string();
+                let data = Published::prepare(name, off, config, base, texts, observer)?;
+                Prepared::Published(Box::new(data))
+            }
+        })
+    }
+}
+
+/// Data under one recipe.
+enum Prepared<'a> {
+    Published(Box<Published<'a>>),
+    Causal(Box<Causal<'a>>),
+}
+
+fn settings(config: &ReproductionConfig, base: &Base, texts: &Texts) -> Fingerprint {
+    let json =
+        serde_json::to_vec(&(&config.settings, config.loss)).expect("settings are plain data");
+    let parts = [&texts.train, &texts.valid, &texts.test];
+    let builder = Fingerprint::builder()
+        .part("settings", &json)
+        .part("model", base.states_fingerprint.as_bytes());
+    parts
+        .iter()
+        .flat_map(|part| &part.rows)
+        .fold(builder, |builder, row| {
+            let spans = [row.prompt.start, row.prompt.end, row.scored_from];
+            let spans = spans
+                .iter()
+                .flat_map(|&position| (position as u64).to_le_bytes());
+            let ids = row.token_ids.iter().flat_map(|id| id.to_le_bytes());
+            builder.part("row", &spans.chain(ids).collect::<Vec<u8>>())
+        })
+        .finish()
+}
