@@ -3,7 +3,8 @@
 use std::{ffi::OsString, io::Write};
 
 use chameleon_hypernet::Condition;
-use chameleon_models::training::prepare::HeldOut;
+use chameleon_models::data::InstructionCondition;
+use chameleon_models::training::{prepare::HeldOut, session::Start};
 
 use crate::errors::CliError;
 
@@ -147,7 +148,7 @@ fn values_of_the_libraries_have_names() {
         ("task-and-input", InstructionCondition::TaskAndInput),
     ] {
         let config = train(&format!("{TRAIN} --condition-on {name}"));
-        assert_eq!(config.data.instruction_condition, condition);
+        assert_eq!(config.data.options.instruction_condition, condition);
     }
 }
 
@@ -181,7 +182,7 @@ fn what_a_command_needs_may_come_from_the_file() {
 #[test]
 fn a_flag_for_all_commands_may_stand_before_the_command() {
     let seeds = |line: &str| match resolve_line(line) {
-        Ok(RunConfig::Compare(config)) => config.seeds,
+        Ok(RunConfig::Compare(config)) => config.comparison.seeds,
         other => panic!("expected a comparison, found {other:?}"),
     };
     let flags = "compare --model m --data d --out o";
@@ -338,7 +339,7 @@ fn a_flag_beats_the_file() {
             assert_eq!(config.training.adapter.rank, 2);
             assert_eq!(config.training.adapter.targets, ["k_proj"]);
             assert!((config.training.optimizer.learning_rate - 1e-3).abs() < 1e-12);
-            assert_eq!(config.start, training::Start::Resume);
+            assert_eq!(config.start, Start::Resume);
         }
         other => panic!("{other:?}"),
     }

@@ -17,7 +17,7 @@ use chameleon_models::training::grouped_examples::embed_examples;
 use chameleon_models::{
     Adaptation, CacheRow, CausalLm as _, Corpus, Example, GroupedExamples, HiddenStates, KvCache,
     LanguageModel, LayerAdaptation, LayerKind, LayerRange, LoadedModel, Segment, TrainOptions,
-    TrainSetup, Trainee, Trainer, WeightStorage,
+    TrainSetup, Trainee, WeightStorage,
 };
 use divan::{Bencher, Divan};
 
