@@ -13,7 +13,7 @@ use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHe
 use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::training::grouped_examples::cache_hidden_states;
 use chameleon_models::{
-    Adaptation, CausalLm as _, HiddenStates, Proceed, TrainOptions, TrainSetup, Trainee, Trainer,
+    Adaptation, CausalLm as _, HiddenStates, Proceed, TrainOptions, TrainSetup, Trainee,
 };
 use serde_json::json;
 

@@ -11,7 +11,7 @@ use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
 use chameleon_models::{
     Adaptation, AdapterConfig, CausalLm as _, HiddenStates, LayerAdaptation, LayerKind, LayerRange,
-    LoadedModel, PromptEncoding, Recipe, TrainOptions, TrainSetup, Trainer,
+    LoadedModel, PromptEncoding, Recipe, TrainOptions, TrainSetup,
 };
 use serde_json::json;
 
