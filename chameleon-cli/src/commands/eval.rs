@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use burn::module::Module as _;
 use chameleon_cluster::assign;
-use chameleon_core::TokenStore as _;
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
     Adapter, AdapterMemory, CausalLm as _, Example, GroupedExamples, HiddenStates, LoadedModel,
