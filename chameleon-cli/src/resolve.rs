@@ -13,7 +13,7 @@ mod training;
 
 use std::path::PathBuf;
 
-use chameleon_core::{DeviceSpec, RunSeed};
+use chameleon_core::{RunSeed, device::DeviceSpec};
 use chameleon_hypernet::ConditionScaling;
 use chameleon_models::{
     PromptEncoding, WeightStorage,

@@ -125,7 +125,7 @@ pub(crate) enum CentroidScorer {
 impl CentroidScorer {
     /// From rows in the frame of the points they will be compared with.
     pub(crate) fn new(rows: &[f32], hidden_size: usize, device: &Device) -> Self {
-        if chameleon_core::is_flex(device) {
+        if chameleon_core::device::is_flex(device) {
             Self::Processor(PackedCentroids::new(rows, hidden_size))
         } else {
             Self::Device(Box::new(DeviceCentroids::new(rows, hidden_size, device)))

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use chameleon_core::{FactorShape, LoraFactors, RunSeed};
+use chameleon_core::{FactorShape, LoraFactors, LowRankChange, RankMix, RunSeed};
 
 use crate::error::HypernetError;
 use crate::head::{LoraHeadConfig, StaticHead};
 use crate::init::{normal, zeros};
-use crate::layer_factors::{LayerFactors, Mix, ModuleChange};
+use crate::layer_factors::LayerFactors;
 
 /// A linear module inside a layer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -312,8 +312,8 @@ impl GroupLayers {
     pub fn for_batch(&self) -> LayerFactors {
         let mixes = self.mixes();
         self.layers.changes(|module_idx, factors| match &mixes {
-            None => Mix::Scale(factors.scale * self.strength),
-            Some(mixes) => Mix::Shared(nth(mixes, module_idx)),
+            None => RankMix::Scale(factors.scale * self.strength),
+            Some(mixes) => RankMix::Matrix(nth(mixes, module_idx)),
         })
     }
 
@@ -341,18 +341,22 @@ impl GroupLayers {
 }
 
 impl SharedLayers {
-    fn changes(&self, mix: impl Fn(usize, &LoraFactors) -> Mix) -> LayerFactors {
+    fn changes(&self, mix: impl Fn(usize, &LoraFactors) -> RankMix) -> LayerFactors {
         let mut changes = LayerFactors::none();
         self.add_changes(&mut changes, mix);
         changes
     }
 
-    fn add_changes(&self, changes: &mut LayerFactors, mix: impl Fn(usize, &LoraFactors) -> Mix) {
+    fn add_changes(
+        &self,
+        changes: &mut LayerFactors,
+        mix: impl Fn(usize, &LoraFactors) -> RankMix,
+    ) {
         let layers = &self.0;
         for (module_idx, (module, factors)) in
             layers.modules.iter().zip(&layers.factors).enumerate()
         {
-            let change = ModuleChange {
+            let change = LowRankChange {
                 a: factors.a.clone(),
                 mix: mix(module_idx, factors),
                 b: factors.b.clone(),
@@ -395,7 +399,7 @@ impl LayerFactors {
                 let own = mixes
                     .clone()
                     .slice([0..rows.len(), module_idx..module_idx + 1]);
-                Mix::PerRow(own.squeeze_dim(1))
+                RankMix::PerRow(own.squeeze_dim(1))
             });
         }
         changes

@@ -26,7 +26,7 @@ pub use head::{
     ConditionScaling, Generated, HyperLoraHead, HyperLoraHeadConfig, LoraHeadConfig, StaticHead,
     adapted_linear,
 };
-pub use layer_factors::{LayerFactors, Mix, ModuleChange};
+pub use layer_factors::LayerFactors;
 pub use layers::{
     AdaptedLayers, AdaptedLayersConfig, GroupLayers, LayerCores, LayerModule, SharedLayers,
 };

@@ -6,7 +6,7 @@ use std::time::Instant;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 use chameleon_cluster::{BatchPlan, PlannedBatch};
-use chameleon_core::{ChunkRows, HeadInput, LoraFactors, RunSeed, linear_cross_entropy};
+use chameleon_core::{HeadInput, LoraFactors, RunSeed, linear_cross_entropy};
 use chameleon_hypernet::{Condition, ControlPlan, PromptGroup};
 use serde::{Deserialize, Serialize};
 
@@ -314,10 +314,10 @@ impl<'a> Trainer<'a> {
                 factors: Some(segment.factors),
             };
             let targets = scored_targets(&examples[segment.examples], &setup.head_weight.device());
-            let loss = linear_cross_entropy(input, targets, ChunkRows::default());
+            let loss = linear_cross_entropy(input, targets);
             let share = rows.len() as f64 / num_tokens as f64;
             sum += f64::from(loss.row_losses.sum().into_scalar::<f32>());
-            let part = loss.objective * share;
+            let part = loss.mean_loss * share;
             objective = Some(match objective {
                 Some(total) => total + part,
                 None => part,

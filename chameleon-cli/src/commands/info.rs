@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::module::Module;
-use chameleon_core::BackendKind;
+use chameleon_core::device::BackendKind;
 use chameleon_hypernet::{ConditionScaling, FactorGeneratorConfig};
 use chameleon_models::{
     Adaptation, AdapterConfig, CausalLm, LayerKind, LayerRange, LoadedModel, MemoryDescription,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use chameleon_core::{BackendKind, RunSeed, perplexity};
+use chameleon_core::{RunSeed, device::BackendKind, perplexity};
 use chameleon_models::{
     Interval,
     recipes::{PaperSettings, PublishedLoss},

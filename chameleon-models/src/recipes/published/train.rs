@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
-use chameleon_core::{ChunkRows, HeadInput, RunSeed, linear_cross_entropy};
+use chameleon_core::{HeadInput, RunSeed, linear_cross_entropy};
 use chameleon_hypernet::{ConditionSource, ControlPlan};
 use rand::seq::SliceRandom as _;
 use serde::{Deserialize, Serialize};
@@ -127,9 +127,9 @@ impl<'a> PublishedTrainer<'a> {
             factors: groups.pop().map(|group| group.head),
         };
         let targets = setup.data.targets(batch_idx, &device);
-        let loss = linear_cross_entropy(input, targets, ChunkRows::default());
+        let loss = linear_cross_entropy(input, targets);
         let mean = f64::from(loss.row_losses.mean().into_scalar::<f32>());
-        let mut grads = GradientsParams::from_grads(loss.objective.backward(), &self.trainee);
+        let mut grads = GradientsParams::from_grads(loss.mean_loss.backward(), &self.trainee);
         let grad_norm = clip_to_norm(&self.trainee, &mut grads, f64::INFINITY);
         if !(mean.is_finite() && grad_norm.is_finite()) {
             return Err(TrainError::Diverged { step: step + 1 });
