@@ -5,7 +5,6 @@
 mod chart;
 mod page;
 mod parts;
-mod projection;
 mod samples;
 mod scores;
 mod svg;
@@ -15,7 +14,6 @@ pub(crate) use chart::{
 };
 pub(crate) use page::{Block, HtmlTable, Link, ReportPage};
 pub(crate) use parts::{command_line, gibibytes, interval_figure};
-pub(crate) use projection::Plane;
 pub(crate) use samples::{extremes, sample};
 pub(crate) use scores::{
     BreakdownRow, Duel, Finding, MethodScores, Opponent, breakdown, finding, percent, signed,

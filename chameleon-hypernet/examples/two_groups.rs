@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use chameleon_core::{FactorShape, HeadInput, LoraFactors, RunSeed, linear_cross_entropy};
-use chameleon_hypernet::{ConditionNorm, GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig};
+use chameleon_hypernet::{ConditionNorm, GeneratorKind, HyperLoraHeadConfig, LoraConfig};
 
 const SHAPE: FactorShape = FactorShape {
     in_size: 16,
@@ -92,7 +92,7 @@ fn main() {
         .with_condition_norm(ConditionNorm::fit(task.conditions.clone()));
     let core_losses = train(core, &task, |head| head.factors(task.conditions.clone()));
 
-    let lora = LoraHeadConfig::new(SHAPE).sized_to(config.num_trainable_params());
+    let lora = LoraConfig::new(SHAPE).sized_to(config.num_trainable_params());
     let static_head = lora.init(RunSeed(1), &device);
     let static_losses = train(static_head, &task, |head| vec![head.factors(); 2]);
 

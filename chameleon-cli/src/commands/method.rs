@@ -6,8 +6,8 @@ use burn::module::Module as _;
 
 use chameleon_core::{FactorShape, RunSeed};
 use chameleon_hypernet::{
-    ConditionControl, ConditionNorm, FactorGeneratorConfig, GeneratorKind, HyperLoraHeadConfig,
-    LoraHeadConfig,
+    ConditionControl, ConditionNorm, GeneratorConfig, GeneratorKind, HyperLoraHeadConfig,
+    LoraConfig,
 };
 use chameleon_models::{
     Adaptation, AdapterConfig, AdapterError, CausalLm as _, ExampleScore, HeadAdapter,
@@ -150,7 +150,7 @@ fn equal_lora(
         layers.rank = ((room + per_rank / 2) / per_rank).clamp(1, widest);
         rest = num_params.saturating_sub(layers.rank * per_rank);
     }
-    let mut config = LoraHeadConfig::new(shape)
+    let mut config = LoraConfig::new(shape)
         .with_scale(flags.scale)
         .sized_to(rest);
     config.shape.rank = config.shape.rank.min(widest);
@@ -164,7 +164,7 @@ fn head(
     shape: FactorShape,
     num_clusters: usize,
 ) -> Adaptation {
-    let lora = LoraHeadConfig::new(shape).with_scale(flags.scale);
+    let lora = LoraConfig::new(shape).with_scale(flags.scale);
     match method {
         HeadMethod::Lora | HeadMethod::LoraEqual(_) => Adaptation::Lora { config: lora },
         HeadMethod::Experts => Adaptation::Experts {
@@ -183,12 +183,12 @@ fn head(
 fn hyper(kind: GeneratorKind, flags: &AdapterFlags, shape: FactorShape) -> HyperLoraHeadConfig {
     let mut config = HyperLoraHeadConfig::preset(kind, shape.in_size, shape);
     match &mut config.generator {
-        FactorGeneratorConfig::Core(core) => {
+        GeneratorConfig::Core(core) => {
             core.scale = flags.scale;
             core.hidden_sizes.clone_from(&flags.hidden_sizes);
             core.dropout = flags.dropout;
         }
-        FactorGeneratorConfig::Dense(dense) => {
+        GeneratorConfig::Dense(dense) => {
             dense.scale = flags.scale;
             dense.hidden_sizes.clone_from(&flags.hidden_sizes);
             dense.dropout = flags.dropout;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use burn::module::Module as _;
 use burn::tensor::Tensor;
-use chameleon_cluster::{BatchLimits, KMeansConfig, LabelAgreement, assign, label_agreement, plan};
+use chameleon_cluster::{KMeansConfig, LabelAgreement, assign, label_agreement, plan};
 use chameleon_hypernet::ConditionNorm;
 use chameleon_models::{
     AdapterConfig, AdapterError, CausalLm as _, Example, GroupedExamples, HiddenCache,
@@ -272,7 +272,7 @@ pub(crate) fn grouped(
         .iter()
         .map(|example| example.sequence.len())
         .collect();
-    let plan = plan(&assignments, &lengths, BatchLimits::rows(batch_size))?;
+    let plan = plan(&assignments, &lengths, batch_size)?;
     Ok(GroupedExamples {
         examples,
         prompt_embeddings,

@@ -7,7 +7,7 @@ use burn::store::{ModuleSnapshot, SafetensorsStore};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::{HeadInput, RunSeed, linear_cross_entropy};
-use chameleon_hypernet::{GeneratorKind, HyperLoraHead, adapted_linear};
+use chameleon_hypernet::{GeneratorKind, HyperLoraHead};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::support::{assert_close, full_head, gradients_by_name};
@@ -101,7 +101,7 @@ impl Expected {
         assert_eq!(groups.len(), GROUPS);
         let logits = groups.iter().enumerate().map(|(group_idx, factors)| {
             let rows = hidden.clone().slice([group_idx..=group_idx]).squeeze_dim(0);
-            adapted_linear(rows, weight.clone(), factors)
+            rows.clone().matmul(weight.clone()) + factors.apply(rows)
         });
         let logits: Tensor<3> = Tensor::stack(logits.collect(), 0);
         let targets = self.targets(device).unsqueeze_dim(2);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use burn::tensor::Device;
 use chameleon_core::RunSeed;
-use chameleon_hypernet::MemoryGate;
+use chameleon_hypernet::memory::MemoryGate;
 use chameleon_models::{
     CausalLm as _, GroupMemories, HiddenCache, MemoryConfig, MemorySource, TokenScores,
     group_memory::{Observed, TEMPERATURES, TextsWithStates, fit_gate, with_memory},

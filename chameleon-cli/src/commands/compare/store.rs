@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chameleon_core::RunSeed;
-use chameleon_hypernet::MemoryGate;
+use chameleon_hypernet::memory::MemoryGate;
 use chameleon_models::{ExampleScore, TokenScores, atomic_file};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use chameleon_core::{RunSeed, device::BackendKind};
-use chameleon_hypernet::MemoryGate;
+use chameleon_hypernet::memory::MemoryGate;
 use chameleon_models::{ExampleScore, Interval, ScoreSummary, data::UnitKind};
 use serde::Serialize;
 
