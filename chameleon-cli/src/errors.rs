@@ -7,7 +7,7 @@ mod help;
 use std::{fmt, io, path::PathBuf, process::ExitCode};
 
 use chameleon_cluster::ClusterError;
-use chameleon_core::DeviceError;
+use chameleon_core::device::DeviceError;
 use chameleon_models::{
     AdapterError, ModelError,
     data::DataError,

@@ -5,7 +5,6 @@
 mod chart;
 mod page;
 mod parts;
-mod projection;
 mod samples;
 mod svg;
 
@@ -14,5 +13,4 @@ pub(crate) use chart::{
 };
 pub(crate) use page::{Block, HtmlTable, Link, ReportPage};
 pub(crate) use parts::{command_line, gibibytes, interval_figure};
-pub(crate) use projection::Plane;
 pub(crate) use samples::{extremes, sample};

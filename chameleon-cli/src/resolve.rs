@@ -14,7 +14,7 @@ mod training;
 use std::path::PathBuf;
 
 use chameleon_cluster::Engine;
-use chameleon_core::{DeviceSpec, RunSeed};
+use chameleon_core::{RunSeed, device::DeviceSpec};
 use chameleon_hypernet::ConditionScaling;
 use chameleon_models::{
     PromptEncoding, RandomSampling, Sampling, WeightStorage,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use chameleon_cluster::{CentroidIndex, KMeansConfig, Seeding, seed_centroids};
+use chameleon_cluster::{CentroidIndex, KMeansConfig, seed_centroids};
 use chameleon_core::RunSeed;
 use divan::Bencher;
 use rand::RngExt as _;
@@ -26,22 +26,12 @@ const WORKLOADS: [Workload; 2] = [
 ];
 
 #[divan::bench(args = WORKLOADS)]
-fn seeding_plus_plus(bencher: Bencher, workload: Workload) {
-    seeding(bencher, workload, Seeding::PlusPlus);
-}
-
-#[divan::bench(args = WORKLOADS)]
 fn seeding_greedy_plus_plus(bencher: Bencher, workload: Workload) {
-    seeding(bencher, workload, Seeding::GreedyPlusPlus);
-}
-
-fn seeding(bencher: Bencher, workload: Workload, seeding: Seeding) {
     let points = workload.points();
     bencher.bench_local(|| {
         seed_centroids(
             &points,
             workload.num_clusters,
-            seeding,
             &mut RunSeed(1).stream("start"),
         )
     });

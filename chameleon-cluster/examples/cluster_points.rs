@@ -1,4 +1,4 @@
-//! Groups synthetic points around four directions and shows what the groups are worth.
+//! Groups synthetic points around four directions and shows how good the groups are.
 //!
 //! `cargo run -p chameleon-cluster --example cluster_points`
 
@@ -6,8 +6,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use chameleon_cluster::{
-    BatchLimits, ClusterError, KMeansConfig, SilhouetteSample, cluster_sizes, label_agreement,
-    plan, silhouette,
+    ClusterError, KMeansConfig, SilhouetteSample, cluster_sizes, label_agreement, plan, silhouette,
 };
 use chameleon_core::RunSeed;
 use rand::RngExt as _;
@@ -27,7 +26,7 @@ fn main() -> Result<(), ClusterError> {
                 f32::from(u8::from(column_idx % 4 == label)) + rng.random_range(-1.0..1.0)
             })
             .collect();
-        // K-means takes points as they are; prompt embeddings have unit norm.
+        // K-means uses points as they are; prompt embeddings have unit norm.
         let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
         rows.extend(row.iter().map(|value| value / norm));
         labels.push(label);
@@ -37,9 +36,7 @@ fn main() -> Result<(), ClusterError> {
         &Device::flex(),
     );
 
-    let kmeans = KMeansConfig::new(4)
-        .with_num_restarts(3)
-        .fit(&points, seed)?;
+    let kmeans = KMeansConfig::new(4).fit(&points, seed)?;
     let sizes = cluster_sizes(&kmeans.assignments, kmeans.num_clusters())?;
     let agreement = label_agreement(&kmeans.assignments, &labels)?;
     let width = silhouette(
@@ -62,7 +59,7 @@ fn main() -> Result<(), ClusterError> {
     );
 
     let lengths = vec![128; NUM_POINTS];
-    let batches = plan(&kmeans.assignments, &lengths, BatchLimits::rows(32))?;
+    let batches = plan(&kmeans.assignments, &lengths, 32)?;
     println!("{} batches of at most 32 rows", batches.batches.len());
     Ok(())
 }

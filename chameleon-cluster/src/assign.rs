@@ -4,13 +4,13 @@
 use burn::tensor::{Device, Int, Tensor, assert_shape};
 
 use crate::{
+    cpu::PackedCentroids,
     error::ClusterError,
     points::{self, Frame, PointSet},
-    processor::PackedCentroids,
 };
 
-/// Points compared with all centroids at a time when nothing else is asked for.
-pub const DEFAULT_CHUNK_ROWS: usize = 1024;
+/// Points compared with all centroids at a time: memory on a device is this many scores for each cluster.
+pub(crate) const CHUNK_ROWS: usize = 1024;
 
 /// The nearest centroid of every point.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,7 +86,7 @@ impl CentroidIndex {
     /// When there is no point, one is not finite, or the width is not that of the centroids.
     pub fn nearest(&self, points: &Tensor<2>) -> Result<NearestCentroids, ClusterError> {
         let points = PointSet::entering(points, &self.frame)?;
-        let assignments = self.scorer.nearest(&points, DEFAULT_CHUNK_ROWS);
+        let assignments = self.scorer.nearest(&points);
         let distances = points
             .square_distances(&self.rows, &assignments)
             .into_iter()
@@ -116,27 +116,27 @@ pub fn assign(points: &Tensor<2>, centroids: &Tensor<2>) -> Result<NearestCentro
 /// Centroids laid out for comparison with points.
 #[derive(Debug, Clone)]
 pub(crate) enum CentroidScorer {
-    /// By the kernel for the processor.
-    Processor(PackedCentroids),
-    /// By Burn's products, on any device.
+    /// By the CPU kernel.
+    Cpu(PackedCentroids),
+    /// By Burn's matrix products, on any device.
     Device(Box<DeviceCentroids>),
 }
 
 impl CentroidScorer {
     /// From rows in the frame of the points they will be compared with.
     pub(crate) fn new(rows: &[f32], hidden_size: usize, device: &Device) -> Self {
-        if chameleon_core::is_flex(device) {
-            Self::Processor(PackedCentroids::new(rows, hidden_size))
+        if chameleon_core::device::is_flex(device) {
+            Self::Cpu(PackedCentroids::new(rows, hidden_size))
         } else {
             Self::Device(Box::new(DeviceCentroids::new(rows, hidden_size, device)))
         }
     }
 
     /// Nearest centroid of each point, the lowest index of several equally near.
-    pub(crate) fn nearest(&self, points: &PointSet, chunk_rows: usize) -> Vec<usize> {
+    pub(crate) fn nearest(&self, points: &PointSet) -> Vec<usize> {
         match self {
-            Self::Processor(centroids) => centroids.nearest(points.rows()),
-            Self::Device(centroids) => centroids.nearest(points.tensor(), chunk_rows),
+            Self::Cpu(centroids) => centroids.nearest(points.rows()),
+            Self::Device(centroids) => centroids.nearest(points.tensor(), CHUNK_ROWS),
         }
     }
 }
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_for_the_processor_finds_what_products_find() {
+    fn the_cpu_kernel_finds_what_products_find() {
         let mut rng = RunSeed(11).stream("points");
         for (num_points, hidden_size, num_clusters) in
             [(1, 1, 1), (5, 3, 2), (700, 17, 33), (61, 300, 400)]
@@ -256,8 +256,8 @@ mod tests {
                 &points::upload(points.clone(), hidden_size, &Device::flex()),
                 64,
             );
-            let on_processor = PackedCentroids::new(&centroids, hidden_size).nearest(&points);
-            assert_eq!(on_processor, on_device);
+            let on_cpu = PackedCentroids::new(&centroids, hidden_size).nearest(&points);
+            assert_eq!(on_cpu, on_device);
         }
     }
 }

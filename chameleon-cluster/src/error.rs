@@ -1,5 +1,7 @@
 //! Why points could not be grouped. Owns the crate's one error type.
 
+use std::error::Error;
+
 /// What can be wrong with a request to group points.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -94,24 +96,25 @@ pub enum ClusterError {
         /// Clusters there are.
         num_clusters: usize,
     },
-    /// One row alone is more than a batch may hold.
-    #[error("row {row_idx} has {found} tokens, a batch may hold at most {max_tokens}")]
-    RowTooLong {
-        /// The longest such row.
-        row_idx: usize,
-        /// Its tokens.
+    /// More components than a point has coordinates, or none.
+    #[error("num_components is {found}, expected 1 up to the hidden size, {hidden_size}")]
+    NumComponents {
+        /// Components asked for.
         found: usize,
-        /// The bound on a batch.
-        max_tokens: usize,
+        /// Width of the points.
+        hidden_size: usize,
     },
+    /// Coordinates so large that their squares are not finite.
+    #[error("the variance of the points overflows single precision")]
+    VarianceOverflow,
     /// A silhouette compares clusters, and there is one.
     #[error("all points are in one cluster, expected at least two")]
     SingleCluster,
-    /// The reference engine refused.
-    #[error("linfa could not take a k-means step")]
+    /// The reference engine failed.
+    #[error("linfa failed in a k-means step")]
     Linfa {
         /// Its reason.
         #[source]
-        source: linfa_clustering::KMeansError,
+        source: Box<dyn Error + Send + Sync>,
     },
 }

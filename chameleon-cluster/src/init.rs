@@ -1,31 +1,21 @@
-//! Where Lloyd's steps start: k-means++ that keeps the running nearest distance, so that a step
-//! costs one product of all points with the few new candidates instead of with every centroid.
+//! Where Lloyd's steps start: greedy k-means++, as in scikit-learn. Every next centroid is the best of
+//! `2 + ln(num_clusters)` candidates, drawn with probability proportional to the squared distance to
+//! the nearest chosen one (Arthur and Vassilvitskii, 2007): the one that lowers the sum of squared
+//! distances most.
+//!
+//! The distance to the nearest chosen point is kept, so that a step costs one product of all points
+//! with the few new candidates instead of with every centroid.
 
 use burn::tensor::Tensor;
 use rand::{Rng, RngExt as _};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     error::ClusterError,
     points::{self, PointSet},
 };
 
-/// How the first centroids are chosen among the points.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Seeding {
-    /// Every next centroid is drawn with probability proportional to the squared distance to the
-    /// nearest chosen one (Arthur and Vassilvitskii, 2007).
-    PlusPlus,
-    /// Draws `2 + ln(num_clusters)` candidates that way and keeps the one that lowers the sum of
-    /// squared distances most, as scikit-learn does.
-    GreedyPlusPlus,
-    /// Distinct points, each as likely as any other.
-    UniformPoints,
-}
-
-/// Chooses `num_clusters` of the points as first centroids.
+/// Chooses `num_clusters` of the points as first centroids, by greedy k-means++.
 ///
 /// # Shapes
 ///
@@ -38,12 +28,11 @@ pub enum Seeding {
 pub fn seed_centroids(
     points: &Tensor<2>,
     num_clusters: usize,
-    seeding: Seeding,
     rng: &mut impl Rng,
 ) -> Result<Tensor<2>, ClusterError> {
     let points = PointSet::new(points)?;
     check_num_clusters(num_clusters, points.num_points())?;
-    let rows = points.gather(&seed_rows(&points, num_clusters, seeding, rng));
+    let rows = points.gather(&seed_rows(&points, num_clusters, rng));
     let rows = points.frame().leave(&rows);
     Ok(points::upload(rows, points.hidden_size(), points.device()))
 }
@@ -67,20 +56,9 @@ pub(crate) fn check_num_clusters(
 }
 
 /// Indices of the chosen points; all different.
-pub(crate) fn seed_rows(
-    points: &PointSet,
-    num_clusters: usize,
-    seeding: Seeding,
-    rng: &mut impl Rng,
-) -> Vec<usize> {
+pub(crate) fn seed_rows(points: &PointSet, num_clusters: usize, rng: &mut impl Rng) -> Vec<usize> {
     let num_points = points.num_points();
-    let num_candidates = match seeding {
-        Seeding::UniformPoints => {
-            return rand::seq::index::sample(rng, num_points, num_clusters).into_vec();
-        }
-        Seeding::PlusPlus => 1,
-        Seeding::GreedyPlusPlus => num_greedy_candidates(num_clusters),
-    };
+    let num_candidates = num_candidates(num_clusters);
     let mut nearest = NearestChosen::new(points);
     nearest.choose(rng.random_range(0..num_points));
     while nearest.chosen.len() < num_clusters {
@@ -97,7 +75,7 @@ pub(crate) fn seed_rows(
     clippy::cast_sign_loss,
     reason = "the logarithm of a positive count is small and not negative"
 )]
-fn num_greedy_candidates(num_clusters: usize) -> usize {
+fn num_candidates(num_clusters: usize) -> usize {
     2 + (num_clusters as f64).ln() as usize
 }
 
@@ -254,12 +232,6 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Seeding; 3] = [
-        Seeding::PlusPlus,
-        Seeding::GreedyPlusPlus,
-        Seeding::UniformPoints,
-    ];
-
     fn point_set(rows: Vec<f32>, hidden_size: usize) -> PointSet {
         PointSet::new(&points::upload(rows, hidden_size, &Device::flex())).unwrap()
     }
@@ -286,11 +258,9 @@ mod tests {
     #[test]
     fn chosen_rows_differ_even_when_the_points_do_not() {
         let points = point_set(vec![0.3; 12], 2);
-        for seeding in ALL {
-            let mut rows = seed_rows(&points, 6, seeding, &mut RunSeed(1).stream("seeding"));
-            rows.sort_unstable();
-            assert_eq!(rows, [0, 1, 2, 3, 4, 5]);
-        }
+        let mut rows = seed_rows(&points, 6, &mut RunSeed(1).stream("seeding"));
+        rows.sort_unstable();
+        assert_eq!(rows, [0, 1, 2, 3, 4, 5]);
     }
 
     #[test]
@@ -299,12 +269,10 @@ mod tests {
             .map(|idx| f32::from(idx % 4) * 100.0 + f32::from(idx) * 1e-3)
             .collect();
         let points = point_set(rows, 1);
-        for seeding in [Seeding::PlusPlus, Seeding::GreedyPlusPlus] {
-            let rows = seed_rows(&points, 4, seeding, &mut RunSeed(2).stream("seeding"));
-            let mut groups: Vec<usize> = rows.iter().map(|row_idx| row_idx % 4).collect();
-            groups.sort_unstable();
-            assert_eq!(groups, [0, 1, 2, 3]);
-        }
+        let rows = seed_rows(&points, 4, &mut RunSeed(2).stream("seeding"));
+        let mut groups: Vec<usize> = rows.iter().map(|row_idx| row_idx % 4).collect();
+        groups.sort_unstable();
+        assert_eq!(groups, [0, 1, 2, 3]);
     }
 
     #[test]
@@ -313,10 +281,8 @@ mod tests {
             .map(|idx| (f32::from(idx) * 0.61).sin())
             .collect();
         let points = point_set(rows, 2);
-        for seeding in ALL {
-            let draw = |seed| seed_rows(&points, 9, seeding, &mut RunSeed(seed).stream("seeding"));
-            assert_eq!(draw(7), draw(7));
-            assert_ne!(draw(7), draw(8));
-        }
+        let draw = |seed| seed_rows(&points, 9, &mut RunSeed(seed).stream("seeding"));
+        assert_eq!(draw(7), draw(7));
+        assert_ne!(draw(7), draw(8));
     }
 }

@@ -1,5 +1,8 @@
-//! K-means: points in, centroids and assignments out. Owns the configuration, the restarts and the
-//! result; the steps are in `lloyd.rs`, the start in `init.rs`, new points in `assign.rs`.
+//! K-means: points in, centroids and assignments out. Owns the configuration and the result; the
+//! steps are in `lloyd.rs`, the start in `init.rs`, new points in `assign.rs`.
+
+#[cfg(feature = "linfa")]
+mod linfa_engine;
 
 use burn::{config::Config, tensor::Tensor};
 use chameleon_core::RunSeed;
@@ -8,19 +11,19 @@ use serde::{Deserialize, Serialize};
 use crate::{
     assign::CentroidIndex,
     error::ClusterError,
-    init::{self, Seeding},
-    linfa_engine, lloyd,
-    lloyd::LloydRun,
+    init,
+    lloyd::{self, Convergence, Limits, LloydRun},
     points::{self, PointSet},
 };
 
-/// Who computes Lloyd's steps.
+/// What computes Lloyd's steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Engine {
-    /// Ours, by matrix products on the device of the points.
+    /// Matrix products on the device of the points.
     MatrixProducts,
-    /// linfa in f64 on the processor: slow, independent, the one that must agree.
+    /// linfa in f64 on the CPU: slow, independent, the reference that must agree. Needs the crate's feature `linfa`.
+    #[cfg(feature = "linfa")]
     Linfa,
 }
 
@@ -32,12 +35,9 @@ pub enum Engine {
 pub struct KMeansConfig {
     /// Number of clusters, at most the number of points.
     pub num_clusters: usize,
-    /// Who computes the steps.
+    /// What computes the steps.
     #[config(default = "Engine::MatrixProducts")]
     pub engine: Engine,
-    /// How the first centroids are chosen.
-    #[config(default = "Seeding::GreedyPlusPlus")]
-    pub seeding: Seeding,
     /// Lloyd's steps after which to stop, converged or not.
     #[config(default = 100)]
     pub max_iterations: usize,
@@ -45,23 +45,6 @@ pub struct KMeansConfig {
     /// variance of a coordinate. 0 waits until no assignment changes.
     #[config(default = 1e-4)]
     pub tolerance: f64,
-    /// Runs from different starts, of which the one with the lowest inertia is kept.
-    #[config(default = 1)]
-    pub num_restarts: usize,
-    /// Points compared with all centroids at a time: memory is `chunk_rows * num_clusters` scores.
-    #[config(default = "crate::assign::DEFAULT_CHUNK_ROWS")]
-    pub chunk_rows: usize,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Convergence {
-    /// No assignment changed: the centroids are the means of their points.
-    Settled,
-    /// The centroids moved less than the tolerance.
-    WithinTolerance,
-    /// The last allowed step was taken.
-    IterationLimit,
 }
 
 /// Groups of points: all of it from one run.
@@ -80,10 +63,7 @@ pub struct KMeans {
 }
 
 impl KMeansConfig {
-    /// Groups points, starting as [`seeding`](Self::seeding) says.
-    ///
-    /// Restart `i` draws from the stream `kmeans/i` of the seed, so the first restarts of a longer
-    /// series are the same runs. Points are copied to the host once, for means and distances in
+    /// Groups points, starting from greedy k-means++ with the stream `kmeans/0` of the seed. Points are copied to the host once, for means and distances in
     /// f64; products run on the device.
     ///
     /// # Shapes
@@ -92,28 +72,18 @@ impl KMeansConfig {
     ///
     /// # Errors
     ///
-    /// When a setting is zero or the tolerance is no bound, when there are no points, fewer than
+    /// When a setting is zero or the tolerance is not a valid bound, when there are no points, fewer than
     /// clusters, or one is not finite.
     pub fn fit(&self, points: &Tensor<2>, seed: RunSeed) -> Result<KMeans, ClusterError> {
         self.check()?;
         let points = PointSet::new(points)?;
         init::check_num_clusters(self.num_clusters, points.num_points())?;
-        let run = |restart_idx: usize| {
-            let mut rng = seed.stream(&format!("kmeans/{restart_idx}"));
-            let rows = init::seed_rows(&points, self.num_clusters, self.seeding, &mut rng);
-            self.run(&points, points.gather(&rows))
-        };
-        let mut best = run(0)?;
-        for restart_idx in 1..self.num_restarts {
-            let found = run(restart_idx)?;
-            if found.inertia < best.inertia {
-                best = found;
-            }
-        }
-        Ok(best)
+        let mut rng = seed.stream("kmeans/0");
+        let rows = init::seed_rows(&points, self.num_clusters, &mut rng);
+        self.run(&points, points.gather(&rows))
     }
 
-    /// Groups points, starting from given centroids; seeding and restarts do not apply.
+    /// Groups points, starting from given centroids.
     ///
     /// # Shapes
     ///
@@ -148,8 +118,6 @@ impl KMeansConfig {
         let settings = [
             ("num_clusters", self.num_clusters),
             ("max_iterations", self.max_iterations),
-            ("num_restarts", self.num_restarts),
-            ("chunk_rows", self.chunk_rows),
         ];
         if let Some(&(name, _)) = settings.iter().find(|(_, value)| *value == 0) {
             return Err(ClusterError::ZeroSetting { name });
@@ -163,14 +131,19 @@ impl KMeansConfig {
     }
 
     fn run(&self, points: &PointSet, start: Vec<f32>) -> Result<KMeans, ClusterError> {
+        let limits = Limits {
+            max_iterations: self.max_iterations,
+            tolerance: self.tolerance,
+        };
         let LloydRun {
             centroids,
             assignments,
             num_iterations,
             convergence,
         } = match self.engine {
-            Engine::MatrixProducts => lloyd::run(points, start, self),
-            Engine::Linfa => linfa_engine::run(points, start, self)?,
+            Engine::MatrixProducts => lloyd::run(points, start, limits),
+            #[cfg(feature = "linfa")]
+            Engine::Linfa => linfa_engine::run(points, start, limits)?,
         };
         let inertia = points
             .square_distances(&centroids, &assignments)

@@ -2,12 +2,30 @@
 //! the rule for stopping; does not choose the start.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     assign::CentroidScorer,
-    kmeans::{Convergence, KMeansConfig},
     points::{self, PointSet},
 };
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Convergence {
+    /// No assignment changed: the centroids are the means of their points.
+    Settled,
+    /// The centroids moved less than the tolerance.
+    WithinTolerance,
+    /// The last allowed step was taken.
+    IterationLimit,
+}
+
+/// When a run stops at the latest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_iterations: usize,
+    pub(crate) tolerance: f64,
+}
 
 /// Where a run of Lloyd's steps ended, in the frame of its points.
 pub(crate) struct LloydRun {
@@ -20,15 +38,14 @@ pub(crate) struct LloydRun {
 }
 
 /// Alternates assignment and means until nothing changes, little moves, or the limit is reached.
-pub(crate) fn run(points: &PointSet, start: Vec<f32>, config: &KMeansConfig) -> LloydRun {
+pub(crate) fn run(points: &PointSet, start: Vec<f32>, limits: Limits) -> LloydRun {
     let nearest = |centroids: &[f32]| {
-        CentroidScorer::new(centroids, points.hidden_size(), points.device())
-            .nearest(points, config.chunk_rows)
+        CentroidScorer::new(centroids, points.hidden_size(), points.device()).nearest(points)
     };
-    let still = StillBelow::new(points, config.tolerance);
+    let still = StillBelow::new(points, limits.tolerance);
     let mut centroids = start;
     let mut previous = Vec::new();
-    for num_iterations in 1..=config.max_iterations {
+    for num_iterations in 1..=limits.max_iterations {
         let mut assignments = nearest(&centroids);
         if assignments == previous {
             return LloydRun {
@@ -55,7 +72,7 @@ pub(crate) fn run(points: &PointSet, start: Vec<f32>, config: &KMeansConfig) -> 
     LloydRun {
         assignments: nearest(&centroids),
         centroids,
-        num_iterations: config.max_iterations,
+        num_iterations: limits.max_iterations,
         convergence: Convergence::IterationLimit,
     }
 }

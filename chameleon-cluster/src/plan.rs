@@ -1,9 +1,8 @@
-//! From assignments to batches: pure in cluster, bounded, cut by length.
+//! From assignments to batches: each of one cluster, bounded in rows, cut by length.
 
 use std::cmp::Reverse;
 
 use rand::{Rng, seq::SliceRandom as _};
-use serde::{Deserialize, Serialize};
 
 use crate::error::ClusterError;
 
@@ -51,54 +50,16 @@ impl BatchPlan {
     }
 }
 
-/// How much a batch may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BatchLimits {
-    /// Rows of a batch, at least one.
-    pub max_rows: usize,
-    /// Tokens of a batch.
-    pub tokens: TokenLimit,
-}
-
-/// A bound on the tokens of a batch, padding included: rows times the longest row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TokenLimit {
-    /// Rows alone are bounded.
-    Unlimited,
-    /// No batch pads to more than this.
-    AtMost(usize),
-}
-
-impl BatchLimits {
-    /// At most `max_rows` rows, however long.
-    pub fn rows(max_rows: usize) -> Self {
-        Self {
-            max_rows,
-            tokens: TokenLimit::Unlimited,
-        }
-    }
-
-    /// How many rows may be as long as `num_tokens`.
-    fn rows_of(&self, num_tokens: usize) -> usize {
-        match self.tokens {
-            TokenLimit::Unlimited => self.max_rows,
-            TokenLimit::AtMost(max_tokens) => max_tokens
-                .checked_div(num_tokens)
-                .map_or(self.max_rows, |num_rows| num_rows.min(self.max_rows)),
-        }
-    }
-}
-
-/// Cuts the rows of each cluster into batches of similar length.
+/// Cuts the rows of each cluster into batches of similar length, of at most `max_rows` rows.
 ///
 /// Batches come in the order of their clusters, the longest rows of a cluster first. There are as
-/// few as the limits allow; rows are then spread over them, so that 33 rows in batches of at most
-/// 32 become 17 and 16: the mean of a batch of one is no condition for its cluster.
+/// few as the limit allows; rows are then spread over them, so that 33 rows in batches of at most
+/// 32 become 17 and 16: the mean of a batch of one is a poor condition for its cluster.
 ///
 /// ```
-/// use chameleon_cluster::{BatchLimits, plan};
+/// use chameleon_cluster::plan;
 ///
-/// let plan = plan(&[0, 1, 0, 0], &[5, 9, 3, 4], BatchLimits::rows(2))?;
+/// let plan = plan(&[0, 1, 0, 0], &[5, 9, 3, 4], 2)?;
 /// let rows: Vec<_> = plan.batches.iter().map(|batch| batch.rows.as_slice()).collect();
 /// assert_eq!(rows, [&[0, 3][..], &[2], &[1]]);
 /// # Ok::<(), chameleon_cluster::ClusterError>(())
@@ -106,11 +67,11 @@ impl BatchLimits {
 ///
 /// # Errors
 ///
-/// When the lists differ in length, `max_rows` is zero, or one row alone is over the token limit.
+/// When the lists differ in length or `max_rows` is zero.
 pub fn plan(
     assignments: &[usize],
     lengths: &[usize],
-    limits: BatchLimits,
+    max_rows: usize,
 ) -> Result<BatchPlan, ClusterError> {
     if lengths.len() != assignments.len() {
         return Err(ClusterError::LengthMismatch {
@@ -119,26 +80,17 @@ pub fn plan(
             expected: assignments.len(),
         });
     }
-    if limits.max_rows == 0 {
+    if max_rows == 0 {
         return Err(ClusterError::ZeroSetting { name: "max_rows" });
     }
     let mut rows: Vec<usize> = (0..assignments.len()).collect();
-    if let TokenLimit::AtMost(max_tokens) = limits.tokens
-        && let Some(&row_idx) = rows.iter().max_by_key(|&&row_idx| lengths[row_idx])
-        && lengths[row_idx] > max_tokens
-    {
-        return Err(ClusterError::RowTooLong {
-            row_idx,
-            found: lengths[row_idx],
-            max_tokens,
-        });
-    }
     rows.sort_by_key(|&row_idx| (assignments[row_idx], Reverse(lengths[row_idx]), row_idx));
     let batches = rows
         .chunk_by(|&left, &right| assignments[left] == assignments[right])
         .flat_map(|members| {
-            cut(members, lengths, limits)
-                .into_iter()
+            let num_batches = members.len().div_ceil(max_rows);
+            members
+                .chunks(members.len().div_ceil(num_batches))
                 .map(|rows| PlannedBatch {
                     cluster_idx: assignments[members[0]],
                     rows: rows.to_vec(),
@@ -146,46 +98,6 @@ pub fn plan(
         })
         .collect();
     Ok(BatchPlan { batches })
-}
-
-/// As few runs of `members` as the limits allow, as even as that number allows.
-fn cut<'a>(members: &'a [usize], lengths: &[usize], limits: BatchLimits) -> Vec<&'a [usize]> {
-    let fewest = cut_greedily(members, lengths, limits).len();
-    // A lower cap never gives fewer runs, so the lowest cap that still gives the fewest is found
-    // by halving.
-    let (mut too_low, mut enough) = (0, limits.max_rows.min(members.len()));
-    while enough - too_low > 1 {
-        let max_rows = too_low.midpoint(enough);
-        if cut_greedily(members, lengths, BatchLimits { max_rows, ..limits }).len() == fewest {
-            enough = max_rows;
-        } else {
-            too_low = max_rows;
-        }
-    }
-    cut_greedily(
-        members,
-        lengths,
-        BatchLimits {
-            max_rows: enough,
-            ..limits
-        },
-    )
-}
-
-/// Fills each run before the next begins. `members` are sorted, longest first.
-fn cut_greedily<'a>(
-    mut members: &'a [usize],
-    lengths: &[usize],
-    limits: BatchLimits,
-) -> Vec<&'a [usize]> {
-    let mut runs = Vec::new();
-    while let Some(&longest) = members.first() {
-        let num_rows = limits.rows_of(lengths[longest]).min(members.len());
-        let (run, rest) = members.split_at(num_rows);
-        runs.push(run);
-        members = rest;
-    }
-    runs
 }
 
 #[cfg(test)]
@@ -196,53 +108,21 @@ mod tests {
 
     #[test]
     fn remainders_are_spread_over_the_batches() {
-        let plan = plan(&[0; 33], &[7; 33], BatchLimits::rows(32)).unwrap();
+        let plan = plan(&[0; 33], &[7; 33], 32).unwrap();
         let sizes: Vec<usize> = plan.batches.iter().map(|batch| batch.rows.len()).collect();
         assert_eq!(sizes, [17, 16]);
     }
 
     #[test]
-    fn tokens_count_with_their_padding() {
-        let limits = BatchLimits {
-            max_rows: 10,
-            tokens: TokenLimit::AtMost(12),
-        };
-        let plan = plan(&[0; 4], &[6, 3, 6, 1], limits).unwrap();
-        let rows: Vec<_> = plan
-            .batches
-            .iter()
-            .map(|batch| batch.rows.clone())
-            .collect();
-        assert_eq!(rows, [vec![0, 2], vec![1, 3]]);
-    }
-
-    #[test]
-    fn a_row_longer_than_a_batch_is_named() {
-        let limits = BatchLimits {
-            max_rows: 4,
-            tokens: TokenLimit::AtMost(8),
-        };
-        let error = plan(&[0, 0], &[3, 9], limits).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "row 1 has 9 tokens, a batch may hold at most 8"
-        );
-    }
-
-    #[test]
     fn rows_without_tokens_are_planned_too() {
-        let limits = BatchLimits {
-            max_rows: 2,
-            tokens: TokenLimit::AtMost(0),
-        };
-        let plan = plan(&[3, 3, 3], &[0, 0, 0], limits).unwrap();
+        let plan = plan(&[3, 3, 3], &[0, 0, 0], 2).unwrap();
         assert!(plan.is_partition_of(3));
         assert_eq!(plan.batches.len(), 2);
     }
 
     #[test]
     fn nothing_gives_no_batch() {
-        assert_eq!(plan(&[], &[], BatchLimits::rows(1)).unwrap().batches, []);
+        assert_eq!(plan(&[], &[], 1).unwrap().batches, []);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Points as k-means works on them: checked, moved to a frame in which f32 products are accurate,
-//! and held on the host (means, exact distances) and, where the processor is not the device, on
-//! the device (products).
+//! and held on the host (means, exact distances) and, where the device is not the CPU, on the
+//! device (products).
 //!
 //! `|x|² - 2x·c + |c|²` cancels badly when all points share a large offset, and prompt embeddings
 //! do. Distances do not change when everything is moved by the same vector, so points are moved to
@@ -100,7 +100,7 @@ impl Frame {
 pub(crate) struct PointSet {
     /// `[points, hidden]`, row after row.
     rows: Vec<f32>,
-    /// `[points, hidden]`, the same numbers on the device, once somebody has asked for them.
+    /// `[points, hidden]`, the same values on the device, once they are needed.
     tensor: OnceLock<Tensor<2>>,
     device: Device,
     frame: Frame,
@@ -221,6 +221,11 @@ pub(crate) fn read_centroids(centroids: &Tensor<2>) -> Result<Vec<f32>, ClusterE
     }
 }
 
+/// Names the first point that is not finite.
+pub(crate) fn check_finite(points: &Tensor<2>) -> Result<(), ClusterError> {
+    read_points(points).map(drop)
+}
+
 fn read_points(points: &Tensor<2>) -> Result<Vec<f32>, ClusterError> {
     let shape = points.dims();
     if shape.contains(&0) {
@@ -258,7 +263,7 @@ pub(crate) fn square_norm(row: &[f32]) -> f64 {
     row.iter().map(|&value| f64::from(value).powi(2)).sum()
 }
 
-/// `|row|²` of every row, as products take it.
+/// `|row|²` of every row, in f32.
 pub(crate) fn narrow_square_norms(rows: &[f32], hidden_size: usize) -> Vec<f32> {
     rows.chunks_exact(hidden_size)
         .map(|row| narrow(square_norm(row)))

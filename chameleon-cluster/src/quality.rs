@@ -1,5 +1,4 @@
-//! What the groups are worth: sizes, balance, inertia, silhouette, and agreement with labels. Owns
-//! figures, not their presentation.
+//! How good a clustering is: sizes, balance, inertia, silhouette, and agreement with labels.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +8,7 @@ use rand::seq::index;
 use rayon::prelude::*;
 
 use crate::{
-    assign::DEFAULT_CHUNK_ROWS,
+    assign::CHUNK_ROWS,
     error::ClusterError,
     points::{self, PointSet},
 };
@@ -193,7 +192,7 @@ fn mean_silhouette(
     let transposed = on_device(&references).transpose(); // [hidden, references]
     let mut sum = 0.0;
     // Products of a chunk with all references are the largest thing held.
-    for chunk in sampled.chunks(DEFAULT_CHUNK_ROWS / 4) {
+    for chunk in sampled.chunks(CHUNK_ROWS / 4) {
         let products = on_device(chunk).matmul(transposed.clone()); // [chunk, references]
         let products: Vec<f32> = products
             .into_data()

@@ -7,9 +7,9 @@ use std::fmt;
 use std::time::Duration;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use chameleon_core::fused::{self, CausalAttention, LinearInput, RotaryHalves};
 use chameleon_core::{
-    CausalAttention, ChunkRows, HalfTurn, HeadInput, LoraFactors, LowRankChange, RankMix, RunSeed,
-    fused, linear_cross_entropy, score_rows,
+    HeadInput, LoraFactors, LowRankChange, RankMix, RunSeed, linear_cross_entropy, score_rows,
 };
 use divan::{Bencher, Divan};
 use rand::RngExt as _;
@@ -44,33 +44,29 @@ const ROWS: [Rows; 2] = [Rows(128), Rows(512)];
 #[divan::bench(args = ROWS)]
 fn score_rows_of_an_adapted_head(bencher: Bencher, Rows(num_rows): Rows) {
     let (head, targets) = head(num_rows, Recording::Off);
-    bencher.bench_local(|| score_rows(head.clone(), targets.clone(), ChunkRows::default()));
+    bencher.bench_local(|| score_rows(head.clone(), targets.clone()));
 }
 
 #[divan::bench(args = ROWS)]
 fn loss_of_an_adapted_head_with_backward(bencher: Bencher, Rows(num_rows): Rows) {
     let (head, targets) = head(num_rows, Recording::On);
     bencher.bench_local(|| {
-        linear_cross_entropy(head.clone(), targets.clone(), ChunkRows::default())
-            .objective
+        linear_cross_entropy(head.clone(), targets.clone())
+            .mean_loss
             .backward()
     });
 }
 
 #[divan::bench(args = BATCHES)]
 fn adapted_linear(bencher: Bencher, batch: Batch) {
-    let (x, weight, change) = linear_inputs(batch, Recording::Off);
-    bencher.bench_local(|| fused::linear(x.clone(), weight.clone(), None, Some(change.clone())));
+    let input = linear_input(batch, Recording::Off);
+    bencher.bench_local(|| fused::linear(input.clone()));
 }
 
 #[divan::bench(args = BATCHES)]
 fn adapted_linear_with_backward(bencher: Bencher, batch: Batch) {
-    let (x, weight, change) = linear_inputs(batch, Recording::On);
-    bencher.bench_local(|| {
-        fused::linear(x.clone(), weight.clone(), None, Some(change.clone()))
-            .sum()
-            .backward()
-    });
+    let input = linear_input(batch, Recording::On);
+    bencher.bench_local(|| fused::linear(input.clone()).sum().backward());
 }
 
 #[divan::bench(args = BATCHES)]
@@ -192,15 +188,19 @@ fn head(num_rows: usize, recording: Recording) -> (HeadInput, Tensor<1, Int>) {
     (head, targets)
 }
 
-/// States, frozen weight, and its change.
-fn linear_inputs(batch: Batch, recording: Recording) -> (Tensor<3>, Tensor<2>, LowRankChange) {
+/// States, a frozen weight and its change.
+fn linear_input(batch: Batch, recording: Recording) -> LinearInput {
     let change = LowRankChange {
         a: random([HIDDEN, RANK], "a", recording),
         mix: RankMix::Scale(1.0),
         b: random([RANK, INTERMEDIATE], "b", recording),
     };
-    let weight = frozen([HIDDEN, INTERMEDIATE], "weight", recording);
-    (batch.states(HIDDEN, "x", recording), weight, change)
+    LinearInput {
+        x: batch.states(HIDDEN, "x", recording),
+        weight: frozen([HIDDEN, INTERMEDIATE], "weight", recording),
+        bias: None,
+        change: Some(change),
+    }
 }
 
 fn attention_input(batch: Batch, recording: Recording) -> CausalAttention {
@@ -209,7 +209,7 @@ fn attention_input(batch: Batch, recording: Recording) -> CausalAttention {
         "angles",
         Recording::Off,
     );
-    let turn = HalfTurn {
+    let rotary = RotaryHalves {
         cos: angles.clone().cos(),
         sin: angles.sin(),
     };
@@ -218,6 +218,6 @@ fn attention_input(batch: Batch, recording: Recording) -> CausalAttention {
         key: batch.states(NUM_KV_HEADS * HEAD_DIM, "key", recording),
         value: batch.states(NUM_KV_HEADS * HEAD_DIM, "value", recording),
         head_dim: HEAD_DIM,
-        turn: Some(turn),
+        rotary: Some(rotary),
     }
 }

@@ -1,4 +1,4 @@
-//! LoRA factors: a low-rank change of a linear layer, applied without ever building it.
+//! LoRA factors: a low-rank change of a linear layer, applied without building the dense change.
 
 use burn::tensor::{Tensor, assert_shape};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ pub struct FactorShape {
 }
 
 impl FactorShape {
-    /// Numbers in both factors: `rank * (in + out)`.
+    /// Parameters of both factors: `rank * (in + out)`.
     pub fn num_params(self) -> usize {
         self.rank * (self.in_size + self.out_size)
     }

@@ -1,7 +1,7 @@
 //! Operations that are one pass over memory instead of many: fast on the CPU, the same everywhere.
 //!
-//! Each has a plain twin made of Burn's own operations, which any backend runs. On flex, kernels of ours take its
-//! place where tensors are f32: loops that the compiler turns into vector instructions of the processor at hand, on
+//! Each has a plain twin made of Burn's own operations, which any backend runs. On flex, our kernels replace it
+//! where tensors are f32: loops that the compiler turns into vector instructions of the processor at hand, on
 //! all threads, with backward passes of their own. Both agree, values and gradients, to rounding.
 //!
 //! A row's result never depends, not even in its last bit, on how many other rows there are. Nothing here knows a
@@ -9,22 +9,18 @@
 
 #[cfg(feature = "flex")]
 mod flex;
+mod inputs;
 #[cfg(feature = "flex")]
 mod kernels;
 mod plain;
 
 use burn::tensor::{Int, Tensor, assert_shape};
 
-/// Cross-entropy of rows of logits with the gradient of its weighted sum.
-#[derive(Debug, Clone)]
-pub(crate) struct RowCrossEntropy {
-    /// `[rows]`, negative log-likelihood of each target in nats.
-    pub(crate) losses: Tensor<1>,
-    /// `[rows, vocab]`, the gradient of `sum(weights * losses)`.
-    pub(crate) gradient: Tensor<2>,
-}
+pub(crate) use self::inputs::RowCrossEntropy;
+pub use self::inputs::{CausalAttention, LinearInput, RotaryHalves};
+use crate::low_rank::{LowRankChange, RankMix};
 
-/// `lhs · rhs` of plain tensors, written once.
+/// `lhs · rhs` of plain tensors.
 ///
 /// # Shapes
 ///
@@ -38,7 +34,7 @@ pub(crate) fn product(lhs: Tensor<2>, rhs: Tensor<2>) -> Tensor<2> {
     lhs.matmul(rhs)
 }
 
-/// `sum + lhs · rhs` of plain tensors, in the memory of `sum` if nobody else holds it.
+/// `sum + lhs · rhs` of plain tensors, in place if no other tensor shares the memory of `sum`.
 ///
 /// # Shapes
 ///
@@ -52,7 +48,7 @@ pub(crate) fn add_product(sum: Tensor<2>, lhs: Tensor<2>, rhs: Tensor<2>) -> Ten
     sum + lhs.matmul(rhs)
 }
 
-/// Cross-entropy of plain logits and its gradient, in the memory of `logits` if nobody else holds it.
+/// Cross-entropy of plain logits and its gradient, in place if no other tensor shares the memory of `logits`.
 ///
 /// # Shapes
 ///
@@ -86,70 +82,6 @@ pub(crate) fn cross_entropy_losses(logits: Tensor<2>, targets: Tensor<1, Int>) -
         return flex::cross_entropy_losses(logits, targets);
     }
     plain::cross_entropy_losses(logits, targets)
-}
-
-/// Two tensors of angles, by which the halves of each head turn against each other.
-#[derive(Debug, Clone)]
-pub struct HalfTurn {
-    /// `[batch or 1, 1, seq, head_dim / 2]`
-    pub cos: Tensor<4>,
-    /// `[batch or 1, 1, seq, head_dim / 2]`
-    pub sin: Tensor<4>,
-}
-
-impl HalfTurn {
-    /// Turns the first half of each head against the second one.
-    ///
-    /// # Shapes
-    ///
-    /// - `x`, output: `[batch, heads, seq, head_dim]`
-    pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let half = x.dims()[3] / 2;
-        let first = x.clone().narrow(3, 0, half);
-        let second = x.narrow(3, half, half);
-        let turned_first = first.clone() * self.cos.clone() - second.clone() * self.sin.clone();
-        let turned_second = second * self.cos.clone() + first * self.sin.clone();
-        Tensor::cat(vec![turned_first, turned_second], 3)
-    }
-}
-
-/// Attention over whole sequences in which every token sees itself and what precedes it.
-#[derive(Debug, Clone)]
-pub struct CausalAttention {
-    /// `[batch, seq, heads * head_dim]`
-    pub query: Tensor<3>,
-    /// `[batch, seq, kv_heads * head_dim]`; several query heads may share one.
-    pub key: Tensor<3>,
-    /// `[batch, seq, kv_heads * head_dim]`
-    pub value: Tensor<3>,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// How positions turn queries and keys, if they do.
-    pub turn: Option<HalfTurn>,
-}
-
-/// A change of low rank: `(x·a)·mix·b`.
-#[derive(Debug, Clone)]
-pub struct LowRankChange {
-    /// `[in, rank]`
-    pub a: Tensor<2>,
-    /// What stands between the factors.
-    pub mix: RankMix,
-    /// `[rank, out]`
-    pub b: Tensor<2>,
-}
-
-/// What stands between two factors.
-#[derive(Debug, Clone)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made for a call and taken apart by it; never kept in numbers"
-)]
-pub enum RankMix {
-    /// A number.
-    Scale(f64),
-    /// `[rank, rank]`
-    Matrix(Tensor<2>),
 }
 
 /// `gate * sigmoid(gate) * up`.
@@ -223,19 +155,19 @@ pub fn causal_attention(input: CausalAttention) -> Tensor<3> {
         "heads of {} in {width} and {kv_width}",
         input.head_dim
     );
-    if let Some(turn) = &input.turn {
-        let [num_turns, _, _, _] = turn.cos.dims();
-        assert_shape!(turn.cos, [num_turns, 1, seq_len, input.head_dim / 2]);
-        assert_shape!(turn.sin, [num_turns, 1, seq_len, input.head_dim / 2]);
+    if let Some(rotary) = &input.rotary {
+        let [num_rows, _, _, _] = rotary.cos.dims();
+        assert_shape!(rotary.cos, [num_rows, 1, seq_len, input.head_dim / 2]);
+        assert_shape!(rotary.sin, [num_rows, 1, seq_len, input.head_dim / 2]);
     }
     #[cfg(feature = "flex")]
     {
-        let turns_alike = input
-            .turn
+        let positions_are_shared = input
+            .rotary
             .as_ref()
-            .is_none_or(|turn| turn.cos.dims()[0] == 1);
+            .is_none_or(|rotary| rotary.cos.dims()[0] == 1);
         let inputs = [&input.query, &input.key, &input.value];
-        if turns_alike && inputs.into_iter().all(flex::runs) {
+        if positions_are_shared && inputs.into_iter().all(flex::runs) {
             return flex::causal_attention(input);
         }
     }
@@ -246,22 +178,29 @@ pub fn causal_attention(input: CausalAttention) -> Tensor<3> {
 ///
 /// # Shapes
 ///
-/// - `x`: `[batch, seq, in]`, `weight`: `[in, out]`, `bias`: `[out]`
 /// - output: `[batch, seq, out]`
 ///
 /// # Panics
 ///
 /// When the shapes do not fit each other.
-pub fn linear(
-    x: Tensor<3>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-    change: Option<LowRankChange>,
-) -> Tensor<3> {
-    let output = product_with_change(x, weight, change);
-    match bias {
+pub fn linear(input: LinearInput) -> Tensor<3> {
+    let LinearInput {
+        x,
+        weight,
+        bias,
+        change,
+    } = input;
+    let biased = |output: Tensor<3>| match bias {
         Some(bias) => output + bias.unsqueeze(),
         None => output,
+    };
+    match change {
+        // Not one matrix product for all rows, so it cannot be fused with the frozen one.
+        Some(change) if matches!(change.mix, RankMix::PerRow(_)) => {
+            let added = change.apply(x.clone());
+            biased(product_with_change(x, weight, None)) + added
+        }
+        change => biased(product_with_change(x, weight, change)),
     }
 }
 
@@ -387,17 +326,17 @@ mod tests {
             [(2, 7, 4, 2), (1, 1, 2, 2), (1, 300, 3, 1)]
         {
             let angles: Tensor<4> = random([1, 1, seq_len, head_dim / 2]);
-            let turn = HalfTurn {
+            let rotary = RotaryHalves {
                 cos: angles.clone().cos(),
                 sin: angles.sin(),
             };
-            for turn in [None, Some(turn)] {
+            for rotary in [None, Some(rotary)] {
                 let input = |[query, key, value]: &[Tensor<3>; 3]| CausalAttention {
                     query: query.clone(),
                     key: key.clone(),
                     value: value.clone(),
                     head_dim,
-                    turn: turn.clone(),
+                    rotary: rotary.clone(),
                 };
                 let rows = |heads| random([batch, seq_len, heads * head_dim]);
                 assert_twins(
@@ -420,6 +359,14 @@ mod tests {
             } else {
                 weight.clone()
             };
+            let adapted = |x, change| {
+                linear(LinearInput {
+                    x,
+                    weight: weight.clone(),
+                    bias: None,
+                    change: Some(change),
+                })
+            };
             let scaled = |[_, a, b]: &[Tensor<3>; 3]| LowRankChange {
                 a: matrix(a),
                 mix: RankMix::Scale(0.7),
@@ -427,14 +374,7 @@ mod tests {
             };
             assert_twins(
                 &[x.clone(), a.clone(), b.clone()],
-                |inputs| {
-                    linear(
-                        inputs[0].clone(),
-                        weight.clone(),
-                        None,
-                        Some(scaled(inputs)),
-                    )
-                },
+                |inputs| adapted(inputs[0].clone(), scaled(inputs)),
                 |inputs| plain::linear(inputs[0].clone(), weight.clone(), Some(scaled(inputs))),
             );
             let mixed = |[_, a, mix, b]: &[Tensor<3>; 4]| LowRankChange {
@@ -444,20 +384,36 @@ mod tests {
             };
             assert_twins(
                 &[x.clone(), a.clone(), random([1, 3, 3]), b.clone()],
-                |inputs| linear(inputs[0].clone(), weight.clone(), None, Some(mixed(inputs))),
+                |inputs| adapted(inputs[0].clone(), mixed(inputs)),
                 |inputs| plain::linear(inputs[0].clone(), weight.clone(), Some(mixed(inputs))),
+            );
+            let per_row = LowRankChange {
+                a: matrix(&a),
+                mix: RankMix::PerRow(random([2, 3, 3])),
+                b: matrix(&b),
+            };
+            assert_close(
+                adapted(x.clone(), per_row.clone()),
+                plain::linear(x.clone(), weight.clone(), None) + per_row.apply(x.clone()),
             );
             let bias = random([20]);
             assert_twins(
                 std::array::from_ref(&x),
-                |[x]| linear(x.clone(), weight.clone(), Some(bias.clone()), None),
+                |[x]| {
+                    linear(LinearInput {
+                        x: x.clone(),
+                        weight: weight.clone(),
+                        bias: Some(bias.clone()),
+                        change: None,
+                    })
+                },
                 |[x]| plain::linear(x.clone(), weight.clone(), None) + bias.clone().unsqueeze(),
             );
         }
     }
 
     #[test]
-    fn a_row_is_the_same_in_every_crowd() {
+    fn a_row_does_not_depend_on_the_other_rows() {
         let (x, scale) = (random([1, 40, 50]), random([50]));
         let all = rms_norm(x.clone(), scale.clone(), 1e-5);
         let gates = swiglu(x.clone(), x.clone());
@@ -501,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_sum_is_left_alone() {
+    fn a_shared_sum_is_not_overwritten() {
         let (sum, lhs, rhs) = (random([2, 3]), random([2, 4]), random([4, 3]));
         let before = sum.to_data();
         let _ = add_product(sum.clone(), lhs, rhs);

@@ -50,7 +50,7 @@ fn masked_sum(states: Tensor<3>, pad_mask: Tensor<2, Bool>) -> Tensor<2> {
 ///
 /// - `rows`: `[rows, hidden]`
 /// - output: `[rows, hidden]`
-pub fn unit_norm(rows: Tensor<2>) -> Tensor<2> {
+fn unit_norm(rows: Tensor<2>) -> Tensor<2> {
     let norm = rows.clone().square().sum_dim(1).sqrt(); // [rows, 1]
     rows / norm.clamp_min(f32::MIN_POSITIVE)
 }

@@ -1,14 +1,11 @@
 //! A token sequence cut into what may be looked at and what is scored.
 
-use std::fmt::Debug;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Token ids that many sequences share, wherever they lie.
-pub trait TokenStore: Debug + Send + Sync {
-    /// All of them.
-    fn token_ids(&self) -> &[u32];
-}
+/// Token ids that many sequences may share: a vector, or a mapped file that another crate owns.
+pub type TokenBuffer = Arc<dyn AsRef<[u32]> + Send + Sync>;
 
 /// Token ids with one boundary: everything before it is the *conditioning span*, which is known
 /// before any answer exists; everything from it on is the *scored span*.
@@ -16,19 +13,13 @@ pub trait TokenStore: Debug + Send + Sync {
 /// The condition of a group and its clusters are computed from [`conditioning`](Self::conditioning)
 /// alone, losses from [`scored`](Self::scored) alone. Because a token is on exactly one side, a
 /// condition cannot contain an answer.
-#[derive(Debug, Clone)]
+///
+/// A sequence is a range of a buffer, so cloning it copies no token.
+#[derive(Clone)]
 pub struct SplitSequence {
-    token_ids: Ids,
+    buffer: TokenBuffer,
+    range: Range<usize>,
     boundary: usize,
-}
-
-#[derive(Debug, Clone)]
-enum Ids {
-    Own(Vec<u32>),
-    Stored {
-        store: Arc<dyn TokenStore>,
-        range: Range<usize>,
-    },
 }
 
 impl SplitSequence {
@@ -38,14 +29,11 @@ impl SplitSequence {
     ///
     /// [`SequenceError::EmptySpan`] unless both spans hold at least one token.
     pub fn new(token_ids: Vec<u32>, boundary: usize) -> Result<Self, SequenceError> {
-        check(boundary, token_ids.len())?;
-        Ok(Self {
-            token_ids: Ids::Own(token_ids),
-            boundary,
-        })
+        let range = 0..token_ids.len();
+        Self::in_buffer(Arc::new(token_ids), range, boundary)
     }
 
-    /// The sequence that lies in `range` of a store; cloning it copies no token.
+    /// The sequence in `range` of a shared buffer, cut before its position `boundary`.
     ///
     /// # Errors
     ///
@@ -53,20 +41,21 @@ impl SplitSequence {
     ///
     /// # Panics
     ///
-    /// When the range reaches past the end of the store.
-    pub fn stored(
-        store: Arc<dyn TokenStore>,
+    /// When the range reaches past the end of the buffer.
+    pub fn in_buffer(
+        buffer: TokenBuffer,
         range: Range<usize>,
         boundary: usize,
     ) -> Result<Self, SequenceError> {
+        let buffer_len = (*buffer).as_ref().len();
         assert!(
-            range.end <= store.token_ids().len(),
-            "a store of {} tokens has no range {range:?}",
-            store.token_ids().len()
+            range.start <= range.end && range.end <= buffer_len,
+            "range {range:?} of a buffer of {buffer_len} tokens"
         );
         check(boundary, range.len())?;
         Ok(Self {
-            token_ids: Ids::Stored { store, range },
+            buffer,
+            range,
             boundary,
         })
     }
@@ -79,17 +68,14 @@ impl SplitSequence {
     pub fn with_boundary(&self, boundary: usize) -> Result<Self, SequenceError> {
         check(boundary, self.len())?;
         Ok(Self {
-            token_ids: self.token_ids.clone(),
             boundary,
+            ..self.clone()
         })
     }
 
     /// All tokens in order.
     pub fn token_ids(&self) -> &[u32] {
-        match &self.token_ids {
-            Ids::Own(token_ids) => token_ids,
-            Ids::Stored { store, range } => &store.token_ids()[range.clone()],
-        }
+        &(*self.buffer).as_ref()[self.range.clone()]
     }
 
     /// The tokens that may be looked at.
@@ -110,20 +96,26 @@ impl SplitSequence {
     /// Number of tokens in both spans.
     #[expect(clippy::len_without_is_empty, reason = "a sequence is never empty")]
     pub fn len(&self) -> usize {
-        match &self.token_ids {
-            Ids::Own(token_ids) => token_ids.len(),
-            Ids::Stored { range, .. } => range.len(),
-        }
+        self.range.len()
     }
 
     /// Positions whose hidden state predicts a scored token: the token at `p + 1` is predicted
     /// at `p`.
-    pub fn predicting_positions(&self) -> std::ops::Range<usize> {
+    pub fn predicting_positions(&self) -> Range<usize> {
         self.boundary - 1..self.len() - 1
     }
 }
 
-/// Sequences are equal by their tokens and boundary, wherever the tokens lie.
+impl fmt::Debug for SplitSequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SplitSequence")
+            .field("token_ids", &self.token_ids())
+            .field("boundary", &self.boundary)
+            .finish()
+    }
+}
+
+/// Sequences are equal when their tokens and boundaries are, whatever buffers hold the tokens.
 impl PartialEq for SplitSequence {
     fn eq(&self, other: &Self) -> bool {
         self.boundary == other.boundary && self.token_ids() == other.token_ids()
@@ -165,33 +157,26 @@ mod tests {
         assert_eq!(sequence.predicting_positions(), 2..3);
     }
 
-    #[derive(Debug)]
-    struct Numbers(Vec<u32>);
-
-    impl TokenStore for Numbers {
-        fn token_ids(&self) -> &[u32] {
-            &self.0
-        }
-    }
-
     #[test]
-    fn a_stored_sequence_is_the_one_of_its_tokens() {
-        let store = Arc::new(Numbers((0..10).collect()));
-        let stored = SplitSequence::stored(store, 5..9, 3).unwrap();
+    fn a_range_of_a_buffer_equals_the_sequence_of_its_tokens() {
+        let buffer: TokenBuffer = Arc::new((0..10).collect::<Vec<u32>>());
+        let shared = SplitSequence::in_buffer(buffer.clone(), 5..9, 3).unwrap();
         let own = SplitSequence::new(vec![5, 6, 7, 8], 3).unwrap();
-        assert_eq!(stored, own);
-        assert_eq!(stored.len(), 4);
-        assert_eq!(stored.scored(), [8]);
-        assert_ne!(stored.with_boundary(2).unwrap(), own);
-        assert_eq!(stored.with_boundary(2).unwrap().conditioning(), [5, 6]);
+        assert_eq!(shared, own);
+        assert_eq!(shared.len(), 4);
+        assert_eq!(shared.scored(), [8]);
+        assert_ne!(shared.with_boundary(2).unwrap(), own);
+        assert_eq!(shared.with_boundary(2).unwrap().conditioning(), [5, 6]);
+        let clone = shared.clone();
+        assert!(std::ptr::eq(clone.token_ids(), &(*buffer).as_ref()[5..9]));
     }
 
     #[test]
     fn an_empty_span_is_refused() {
         for boundary in [0, 2, 3] {
             assert!(SplitSequence::new(vec![1, 2], boundary).is_err());
-            let store = Arc::new(Numbers(vec![9, 1, 2]));
-            assert!(SplitSequence::stored(store, 1..3, boundary).is_err());
+            let buffer = Arc::new(vec![9, 1, 2]);
+            assert!(SplitSequence::in_buffer(buffer, 1..3, boundary).is_err());
             let whole = SplitSequence::new(vec![1, 2], 1).unwrap();
             assert!(whole.with_boundary(boundary).is_err());
         }

@@ -1,14 +1,13 @@
-//! What a group of prompts costs on the CPU: writing its factors, applying those of many groups to one batch, and
-//! asking its memory: `cargo bench -p chameleon-hypernet`.
+//! What a group of prompts costs on the CPU: generating its factors, applying those of many groups to one batch, and
+//! looking up its memory: `cargo bench -p chameleon-hypernet`.
 
 use std::fmt;
 use std::time::Duration;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::{FactorShape, LoraFactors, RunSeed};
-use chameleon_hypernet::{
-    FactorGenerator, Generator as _, GeneratorKind, GroupMemory, GroupedFactors, RowGroups,
-};
+use chameleon_hypernet::memory::GroupMemory;
+use chameleon_hypernet::{Generator, GeneratorKind, GroupedFactors, RowGroups};
 use divan::{Bencher, Divan};
 use rand::RngExt as _;
 
@@ -121,12 +120,15 @@ const LOOK_UPS: [LookUp; 3] = [
 ];
 
 #[divan::bench(args = LOOK_UPS)]
-fn memory_share_of_targets(bencher: Bencher, look_up: LookUp) {
+fn memory_probability_of_targets(bencher: Bencher, look_up: LookUp) {
     let (memory, queries) = (look_up.memory(), look_up.queries());
     let targets = tokens(look_up.num_rows, "targets");
     bencher.bench_local(|| {
-        let votes = memory.similarities(queries.clone()).votes(TEMPERATURE);
-        (votes.share_of(targets.clone()), votes.evidence())
+        let attention = memory.similarities(queries.clone()).attention(TEMPERATURE);
+        (
+            attention.prob_of(targets.clone()),
+            attention.gate_features(),
+        )
     });
 }
 
@@ -134,8 +136,8 @@ fn memory_share_of_targets(bencher: Bencher, look_up: LookUp) {
 fn memory_distribution(bencher: Bencher, look_up: LookUp) {
     let (memory, queries) = (look_up.memory(), look_up.queries());
     bencher.bench_local(|| {
-        let votes = memory.similarities(queries.clone()).votes(TEMPERATURE);
-        (votes.distribution(VOCAB), votes.evidence())
+        let attention = memory.similarities(queries.clone()).attention(TEMPERATURE);
+        (attention.distribution(VOCAB), attention.gate_features())
     });
 }
 
@@ -146,7 +148,7 @@ struct Generation {
 }
 
 impl Generation {
-    fn generator(self, device: &Device) -> FactorGenerator {
+    fn generator(self, device: &Device) -> Generator {
         self.kind.config(HIDDEN, SHAPE).init(RunSeed(1), device)
     }
 }
@@ -157,7 +159,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// Rows that fall into groups by turns.
+/// Rows assigned to groups in turn.
 #[derive(Clone, Copy)]
 struct MixedBatch {
     num_rows: usize,
@@ -176,7 +178,7 @@ impl MixedBatch {
             .collect()
     }
 
-    /// `[rows, hidden]`, and whose they are.
+    /// `[rows, hidden]`, and the group of each.
     fn rows(self) -> (Tensor<2>, RowGroups) {
         let device = Device::flex();
         let group_idx = Tensor::<1, Int>::arange(0..index(self.num_rows), &device)
@@ -199,7 +201,7 @@ impl fmt::Display for MixedBatch {
     }
 }
 
-/// Places compared with the entries of one group.
+/// Queries compared with the entries of one group.
 #[derive(Clone, Copy)]
 struct LookUp {
     num_rows: usize,

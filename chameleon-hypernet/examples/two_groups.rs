@@ -7,10 +7,8 @@
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use chameleon_core::{
-    ChunkRows, FactorShape, HeadInput, LoraFactors, RunSeed, linear_cross_entropy,
-};
-use chameleon_hypernet::{ConditionNorm, GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig};
+use chameleon_core::{FactorShape, HeadInput, LoraFactors, RunSeed, linear_cross_entropy};
+use chameleon_hypernet::{ConditionNorm, GeneratorKind, HyperLoraHeadConfig, LoraConfig};
 
 const SHAPE: FactorShape = FactorShape {
     in_size: 16,
@@ -48,9 +46,9 @@ impl Task {
         }
     }
 
-    /// The mean loss in nats, and what to call `backward` on.
-    fn loss(&self, factors: Vec<LoraFactors>) -> Loss {
-        let (nats, objectives) = factors
+    /// The mean loss in nats.
+    fn loss(&self, factors: Vec<LoraFactors>) -> Tensor<1> {
+        let losses = factors
             .into_iter()
             .zip(&self.targets)
             .map(|(factors, targets)| {
@@ -59,20 +57,11 @@ impl Task {
                     weight: self.weight.clone(),
                     factors: Some(factors),
                 };
-                let loss = linear_cross_entropy(input, targets.clone(), ChunkRows::default());
-                (loss.row_losses.mean(), loss.objective)
+                linear_cross_entropy(input, targets.clone()).mean_loss
             })
-            .unzip();
-        Loss {
-            nats: Tensor::cat(nats, 0).mean().into_scalar(),
-            objective: Tensor::cat(objectives, 0).mean(),
-        }
+            .collect();
+        Tensor::cat(losses, 0).mean()
     }
-}
-
-struct Loss {
-    nats: f32,
-    objective: Tensor<1>,
 }
 
 /// Losses at the start, at a few steps, and at the end.
@@ -86,9 +75,9 @@ fn train<M: Module>(
     for step_idx in 0..=NUM_STEPS {
         let loss = task.loss(factors(&module));
         if step_idx % 40 == 0 {
-            losses.push(loss.nats);
+            losses.push(loss.clone().into_scalar());
         }
-        let gradients = GradientsParams::from_grads(loss.objective.backward(), &module);
+        let gradients = GradientsParams::from_grads(loss.backward(), &module);
         module = optimizer.step(LEARNING_RATE, module, gradients);
     }
     losses
@@ -103,7 +92,7 @@ fn main() {
         .with_condition_norm(ConditionNorm::fit(task.conditions.clone()));
     let core_losses = train(core, &task, |head| head.factors(task.conditions.clone()));
 
-    let lora = LoraHeadConfig::new(SHAPE).sized_to(config.num_trainable_params());
+    let lora = LoraConfig::new(SHAPE).sized_to(config.num_trainable_params());
     let static_head = lora.init(RunSeed(1), &device);
     let static_losses = train(static_head, &task, |head| vec![head.factors(); 2]);
 
@@ -112,7 +101,7 @@ fn main() {
         println!("{:>4}   {core:>9.4}   {fixed:>11.4}", row_idx * 40);
     }
     println!(
-        "trained numbers: {} in the core head, {} in the static head of rank {}",
+        "trainable parameters: {} in the core head, {} in the static head of rank {}",
         config.num_trainable_params(),
         lora.num_trainable_params(),
         lora.shape.rank

@@ -1,8 +1,8 @@
 //! How a group of prompts becomes the hypernetwork's input.
 //!
-//! Owns the ways of summing up a group ([`Condition`]) and the standardisation of the result
-//! ([`ConditionNorm`]). Which prompts form a group is the clustering's business; wrong conditions
-//! given on purpose are [`control`](crate::control)'s.
+//! Owns the ways of summarising a group ([`Condition`]) and the standardisation of the result
+//! ([`ConditionNorm`]). Which prompts form a group is decided by clustering; controls are in
+//! `control.rs`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use crate::error::HypernetError;
 
 /// How a group of prompts becomes the hypernetwork's input.
 ///
-/// Read from and written as one word, on the command line and in files alike: `batch`, `centroid`,
+/// Read from and written as one word, on the command line and in files: `batch`, `centroid`,
 /// `prompt`, `blend` or `blend:16`.
 ///
 /// ```
@@ -31,7 +31,7 @@ pub enum Condition {
     /// The mean of the prompts that are together now, as in the paper.
     #[default]
     Batch,
-    /// The trained centroid of the group: the same answer whatever the neighbours.
+    /// The trained centroid of the group: independent of the other prompts.
     Centroid,
     /// Each prompt alone: as many conditions as prompts.
     Prompt,
@@ -45,7 +45,7 @@ pub enum Condition {
 /// The strength of a `blend` that names none.
 const DEFAULT_BLEND_STRENGTH: f64 = 8.0;
 
-/// Prompts that the clustering put together.
+/// Prompts of one cluster.
 #[derive(Debug, Clone)]
 pub struct PromptGroup {
     /// `[prompts, hidden]`
@@ -168,8 +168,8 @@ impl From<Condition> for String {
 /// Standardises conditions: `(condition - mean) / std`, feature by feature.
 ///
 /// Means of token embeddings share one large direction, and a unit-norm vector of width 768 has
-/// features of size 0.04: without this the hypernetwork sees nearly the same small input for every
-/// group. The statistics are fixed numbers that travel with the adapter; nothing trains them.
+/// features of size 0.04: without this the input of the hypernetwork is nearly the same and small for
+/// every group. The statistics are stored with the adapter and not trained.
 #[derive(Module, Debug)]
 pub struct ConditionNorm {
     /// `[condition]`
@@ -179,7 +179,7 @@ pub struct ConditionNorm {
 }
 
 /// Spread below this part of the average spread counts as this much, so that a feature which
-/// happens to be constant in training cannot drown the others later.
+/// happens to be constant in training cannot dominate the others later.
 const SMALLEST_SPREAD: f32 = 0.01;
 
 impl ConditionNorm {
@@ -207,11 +207,13 @@ impl ConditionNorm {
         let std = variance.sqrt();
         let floor = std.clone().mean() * SMALLEST_SPREAD;
         let std = std.max_pair(floor.unsqueeze()); // [1, condition]
-        // All prompts alike: there is no spread to divide by.
+        // All prompts are equal: there is no spread to divide by.
         let std = std.clone().mask_fill(std.equal_elem(0.0), 1.0);
         Self::frozen(mean.squeeze_dim(0), std.squeeze_dim(0))
     }
 
+    /// The standardised conditions.
+    ///
     /// # Shapes
     ///
     /// - `conditions`: `[groups, condition]`
@@ -335,8 +337,8 @@ mod tests {
         let moved = norm.forward(embeddings + 0.001).slice([0..50, 3..4]);
         assert!(moved.abs().max().into_scalar::<f32>() < 0.2);
 
-        let alike = Tensor::ones([5, 4], &Device::flex());
-        let standard = ConditionNorm::fit(alike.clone()).forward(alike);
+        let equal = Tensor::ones([5, 4], &Device::flex());
+        let standard = ConditionNorm::fit(equal.clone()).forward(equal);
         assert_close(&standard, &Tensor::zeros_like(&standard));
     }
 

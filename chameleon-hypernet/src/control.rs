@@ -1,11 +1,10 @@
-//! Wrong conditions, given on purpose.
+//! Controls: conditions that carry nothing of the group.
 //!
-//! An adapter that scores as well with wrong conditions as with right ones has learned nothing from
-//! the clusters. This module decides whose condition a group is given; how a condition is made from
-//! prompts is [`condition`](crate::condition)'s business.
+//! An adapter that scores as well under a control as with right conditions has learned nothing from
+//! the clusters. This module defines whose condition a group is given; `condition.rs` defines how a
+//! condition is made from prompts.
 
 use std::fmt;
-use std::str::FromStr;
 
 use burn::tensor::Tensor;
 use chameleon_core::RunSeed;
@@ -15,52 +14,40 @@ use serde::{Deserialize, Serialize};
 use crate::condition::{Condition, PromptGroup, centroid};
 use crate::error::HypernetError;
 
-/// Whose condition a group is given.
+/// Whose condition a group is given, in training and in scoring.
 ///
-/// What each control can show depends on when it acts:
-///
-/// - [`Shuffled`](Self::Shuffled) is for *scoring* an adapter that was trained with right
-///   conditions: the loss must rise, or the conditions were not used. Training under it shows
-///   little, because a fixed swap still names every cluster and can be learned like the truth.
-/// - [`Redrawn`](Self::Redrawn) and [`Constant`](Self::Constant) are for *training* too: the same
-///   network with the information about the cluster taken away.
+/// [`Redrawn`](Self::Redrawn) and [`Constant`](Self::Constant) are the same network with the
+/// information about the cluster taken away. A *fixed* exchange of the clusters' conditions is not
+/// among them: it still identifies every cluster, so a network trained with it can learn as much as
+/// with right conditions. The methods `core-shuffled` and `dense-shuffled` of the program run
+/// [`Redrawn`](Self::Redrawn).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ConditionControl {
-    /// Its own.
+    /// Its own: no control.
     #[default]
     None,
-    /// The centroid of another cluster, always the same one: a seeded swap that leaves no cluster
-    /// in its place.
-    Shuffled,
     /// The centroid of another cluster, drawn anew for every batch.
     Redrawn,
-    /// The mean of all centroids, for every group alike.
+    /// The mean of all centroids, the same for every group.
     Constant,
 }
 
 impl ConditionControl {
-    /// Every control.
-    pub const ALL: [Self; 4] = [Self::None, Self::Shuffled, Self::Redrawn, Self::Constant];
-
-    /// Settles who is given whose condition.
+    /// The control for a number of clusters and a seed.
     ///
     /// # Errors
     ///
-    /// When clusters are to be swapped and there are fewer than two.
+    /// When another cluster is to be drawn and there are fewer than two.
     pub fn plan(self, num_clusters: usize, seed: RunSeed) -> Result<ControlPlan, HypernetError> {
-        let swaps = matches!(self, Self::Shuffled | Self::Redrawn);
-        if swaps && num_clusters < 2 {
-            return Err(HypernetError::NoOtherCluster {
-                control: self,
-                num_clusters,
-            });
+        if self == Self::Redrawn && num_clusters < 2 {
+            return Err(HypernetError::NoOtherCluster { num_clusters });
         }
         Ok(ControlPlan {
             control: self,
             seed,
-            derangement: derangement(num_clusters, seed),
+            num_clusters,
         })
     }
 }
@@ -69,32 +56,18 @@ impl fmt::Display for ConditionControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "none",
-            Self::Shuffled => "shuffled",
             Self::Redrawn => "redrawn",
             Self::Constant => "constant",
         })
     }
 }
 
-impl FromStr for ConditionControl {
-    type Err = HypernetError;
-
-    fn from_str(name: &str) -> Result<Self, HypernetError> {
-        Self::ALL
-            .into_iter()
-            .find(|control| control.to_string() == name)
-            .ok_or_else(|| HypernetError::UnknownControl {
-                found: name.to_owned(),
-            })
-    }
-}
-
-/// A control made concrete for a number of clusters and a seed.
+/// A control for a number of clusters and a seed.
 #[derive(Debug, Clone)]
 pub struct ControlPlan {
     control: ConditionControl,
     seed: RunSeed,
-    derangement: Vec<usize>,
+    num_clusters: usize,
 }
 
 /// Where a group's condition comes from.
@@ -115,9 +88,13 @@ impl ControlPlan {
     ///
     /// When there is no such cluster.
     pub fn source(&self, cluster_idx: usize, batch_idx: usize) -> ConditionSource {
+        assert!(
+            cluster_idx < self.num_clusters,
+            "cluster {cluster_idx} of {}",
+            self.num_clusters
+        );
         match self.control {
             ConditionControl::None => ConditionSource::Own,
-            ConditionControl::Shuffled => ConditionSource::Centroid(self.derangement[cluster_idx]),
             ConditionControl::Redrawn => {
                 ConditionSource::Centroid(self.another_cluster(cluster_idx, batch_idx))
             }
@@ -125,7 +102,7 @@ impl ControlPlan {
         }
     }
 
-    /// The conditions of a group: [`Condition::conditions`] unless the control says otherwise.
+    /// The conditions of a group: [`Condition::conditions`] unless there is a control.
     ///
     /// # Shapes
     ///
@@ -150,24 +127,13 @@ impl ControlPlan {
         row.repeat_dim(0, num_conditions)
     }
 
-    /// A pure function of seed, batch and cluster, so that a resumed run draws what it would have.
+    /// A pure function of seed, batch and cluster, so that a resumed run draws the same.
     fn another_cluster(&self, cluster_idx: usize, batch_idx: usize) -> usize {
-        let num_clusters = self.derangement.len();
         let mut rng = self
             .seed
             .stream(&format!("redrawn-{batch_idx}-{cluster_idx}"));
-        (cluster_idx + rng.random_range(1..num_clusters)) % num_clusters
+        (cluster_idx + rng.random_range(1..self.num_clusters)) % self.num_clusters
     }
-}
-
-/// A random permutation that is one single cycle (Sattolo), so nothing stays where it is.
-fn derangement(num_clusters: usize, seed: RunSeed) -> Vec<usize> {
-    let mut rng = seed.stream("derangement");
-    let mut targets: Vec<usize> = (0..num_clusters).collect();
-    for last in (1..num_clusters).rev() {
-        targets.swap(last, rng.random_range(0..last));
-    }
-    targets
 }
 
 #[cfg(test)]
@@ -187,18 +153,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shuffled_is_a_permutation_that_leaves_no_cluster_in_place(
-            num_clusters in 2usize..200,
-            seed in any::<u64>(),
-        ) {
-            let targets = derangement(num_clusters, RunSeed(seed));
-            prop_assert!(targets.iter().enumerate().all(|(from, &to)| from != to));
-            let mut sorted = targets;
-            sorted.sort_unstable();
-            prop_assert!(sorted.into_iter().eq(0..num_clusters));
-        }
-
-        #[test]
         fn redrawn_never_picks_the_cluster_itself(
             num_clusters in 2usize..20,
             seed in any::<u64>(),
@@ -213,39 +167,25 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_makes_the_same_plan() {
-        let sources = |seed: u64, control: ConditionControl| -> Vec<ConditionSource> {
-            let plan = control.plan(30, RunSeed(seed)).unwrap();
+    fn the_same_seed_draws_the_same_and_another_batch_or_seed_differs() {
+        let sources = |seed: u64, batch_idx: usize| -> Vec<ConditionSource> {
+            let plan = ConditionControl::Redrawn.plan(30, RunSeed(seed)).unwrap();
             (0..30)
-                .map(|cluster_idx| plan.source(cluster_idx, 5))
+                .map(|cluster_idx| plan.source(cluster_idx, batch_idx))
                 .collect()
         };
-        for control in [ConditionControl::Shuffled, ConditionControl::Redrawn] {
-            assert_eq!(sources(1, control), sources(1, control));
-            assert_ne!(sources(1, control), sources(2, control));
-        }
+        assert_eq!(sources(1, 5), sources(1, 5));
+        assert_ne!(sources(1, 5), sources(2, 5));
+        assert_ne!(sources(1, 5), sources(1, 6));
     }
 
     #[test]
-    fn redrawn_changes_from_batch_to_batch_and_shuffled_does_not() {
-        let sources = |control: ConditionControl| -> Vec<ConditionSource> {
-            let plan = control.plan(30, RunSeed(1)).unwrap();
-            (0..20).map(|batch_idx| plan.source(7, batch_idx)).collect()
-        };
-        let differ = |sources: Vec<ConditionSource>| sources.iter().any(|s| *s != sources[0]);
-        assert!(differ(sources(ConditionControl::Redrawn)));
-        assert!(!differ(sources(ConditionControl::Shuffled)));
-    }
-
-    #[test]
-    fn swapping_a_single_cluster_is_refused() {
-        for control in [ConditionControl::Shuffled, ConditionControl::Redrawn] {
-            let error = control.plan(1, RunSeed(0)).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!("the `{control}` control needs at least 2 clusters, found 1")
-            );
-        }
+    fn drawing_another_of_one_cluster_is_refused() {
+        let error = ConditionControl::Redrawn.plan(1, RunSeed(0)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the `redrawn` control needs at least 2 clusters, found 1"
+        );
         assert!(ConditionControl::Constant.plan(1, RunSeed(0)).is_ok());
     }
 
@@ -263,29 +203,30 @@ mod tests {
             let constant = conditions(ConditionControl::Constant, Condition::Batch, cluster_idx);
             assert_close(&constant, &mean);
         }
-        let shuffled = conditions(ConditionControl::Shuffled, Condition::Prompt, 1);
-        assert_eq!(shuffled.dims(), [4, 6]);
-        let ConditionSource::Centroid(other) = ConditionControl::Shuffled
+        let redrawn = conditions(ConditionControl::Redrawn, Condition::Prompt, 1);
+        assert_eq!(redrawn.dims(), [4, 6]);
+        let ConditionSource::Centroid(other) = ConditionControl::Redrawn
             .plan(3, RunSeed(4))
             .unwrap()
             .source(1, 0)
         else {
-            panic!("shuffled gives a centroid");
+            panic!("redrawn gives a centroid");
         };
         assert_close(
-            &shuffled.slice([3..=3]),
+            &redrawn.slice([3..=3]),
             &Condition::Centroid.conditions(group(other)),
         );
     }
 
     #[test]
-    fn names_survive_the_round_trip_through_text_and_json() {
-        for control in ConditionControl::ALL {
-            assert_eq!(control.to_string().parse(), Ok(control));
+    fn a_control_is_written_as_it_is_shown() {
+        for control in [
+            ConditionControl::None,
+            ConditionControl::Redrawn,
+            ConditionControl::Constant,
+        ] {
             let json = serde_json::to_string(&control).unwrap();
             assert_eq!(json, format!("\"{control}\""));
         }
-        let error = "swap".parse::<ConditionControl>().unwrap_err().to_string();
-        assert!(error.contains("`swap`"), "{error}");
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! Broken tensor shapes are our own bugs and panic instead; see each function's `# Panics`.
 
+use chameleon_core::FactorShape;
 use thiserror::Error;
 
 /// A setting that this crate cannot work with.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum HypernetError {
-    /// A name that no [`Condition`](crate::Condition) has.
+    /// Not the name of a [`Condition`](crate::Condition).
     #[error(
         "unknown condition `{found}`, expected `batch`, `centroid`, `prompt`, `blend` or `blend:STRENGTH`"
     )]
@@ -22,25 +23,15 @@ pub enum HypernetError {
         /// What was given.
         found: String,
     },
-    /// A name that no [`ConditionControl`](crate::ConditionControl) has.
-    #[error(
-        "unknown condition control `{found}`, expected `none`, `shuffled`, `redrawn` or `constant`"
-    )]
-    UnknownControl {
-        /// What was given.
-        found: String,
-    },
-    /// A name that no [`GeneratorKind`](crate::GeneratorKind) has.
+    /// Not the name of a [`GeneratorKind`](crate::GeneratorKind).
     #[error("unknown generator `{found}`, expected `core`, `dense` or `dense-as-published`")]
     UnknownGenerator {
         /// What was given.
         found: String,
     },
-    /// A control that swaps clusters has nothing to swap.
-    #[error("the `{control}` control needs at least 2 clusters, found {num_clusters}")]
+    /// There is no other cluster whose centroid could be drawn.
+    #[error("the `redrawn` control needs at least 2 clusters, found {num_clusters}")]
     NoOtherCluster {
-        /// The control that was asked for.
-        control: crate::ConditionControl,
         /// How many clusters there are.
         num_clusters: usize,
     },
@@ -72,17 +63,20 @@ pub enum HypernetError {
         /// What was given.
         found: f64,
     },
-    /// Keys that are wider than what they are made of, or nothing.
-    #[error(
-        "keys of {found} numbers, expected a number between 1 and the hidden size {hidden_size}"
-    )]
-    KeySize {
-        /// What was asked for.
-        found: usize,
-        /// Width of a state.
-        hidden_size: usize,
-    },
-    /// States from which no directions can be found.
-    #[error("the hidden states are all alike, or hold values that are not finite")]
-    States,
+    /// States in which no directions can be found.
+    #[error("the hidden states are all equal")]
+    EqualStates,
+}
+
+/// Refuses factors without an input, an output or a rank.
+pub(crate) fn check_shape(shape: FactorShape) -> Result<(), HypernetError> {
+    let sizes = [
+        ("rank", shape.rank),
+        ("input size of the adapted layer", shape.in_size),
+        ("output size of the adapted layer", shape.out_size),
+    ];
+    match sizes.into_iter().find(|(_, size)| *size == 0) {
+        Some((size, _)) => Err(HypernetError::ZeroSize { size }),
+        None => Ok(()),
+    }
 }

@@ -1,8 +1,7 @@
 //! From conditions to LoRA factors.
 //!
-//! Two answers to one question, behind the trait [`Generator`]: [`Dense`] predicts every number of
-//! both factors, [`Core`] learns the factors and predicts only how they are mixed. Neither knows the
-//! layer that is adapted; the [`head`](crate::head) does.
+//! [`Dense`] predicts every element of both factors, [`Core`] learns the factors and predicts only
+//! how their ranks are mixed. Neither knows the layer that is adapted; `head.rs` does.
 
 mod core_factors;
 mod dense_factors;
@@ -21,10 +20,26 @@ pub use self::dense_factors::{Dense, DenseConfig};
 use crate::error::HypernetError;
 use crate::network::HyperNetwork;
 
-/// Turns conditions into LoRA factors.
-pub trait Generator {
-    /// The network that looks at conditions.
-    fn network(&self) -> &HyperNetwork;
+/// Generates LoRA factors from conditions, in one of two ways.
+///
+/// Burn puts the variant into tensor names. Save and load with `skip_enum_variants(true)`, so that
+/// names read `generator.network.layers.0.weight`.
+#[derive(Module, Debug)]
+pub enum Generator {
+    /// Predicts whole factors.
+    Dense(Dense),
+    /// Predicts a core between static factors.
+    Core(Core),
+}
+
+impl Generator {
+    /// The network that maps conditions to features.
+    pub fn network(&self) -> &HyperNetwork {
+        match self {
+            Self::Dense(dense) => &dense.network,
+            Self::Core(core) => &core.network,
+        }
+    }
 
     /// Factors from the network's features, for each condition in order.
     ///
@@ -36,7 +51,12 @@ pub trait Generator {
     /// # Panics
     ///
     /// When the features are not those of the network.
-    fn decode(&self, features: Tensor<2>) -> Vec<LoraFactors>;
+    pub fn decode(&self, features: Tensor<2>) -> Vec<LoraFactors> {
+        match self {
+            Self::Dense(dense) => dense.decode(features),
+            Self::Core(core) => core.decode(features),
+        }
+    }
 
     /// Factors for each condition, in order.
     ///
@@ -48,57 +68,14 @@ pub trait Generator {
     /// # Panics
     ///
     /// When the conditions do not have the configured width.
-    fn generate(&self, conditions: Tensor<2>) -> Vec<LoraFactors> {
+    pub fn generate(&self, conditions: Tensor<2>) -> Vec<LoraFactors> {
         self.decode(self.network().features(conditions))
     }
 
     /// The sizes of the factors.
-    fn shape(&self) -> FactorShape;
-}
-
-/// How factors start, generated or static.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum FactorInit {
-    /// `b` starts at zero and `a` does not: the first forward is the base model's, and `b` has a
-    /// gradient from the first step on.
-    #[default]
-    ZeroDelta,
-    /// Small normal numbers everywhere, so that the first delta is small but not zero.
-    AsPublished,
-}
-
-/// Any generator; a module that stores, moves and trains whichever one it is.
-///
-/// Burn puts the variant into tensor names. Save and load with `skip_enum_variants(true)`, so that
-/// names read `generator.network.layers.0.weight`.
-#[derive(Module, Debug)]
-pub enum FactorGenerator {
-    /// Predicts whole factors.
-    Dense(Dense),
-    /// Predicts a core between static factors.
-    Core(Core),
-}
-
-impl Generator for FactorGenerator {
-    fn network(&self) -> &HyperNetwork {
+    pub fn shape(&self) -> FactorShape {
         match self {
-            Self::Dense(dense) => &dense.network,
-            Self::Core(core) => &core.network,
-        }
-    }
-
-    fn decode(&self, features: Tensor<2>) -> Vec<LoraFactors> {
-        match self {
-            Self::Dense(dense) => dense.decode(features),
-            Self::Core(core) => core.decode(features),
-        }
-    }
-
-    fn shape(&self) -> FactorShape {
-        match self {
-            Self::Dense(dense) => dense.shape(),
+            Self::Dense(dense) => dense.shape,
             Self::Core(core) => core.shape(),
         }
     }
@@ -109,12 +86,12 @@ impl Generator for FactorGenerator {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum GeneratorKind {
-    /// [`FactorGeneratorConfig::core`]
+    /// [`GeneratorConfig::core`]
     #[default]
     Core,
-    /// [`FactorGeneratorConfig::dense`]
+    /// [`GeneratorConfig::dense`]
     Dense,
-    /// [`FactorGeneratorConfig::dense_as_published`]
+    /// [`GeneratorConfig::dense_as_published`]
     DenseAsPublished,
 }
 
@@ -123,13 +100,11 @@ impl GeneratorKind {
     pub const ALL: [Self; 3] = [Self::Core, Self::Dense, Self::DenseAsPublished];
 
     /// The preset of this name.
-    pub fn config(self, condition_size: usize, shape: FactorShape) -> FactorGeneratorConfig {
+    pub fn config(self, condition_size: usize, shape: FactorShape) -> GeneratorConfig {
         match self {
-            Self::Core => FactorGeneratorConfig::core(condition_size, shape),
-            Self::Dense => FactorGeneratorConfig::dense(condition_size, shape),
-            Self::DenseAsPublished => {
-                FactorGeneratorConfig::dense_as_published(condition_size, shape)
-            }
+            Self::Core => GeneratorConfig::core(condition_size, shape),
+            Self::Dense => GeneratorConfig::dense(condition_size, shape),
+            Self::DenseAsPublished => GeneratorConfig::dense_as_published(condition_size, shape),
         }
     }
 }
@@ -157,19 +132,19 @@ impl FromStr for GeneratorKind {
     }
 }
 
-/// Configuration of a [`FactorGenerator`].
+/// Configuration of a [`Generator`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum FactorGeneratorConfig {
+pub enum GeneratorConfig {
     /// Predicts whole factors.
     Dense(DenseConfig),
     /// Predicts a core between static factors.
     Core(CoreConfig),
 }
 
-impl Config for FactorGeneratorConfig {}
+impl Config for GeneratorConfig {}
 
-impl FactorGeneratorConfig {
+impl GeneratorConfig {
     /// Static factors with a generated core.
     pub fn core(condition_size: usize, shape: FactorShape) -> Self {
         Self::Core(CoreConfig::new(condition_size, shape))
@@ -190,10 +165,10 @@ impl FactorGeneratorConfig {
     /// # Panics
     ///
     /// When [`check`](Self::check) would refuse the configuration.
-    pub fn init(&self, seed: RunSeed, device: &Device) -> FactorGenerator {
+    pub fn init(&self, seed: RunSeed, device: &Device) -> Generator {
         match self {
-            Self::Dense(config) => FactorGenerator::Dense(config.init(seed, device)),
-            Self::Core(config) => FactorGenerator::Core(config.init(seed, device)),
+            Self::Dense(config) => Generator::Dense(config.init(seed, device)),
+            Self::Core(config) => Generator::Core(config.init(seed, device)),
         }
     }
 
@@ -233,25 +208,12 @@ impl FactorGeneratorConfig {
         }
     }
 
-    /// Numbers that training moves.
+    /// Trainable parameters.
     pub fn num_trainable_params(&self) -> usize {
         match self {
             Self::Dense(config) => config.num_trainable_params(),
             Self::Core(config) => config.num_trainable_params(),
         }
-    }
-}
-
-/// Refuses factors without an input, an output or a rank.
-pub(crate) fn check_shape(shape: FactorShape) -> Result<(), HypernetError> {
-    let sizes = [
-        ("rank", shape.rank),
-        ("input size of the adapted layer", shape.in_size),
-        ("output size of the adapted layer", shape.out_size),
-    ];
-    match sizes.into_iter().find(|(_, size)| *size == 0) {
-        Some((size, _)) => Err(HypernetError::ZeroSize { size }),
-        None => Ok(()),
     }
 }
 
@@ -329,7 +291,7 @@ mod tests {
             let config = kind.config(5, SHAPE);
             let json = serde_json::to_string(&config).unwrap();
             assert_eq!(
-                serde_json::from_str::<FactorGeneratorConfig>(&json).unwrap(),
+                serde_json::from_str::<GeneratorConfig>(&json).unwrap(),
                 config
             );
             let generator = config.init(RunSeed(1), &Device::flex());
@@ -349,7 +311,7 @@ mod tests {
         };
         let num = |kind: GeneratorKind| kind.config(768, shape).num_trainable_params();
         assert_eq!(num(GeneratorKind::DenseAsPublished), 6_786_596);
-        // Nearly all of it static; the part that depends on the condition is 51,824 numbers.
+        // Nearly all of it static; the part that depends on the condition has 51,824 parameters.
         assert_eq!(num(GeneratorKind::Core) - shape.num_params(), 51_824);
     }
 
@@ -370,8 +332,8 @@ mod tests {
         }
     }
 
-    /// A generator whose predictions are neither zero nor alike.
-    fn busy(kind: GeneratorKind) -> FactorGenerator {
+    /// A generator whose predictions are neither zero nor equal.
+    fn busy(kind: GeneratorKind) -> Generator {
         crate::testing::perturbed(kind.config(5, SHAPE).init(RunSeed(1), &Device::flex()), 2)
     }
 }

@@ -1,22 +1,22 @@
 //! Rows of many groups through one layer at once, each with the factors of its own group.
 //!
-//! This is what decoding needs: one step of every sequence, whatever groups they fell in.
+//! Decoding needs this: one step of every sequence, whatever groups they belong to.
 
 use burn::tensor::{Bool, Int, Tensor, assert_shape};
 use chameleon_core::LoraFactors;
 
-/// The narrow product has a multiple of this many columns. Matrix kernels choose how to add up by the width of the
-/// result: with few columns, a group joining or leaving would change the last bits of the others.
+/// The narrow product has a multiple of this many columns. Matrix kernels choose the order of summation by the width of the
+/// result: with few columns, a group that joins or leaves would change the last bits of the others.
 const COLUMN_BLOCK: usize = 128;
 
 /// The factors of several groups side by side.
 ///
-/// Instead of gathering a pair of factors for every row, all rows go through all `a` (narrow), what
-/// belongs to other groups is set to zero, and all rows go through all `b`: two matrix products, as
-/// long as `groups * rank` stays well below the layer's width. Groups that share one `b` add up before it.
+/// Instead of gathering a pair of factors for every row, all rows are multiplied with all `a` (narrow), the
+/// columns of other groups are set to zero, and the result is multiplied with all `b`: two matrix products, cheap
+/// as long as `groups * rank` is well below the layer's width. Groups that share one `b` are summed before it.
 ///
-/// On a backend whose products do not depend on the number of rows, what a row gets does not depend on which other
-/// groups there are.
+/// On a backend whose products do not depend on the number of rows, the result of a row does not depend on which
+/// other groups there are.
 #[derive(Debug, Clone)]
 pub struct GroupedFactors {
     /// `[in, groups * rank]` and zeros up to a multiple of [`COLUMN_BLOCK`], scales included.
@@ -27,10 +27,10 @@ pub struct GroupedFactors {
     rank: usize,
 }
 
-/// Which factors each row takes, and how much of them.
+/// Which factors apply to each row, and how strongly.
 #[derive(Debug, Clone)]
 pub struct RowGroups {
-    /// `[rows]`; from the number of groups on, it means none.
+    /// `[rows]`; an index of the number of groups or more means none.
     pub group_idx: Tensor<1, Int>,
     /// `[rows]`, multiplies what is added.
     pub scale: Tensor<1>,

@@ -1,165 +1,21 @@
-//! A frozen linear layer with factors on top.
+//! A frozen linear layer whose factors depend on a condition.
 //!
-//! The usual layer is the language-model head, `[hidden, vocab]`. Its weight is never owned here: it
-//! may be tied to the embedding, so whoever owns it lends it. No dense `[in, out]` change is ever
-//! built, except by the `merge` functions, which exist for export.
+//! The usual layer is the language-model head, `[hidden, vocab]`. Its weight is never owned here but
+//! borrowed, because it may be tied to the embedding. No dense `[in, out]` change is built, except by
+//! `merge`.
 
 use burn::config::Config;
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Tensor, assert_shape};
 use chameleon_core::{FactorShape, LoraFactors, RunSeed};
 use serde::{Deserialize, Serialize};
 
 use crate::condition::ConditionNorm;
 use crate::error::HypernetError;
-use crate::generator::{
-    FactorGenerator, FactorGeneratorConfig, FactorInit, Generator, GeneratorKind, check_shape,
-};
-use crate::init::{factor_std, normal, zeros};
+use crate::generator::{Generator, GeneratorConfig, GeneratorKind};
+use crate::lora::{Lora, LoraConfig, adapted_linear, merged_weight};
 
-/// Spread of both factors of the reference script's plain LoRA.
-const PUBLISHED_LORA_STD: f64 = 0.01;
-
-/// Configuration of a [`StaticHead`]: plain LoRA on one layer.
-#[derive(Config, Debug, PartialEq)]
-pub struct LoraHeadConfig {
-    /// Sizes of the factors.
-    pub shape: FactorShape,
-    /// The multiplier of the factors, `alpha / rank` in Burn's and PEFT's terms.
-    #[config(default = 1.0)]
-    pub scale: f64,
-    /// How the factors start.
-    #[config(default = "FactorInit::ZeroDelta")]
-    pub init: FactorInit,
-}
-
-/// Plain LoRA on one layer: the same change for every input.
-#[derive(Module, Debug)]
-pub struct StaticHead {
-    /// `[in, rank]`
-    pub a: Param<Tensor<2>>,
-    /// `[rank, out]`
-    pub b: Param<Tensor<2>>,
-    /// The multiplier of the factors.
-    pub scale: f64,
-}
-
-impl LoraHeadConfig {
-    /// Factors that depend on `seed` and on nothing else.
-    ///
-    /// # Panics
-    ///
-    /// When [`check`](Self::check) would refuse the configuration.
-    pub fn init(&self, seed: RunSeed, device: &Device) -> StaticHead {
-        if let Err(error) = self.check() {
-            panic!("{error}");
-        }
-        let FactorShape {
-            in_size,
-            out_size,
-            rank,
-        } = self.shape;
-        let a_std = match self.init {
-            FactorInit::ZeroDelta => factor_std(in_size),
-            FactorInit::AsPublished => PUBLISHED_LORA_STD,
-        };
-        let b_shape = [rank, out_size];
-        let b = match self.init {
-            FactorInit::ZeroDelta => zeros(b_shape, device),
-            FactorInit::AsPublished => {
-                normal(b_shape, PUBLISHED_LORA_STD, seed.stream("b"), device)
-            }
-        };
-        StaticHead {
-            a: normal([in_size, rank], a_std, seed.stream("a"), device),
-            b,
-            scale: self.scale,
-        }
-    }
-
-    /// Refuses sizes of zero.
-    ///
-    /// # Errors
-    ///
-    /// Names the first size that is zero.
-    pub fn check(&self) -> Result<(), HypernetError> {
-        check_shape(self.shape)
-    }
-
-    /// Numbers that training moves.
-    pub fn num_trainable_params(&self) -> usize {
-        self.shape.num_params()
-    }
-
-    /// The same layer with the rank whose size comes nearest to `num_trainable_params`, at least 1:
-    /// the "LoRA of equal trainable size" of a comparison.
-    ///
-    /// ```
-    /// use chameleon_core::FactorShape;
-    /// use chameleon_hypernet::{GeneratorKind, LoraHeadConfig};
-    ///
-    /// let shape = FactorShape { in_size: 768, out_size: 50_257, rank: 4 };
-    /// let dense = GeneratorKind::DenseAsPublished.config(768, shape);
-    /// let lora = LoraHeadConfig::new(shape).sized_to(dense.num_trainable_params());
-    /// assert_eq!(lora.shape.rank, 133);
-    /// ```
-    #[must_use]
-    pub fn sized_to(&self, num_trainable_params: usize) -> Self {
-        let per_rank = FactorShape {
-            rank: 1,
-            ..self.shape
-        }
-        .num_params();
-        let rank = (num_trainable_params + per_rank / 2) / per_rank;
-        let mut config = self.clone();
-        config.shape.rank = rank.max(1);
-        config
-    }
-}
-
-impl StaticHead {
-    /// The factors, for use with the fused loss and for export.
-    pub fn factors(&self) -> LoraFactors {
-        LoraFactors {
-            a: self.a.val(),
-            b: self.b.val(),
-            scale: self.scale,
-        }
-    }
-
-    /// # Shapes
-    ///
-    /// - `hidden`: `[rows, in]`, `weight`: `[in, out]`
-    /// - output: `[rows, out]`
-    ///
-    /// # Panics
-    ///
-    /// When the shapes do not fit the factors.
-    pub fn forward(&self, hidden: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-        adapted_linear(hidden, weight, &self.factors())
-    }
-
-    /// The weight with the change folded in, for export.
-    ///
-    /// # Shapes
-    ///
-    /// - `weight`: `[in, out]`
-    /// - output: `[in, out]`
-    ///
-    /// # Panics
-    ///
-    /// When the weight does not fit the factors.
-    pub fn merge(&self, weight: Tensor<2>) -> Tensor<2> {
-        merged_weight(weight, &self.factors())
-    }
-
-    /// Numbers that training moves.
-    pub fn num_trainable_params(&self) -> usize {
-        self.num_params()
-    }
-}
-
-/// What happens to a condition before it enters the network.
+/// How a condition is scaled before it enters the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -167,18 +23,18 @@ pub enum ConditionScaling {
     /// Standardised with the statistics of the training prompts.
     #[default]
     Standardised,
-    /// Nothing, as published.
+    /// None, as published.
     Raw,
 }
 
 /// Configuration of a [`HyperLoraHead`].
 #[derive(Config, Debug, PartialEq)]
 pub struct HyperLoraHeadConfig {
-    /// What turns conditions into factors.
-    pub generator: FactorGeneratorConfig,
+    /// What generates factors from conditions.
+    pub generator: GeneratorConfig,
     /// Plain LoRA beside the generated factors.
-    pub static_factors: Option<LoraHeadConfig>,
-    /// What happens to a condition first.
+    pub static_factors: Option<LoraConfig>,
+    /// How a condition is scaled first.
     #[config(default = "ConditionScaling::Standardised")]
     pub condition_scaling: ConditionScaling,
 }
@@ -192,14 +48,14 @@ pub struct HyperLoraHead {
     /// Standardises conditions; the identity until [`HyperLoraHead::with_condition_norm`].
     pub condition_norm: Option<ConditionNorm>,
     /// The part that is the same for every condition.
-    pub static_factors: Option<StaticHead>,
+    pub static_factors: Option<Lora>,
     /// The part that depends on the condition.
-    pub generator: FactorGenerator,
+    pub generator: Generator,
 }
 
-/// What a hypernetwork makes of some conditions.
+/// What a hypernetwork generates for some conditions.
 #[derive(Debug, Clone)]
-pub struct Generated {
+pub struct GeneratedFactors {
     /// For each condition `a` `[in, ranks]` and `b` `[ranks, out]`, static and generated parts joined.
     pub factors: Vec<LoraFactors>,
     /// `[groups, features]`, the last hidden features of the network.
@@ -262,12 +118,12 @@ impl HyperLoraHeadConfig {
         Ok(())
     }
 
-    /// Numbers that training moves.
+    /// Trainable parameters.
     pub fn num_trainable_params(&self) -> usize {
         let static_params = self
             .static_factors
             .as_ref()
-            .map_or(0, LoraHeadConfig::num_trainable_params);
+            .map_or(0, LoraConfig::num_trainable_params);
         static_params + self.generator.num_trainable_params()
     }
 }
@@ -311,7 +167,7 @@ impl HyperLoraHead {
     /// # Panics
     ///
     /// When the conditions do not have the configured width.
-    pub fn generate(&self, conditions: Tensor<2>) -> Generated {
+    pub fn generate(&self, conditions: Tensor<2>) -> GeneratedFactors {
         let conditions = match &self.condition_norm {
             Some(norm) => norm.forward(conditions),
             None => conditions,
@@ -325,12 +181,12 @@ impl HyperLoraHead {
                 .map(|generated| static_factors.factors().concat(generated))
                 .collect(),
         };
-        Generated { factors, features }
+        GeneratedFactors { factors, features }
     }
 
     /// The adapted layer under one condition.
     ///
-    /// Rows of several groups at once are [`GroupedFactors`](crate::GroupedFactors)' business.
+    /// For rows of several groups at once use [`GroupedFactors`](crate::GroupedFactors).
     ///
     /// # Shapes
     ///
@@ -344,7 +200,7 @@ impl HyperLoraHead {
         adapted_linear(hidden, weight, &self.group_factors(condition))
     }
 
-    /// The weight with one condition's change folded in, for export.
+    /// The weight with one condition's change added.
     ///
     /// # Shapes
     ///
@@ -358,7 +214,7 @@ impl HyperLoraHead {
         merged_weight(weight, &self.group_factors(condition))
     }
 
-    /// Numbers that training moves: all but the statistics of the conditions.
+    /// Trainable parameters: all but the statistics of the conditions.
     pub fn num_trainable_params(&self) -> usize {
         self.static_factors.num_params() + self.generator.num_params()
     }
@@ -370,37 +226,12 @@ impl HyperLoraHead {
     }
 }
 
-/// `hidden · weight + scale · (hidden · a) · b`.
-///
-/// # Shapes
-///
-/// - `hidden`: `[rows, in]`, `weight`: `[in, out]`
-/// - output: `[rows, out]`
-///
-/// # Panics
-///
-/// When the shapes do not fit each other.
-pub fn adapted_linear(hidden: Tensor<2>, weight: Tensor<2>, factors: &LoraFactors) -> Tensor<2> {
-    let [num_rows, in_size] = hidden.dims();
-    let [_, out_size] = weight.dims();
-    assert_shape!(weight, [in_size, out_size]);
-    let output = hidden.clone().matmul(weight) + factors.apply(hidden);
-    assert_shape!(output, [num_rows, out_size]);
-    output
-}
-
-fn merged_weight(weight: Tensor<2>, factors: &LoraFactors) -> Tensor<2> {
-    let [in_size, out_size] = weight.dims();
-    let delta = factors.delta();
-    assert_shape!(delta, [in_size, out_size]);
-    weight + delta
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::init::FactorInit;
     use crate::testing::{assert_close, normal as normal_tensor, perturbed, values};
 
     const SHAPE: FactorShape = FactorShape {
@@ -412,7 +243,7 @@ mod tests {
     fn config(kind: GeneratorKind) -> HyperLoraHeadConfig {
         let static_shape = FactorShape { rank: 3, ..SHAPE };
         HyperLoraHeadConfig::preset(kind, 5, SHAPE)
-            .with_static_factors(Some(LoraHeadConfig::new(static_shape).with_scale(0.5)))
+            .with_static_factors(Some(LoraConfig::new(static_shape).with_scale(0.5)))
     }
 
     fn any_kind() -> impl Strategy<Value = GeneratorKind> {
@@ -428,25 +259,6 @@ mod tests {
             let unmerged = head.forward(hidden.clone(), weight.clone(), condition.clone());
             assert_close(&hidden.matmul(head.merge(weight, condition)), &unmerged);
         }
-
-        #[test]
-        fn static_merged_equals_unmerged(seed in any::<u64>(), scale in 0.1f64..4.0) {
-            let config = LoraHeadConfig::new(SHAPE).with_scale(scale);
-            let head = perturbed(config.init(RunSeed(seed), &Device::flex()), seed);
-            let (hidden, weight) = (normal_tensor([4, 6], 1), normal_tensor([6, 9], 2));
-            let unmerged = head.forward(hidden.clone(), weight.clone());
-            assert_close(&hidden.matmul(head.merge(weight)), &unmerged);
-        }
-
-        #[test]
-        fn sized_to_is_the_nearest_rank(num_params in 0usize..2000) {
-            let num = |rank| FactorShape { rank, ..SHAPE }.num_params();
-            let rank = LoraHeadConfig::new(SHAPE).sized_to(num_params).shape.rank;
-            let miss = num(rank).abs_diff(num_params);
-            prop_assert!(rank >= 1);
-            prop_assert!(miss <= num(rank + 1).abs_diff(num_params));
-            prop_assert!(rank == 1 || miss <= num(rank - 1).abs_diff(num_params));
-        }
     }
 
     #[test]
@@ -458,10 +270,10 @@ mod tests {
             let adapted = head.forward(hidden.clone(), weight.clone(), normal_tensor([5], 4));
             assert_eq!(values(adapted), base, "{kind}");
         }
-        let plain = LoraHeadConfig::new(SHAPE).init(RunSeed(3), &Device::flex());
+        let plain = LoraConfig::new(SHAPE).init(RunSeed(3), &Device::flex());
         assert_eq!(values(plain.forward(hidden.clone(), weight.clone())), base);
 
-        let published = LoraHeadConfig::new(SHAPE).with_init(FactorInit::AsPublished);
+        let published = LoraConfig::new(SHAPE).with_init(FactorInit::AsPublished);
         let published = published.init(RunSeed(3), &Device::flex());
         assert_ne!(values(published.forward(hidden, weight)), base);
     }
@@ -528,7 +340,7 @@ mod tests {
             let head = config.init(RunSeed(1), &Device::flex());
             assert_eq!(config.num_trainable_params(), head.num_trainable_params());
         }
-        let lora = LoraHeadConfig::new(SHAPE);
+        let lora = LoraConfig::new(SHAPE);
         let head = lora.init(RunSeed(1), &Device::flex());
         assert_eq!(lora.num_trainable_params(), head.num_trainable_params());
     }
@@ -539,8 +351,7 @@ mod tests {
             out_size: 8,
             ..SHAPE
         };
-        let config =
-            config(GeneratorKind::Core).with_static_factors(Some(LoraHeadConfig::new(other)));
+        let config = config(GeneratorKind::Core).with_static_factors(Some(LoraConfig::new(other)));
         let message = config.check().unwrap_err().to_string();
         assert!(
             message.contains("[6, 8]") && message.contains("[6, 9]"),

@@ -9,8 +9,22 @@ use burn::module::Param;
 use burn::tensor::{Device, Shape, Tensor, TensorData};
 use chameleon_core::RunSeed;
 use rand::{Rng, RngExt as _};
+use serde::{Deserialize, Serialize};
 
-/// A trainable tensor of independent normal numbers with mean zero.
+/// How factors start, generated or static.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum FactorInit {
+    /// `b` starts at zero and `a` does not: the first forward is the base model's, and `b` has a
+    /// gradient from the first step on.
+    #[default]
+    ZeroDelta,
+    /// Small normal values everywhere, so that the first delta is small but not zero.
+    AsPublished,
+}
+
+/// A trainable tensor of independent normal values with mean zero.
 pub(crate) fn normal<const D: usize>(
     shape: [usize; D],
     std: f64,
@@ -68,7 +82,7 @@ pub(crate) fn numbered(seed: RunSeed, name: &str, idx: usize) -> RunSeed {
     seed.derive(&format!("{name}.{idx}"))
 }
 
-/// Box and Muller (1958); the second number of each pair is not kept, for simplicity.
+/// Box and Muller (1958); the second value of each pair is dropped, for simplicity.
 fn standard_normal(rng: &mut impl Rng) -> f64 {
     let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt(); // The logarithm's argument is in (0, 1].
     radius * (TAU * rng.random::<f64>()).cos()
@@ -91,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn normal_numbers_have_the_asked_spread() {
+    fn normal_values_have_the_configured_spread() {
         let values = normal_values(20_000, 0.5, RunSeed(1).stream("test"));
         let len = values.len() as f32;
         let mean = values.iter().sum::<f32>() / len;

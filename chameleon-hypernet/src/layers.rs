@@ -1,9 +1,9 @@
 //! Adapted linear modules inside the layers of a transformer.
 //!
 //! Each adapted module has static factors `a` and `b`. Either that is all, plain LoRA; or the hypernetwork that
-//! writes the head's factors also writes, for each group, a `rank x rank` core for every module:
+//! generates the head's factors also generates, for each group, a `rank x rank` core for every module:
 //! `y = x·W + scale·(x·a)·(I + core)·b`. The frozen weights are never owned here, and no model is known: a module is
-//! a layer's number, a name and two widths.
+//! a layer index, a name and two widths.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use chameleon_core::{FactorShape, LoraFactors, RunSeed};
+use chameleon_core::{FactorShape, LoraFactors, LowRankChange, RankMix, RunSeed};
 
 use crate::error::HypernetError;
-use crate::head::{LoraHeadConfig, StaticHead};
 use crate::init::{normal, zeros};
-use crate::layer_factors::{LayerFactors, Mix, ModuleChange};
+use crate::layer_factors::LayerFactors;
+use crate::lora::{Lora, LoraConfig};
 
 /// A linear module inside a layer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,18 +56,18 @@ pub struct AdaptedLayersConfig {
     pub cores: LayerCores,
 }
 
-/// Factors of modules inside the layers, and what turns features of the hypernetwork into their cores.
+/// Factors of modules inside the layers, and the layer that maps features of the hypernetwork to their cores.
 #[derive(Module, Debug)]
 pub struct AdaptedLayers {
     /// Static factors, one pair for each module.
-    pub factors: Vec<StaticHead>,
+    pub factors: Vec<Lora>,
     /// Last layer of the hypernetwork: `[features, modules * rank * rank]`.
     pub cores: Option<Linear>,
     #[module(skip)]
     modules: Vec<LayerModule>,
 }
 
-/// Spread of the weights that write the cores: small, but not zero, as for the head's.
+/// Standard deviation of the weights that generate the cores: small, but not zero, as for the head's.
 const CORE_STD: f64 = 1e-2;
 
 impl AdaptedLayersConfig {
@@ -86,7 +86,7 @@ impl AdaptedLayersConfig {
             .iter()
             .map(|module| {
                 let seed = seed.derive(&format!("layers.{}.{}", module.layer_idx, module.path));
-                LoraHeadConfig::new(self.shape(module))
+                LoraConfig::new(self.shape(module))
                     .with_scale(self.scale)
                     .init(seed, device)
             })
@@ -127,7 +127,7 @@ impl AdaptedLayersConfig {
         }
         let mut seen = BTreeSet::new();
         for module in &self.modules {
-            LoraHeadConfig::new(self.shape(module)).check()?;
+            LoraConfig::new(self.shape(module)).check()?;
             if !seen.insert((module.layer_idx, &module.path)) {
                 return Err(HypernetError::ModuleTwice {
                     layer_idx: module.layer_idx,
@@ -138,7 +138,7 @@ impl AdaptedLayersConfig {
         Ok(())
     }
 
-    /// Numbers that training moves.
+    /// Trainable parameters.
     pub fn num_trainable_params(&self) -> usize {
         let factors: usize = self
             .modules
@@ -175,13 +175,13 @@ impl AdaptedLayers {
     pub fn shared(&self) -> SharedLayers {
         SharedLayers(Arc::new(StaticLayers {
             modules: self.modules.clone(),
-            factors: self.factors.iter().map(StaticHead::factors).collect(),
+            factors: self.factors.iter().map(Lora::factors).collect(),
             cores: self.cores.clone(),
         }))
     }
 }
 
-/// The layers of an adapter as they are used: cheap to clone, and the same object for all of its groups.
+/// The layers of an adapter: cheap to clone, and shared by all of its groups.
 #[derive(Debug, Clone)]
 pub struct SharedLayers(Arc<StaticLayers>);
 
@@ -193,11 +193,11 @@ struct StaticLayers {
 }
 
 impl SharedLayers {
-    /// The layers as each group sees them.
+    /// The layers for each group.
     ///
     /// # Shapes
     ///
-    /// - `features`: `[groups, features]`; their values count only where cores are generated
+    /// - `features`: `[groups, features]`; their values matter only if cores are generated
     ///
     /// # Panics
     ///
@@ -221,12 +221,12 @@ impl SharedLayers {
             .collect()
     }
 
-    /// The layers where nothing depends on a group.
+    /// The layers for all groups, if no core is generated.
     ///
     /// # Panics
     ///
     /// When cores are generated.
-    pub fn alike(&self) -> GroupLayers {
+    pub fn for_all_groups(&self) -> GroupLayers {
         assert!(
             self.0.cores.is_none(),
             "generated cores need the features of a group"
@@ -247,7 +247,7 @@ impl SharedLayers {
     }
 }
 
-/// The adapted layers as one group sees them.
+/// The adapted layers for one group.
 #[derive(Debug, Clone)]
 pub struct GroupLayers {
     layers: SharedLayers,
@@ -257,14 +257,14 @@ pub struct GroupLayers {
 }
 
 impl GroupLayers {
-    /// The same with every change multiplied, zero turning it off.
+    /// The same with every change multiplied by `strength`; zero switches it off.
     #[must_use]
     pub fn with_strength(mut self, strength: f64) -> Self {
         self.strength = strength;
         self
     }
 
-    /// Whether it is a clone of the other: what is made of one serves both.
+    /// Whether it is a clone of the other, so that changes made for one are valid for both.
     pub fn is_same(&self, other: &Self) -> bool {
         let are_cores_same = match (&self.cores, &other.cores) {
             (None, None) => true,
@@ -275,7 +275,7 @@ impl GroupLayers {
         are_cores_same && is_strength_same && self.layers.is(&other.layers)
     }
 
-    /// Each adapted module with its factors, the core multiplied into `a`: for export.
+    /// Each adapted module with its factors, the core multiplied into `a`.
     pub fn module_factors(&self) -> Vec<(&LayerModule, LoraFactors)> {
         let layers = &self.layers.0;
         layers
@@ -301,23 +301,23 @@ impl GroupLayers {
             .collect()
     }
 
-    /// Whether every number that was generated is one.
+    /// Whether every generated value is finite.
     pub fn is_finite(&self) -> bool {
         self.cores
             .as_ref()
             .is_none_or(|cores| Tensor::clone(cores).is_finite().all().into_scalar::<bool>())
     }
 
-    /// What a pass over a batch of this group alone is given.
+    /// The changes for a batch of this group alone.
     pub fn for_batch(&self) -> LayerFactors {
         let mixes = self.mixes();
         self.layers.changes(|module_idx, factors| match &mixes {
-            None => Mix::Scale(factors.scale * self.strength),
-            Some(mixes) => Mix::Shared(nth(mixes, module_idx)),
+            None => RankMix::Scale(factors.scale * self.strength),
+            Some(mixes) => RankMix::Matrix(nth(mixes, module_idx)),
         })
     }
 
-    /// `strength * scale * (I + core)` of every module, `[modules, rank, rank]`; nothing where there are no cores.
+    /// `strength * scale * (I + core)` of every module, `[modules, rank, rank]`; `None` if there are no cores.
     fn mixes(&self) -> Option<Tensor<3>> {
         let cores = self.cores.as_deref()?;
         let [_, rank, _] = cores.dims();
@@ -341,18 +341,22 @@ impl GroupLayers {
 }
 
 impl SharedLayers {
-    fn changes(&self, mix: impl Fn(usize, &LoraFactors) -> Mix) -> LayerFactors {
+    fn changes(&self, mix: impl Fn(usize, &LoraFactors) -> RankMix) -> LayerFactors {
         let mut changes = LayerFactors::none();
         self.add_changes(&mut changes, mix);
         changes
     }
 
-    fn add_changes(&self, changes: &mut LayerFactors, mix: impl Fn(usize, &LoraFactors) -> Mix) {
+    fn add_changes(
+        &self,
+        changes: &mut LayerFactors,
+        mix: impl Fn(usize, &LoraFactors) -> RankMix,
+    ) {
         let layers = &self.0;
         for (module_idx, (module, factors)) in
             layers.modules.iter().zip(&layers.factors).enumerate()
         {
-            let change = ModuleChange {
+            let change = LowRankChange {
                 a: factors.a.clone(),
                 mix: mix(module_idx, factors),
                 b: factors.b.clone(),
@@ -363,8 +367,8 @@ impl SharedLayers {
 }
 
 impl LayerFactors {
-    /// What a pass over rows of any groups is given, each row being changed by its own group, or by none. The groups
-    /// may belong to several adapters. May be kept for as many steps as the batch has these rows.
+    /// The changes for rows of any groups, each row changed by its own group or by none. The groups may belong to
+    /// several adapters. The result is valid as long as the batch has these rows.
     pub fn for_rows(rows: &[Option<&GroupLayers>]) -> Self {
         let mut adapters: Vec<&SharedLayers> = Vec::new();
         for group in rows.iter().flatten() {
@@ -381,7 +385,7 @@ impl LayerFactors {
                 .iter()
                 .map(|row| match row {
                     Some(group) if group.layers.is(layers) => group.mixes_or_identity(),
-                    // A row of another adapter: its ranks are multiplied by zero.
+                    // A row of another adapter: multiplied by zero.
                     _ => off
                         .get_or_insert_with(|| {
                             let device = layers.0.factors[0].a.device();
@@ -395,7 +399,7 @@ impl LayerFactors {
                 let own = mixes
                     .clone()
                     .slice([0..rows.len(), module_idx..module_idx + 1]);
-                Mix::PerRow(own.squeeze_dim(1))
+                RankMix::PerRow(own.squeeze_dim(1))
             });
         }
         changes
@@ -468,7 +472,9 @@ mod tests {
         let (core, other, plain) = (
             busy(GENERATED, 1).groups(normal([2, 4], 2)),
             busy(GENERATED, 5).groups(normal([1, 4], 6)),
-            busy(LayerCores::None, 7).alike().with_strength(0.3),
+            busy(LayerCores::None, 7)
+                .for_all_groups()
+                .with_strength(0.3),
         );
         let rows = [
             Some(&core[1]),

@@ -1,16 +1,17 @@
 #![doc = include_str!("../README.md")]
 
-pub mod condition;
-pub mod control;
+mod condition;
+mod control;
 mod error;
-pub mod generator;
-pub mod grouped;
-pub mod head;
+mod generator;
+mod grouped;
+mod head;
 mod init;
-pub mod layer_factors;
-pub mod layers;
+mod layer_factors;
+mod layers;
+mod lora;
 pub mod memory;
-pub mod network;
+mod network;
 #[cfg(test)]
 mod testing;
 
@@ -18,19 +19,14 @@ pub use condition::{Condition, ConditionNorm, PromptGroup};
 pub use control::{ConditionControl, ConditionSource, ControlPlan};
 pub use error::HypernetError;
 pub use generator::{
-    Core, CoreConfig, Dense, DenseConfig, FactorGenerator, FactorGeneratorConfig, FactorInit,
-    Generator, GeneratorKind,
+    Core, CoreConfig, Dense, DenseConfig, Generator, GeneratorConfig, GeneratorKind,
 };
 pub use grouped::{GroupedFactors, RowGroups};
-pub use head::{
-    ConditionScaling, Generated, HyperLoraHead, HyperLoraHeadConfig, LoraHeadConfig, StaticHead,
-    adapted_linear,
-};
-pub use layer_factors::{LayerFactors, Mix, ModuleChange};
+pub use head::{ConditionScaling, GeneratedFactors, HyperLoraHead, HyperLoraHeadConfig};
+pub use init::FactorInit;
+pub use layer_factors::LayerFactors;
 pub use layers::{
     AdaptedLayers, AdaptedLayersConfig, GroupLayers, LayerCores, LayerModule, SharedLayers,
 };
-pub use memory::{
-    GateEvidence, GateObservations, GroupMemory, KeyProjection, MemoryGate, Similarities, Votes,
-};
+pub use lora::{Lora, LoraConfig};
 pub use network::{HyperNetwork, HyperNetworkConfig, OutputInit};

@@ -1,29 +1,28 @@
-//! What a group remembers of its texts: where in them the model was, and which token came next.
+//! The memory of a group: keys made from its texts, and the token that followed each.
 //!
-//! Factors change how a group is answered on average; a memory keeps what was actually said. A place in a text is a
-//! *key*, a short vector of length one made from the frozen model's state there ([`KeyProjection`]); its value is the
-//! token that followed. At a new place the keys vote for what follows, the nearer ones louder, and a [`MemoryGate`]
-//! says how much of the prediction is theirs:
+//! A place in a text is a *key*, a short vector of length one made from the frozen model's state there
+//! ([`KeyProjection`]); its value is the token that followed. At a new place, attention over the keys gives a
+//! distribution of the next token, and a [`MemoryGate`] gives the weight of that distribution in the prediction:
 //!
 //! ```text
-//! p(token) = (1 - g) * p_model(token) + g * votes(token)
-//! votes(token) = sum of softmax(temperature * query·key_i) over the entries whose next token it is
+//! p(token) = (1 - g) * p_model(token) + g * p_memory(token)
+//! p_memory(token) = sum of softmax(temperature * query·key_i) over the entries whose next token it is
 //! ```
 //!
 //! This is the continuous cache of Grave, Joulin and Usunier (2017) and the nearest neighbours of Khandelwal et al.
 //! (2020), with the groups of the clustering in place of an index over everything: only the entries of one group are
-//! looked at, so a look-up costs one thin matrix product. Written as factors, the keys are an `a` of as many columns
+//! compared, so a look-up costs one thin matrix product. Written as factors, the keys are an `a` of as many columns
 //! as there are entries and the one-hot next tokens a `b`, with a softmax in between.
 //!
-//! Nothing here is trained but the gate's few numbers.
+//! Nothing is trained except the few parameters of the gate.
 
 mod gate;
 mod projection;
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, assert_shape, f16};
 
-pub use gate::{GateEvidence, GateObservations, MemoryGate};
-pub use projection::KeyProjection;
+pub use gate::{GateFeatures, GateFit, GateObservations, MemoryGate};
+pub use projection::{KeyProjection, StateDirections};
 
 /// The entries of one group.
 #[derive(Debug, Clone)]
@@ -33,6 +32,8 @@ pub struct GroupMemory {
 }
 
 impl GroupMemory {
+    /// A memory of these entries.
+    ///
     /// # Shapes
     ///
     /// - `keys`: `[entries, key]`, rows of length one; `next_tokens`: `[entries]`
@@ -42,17 +43,17 @@ impl GroupMemory {
     /// When there is no entry, or the shapes disagree.
     pub fn new(keys: Tensor<2>, next_tokens: Tensor<1, Int>) -> Self {
         let [num_entries, _] = keys.dims();
-        assert!(num_entries > 0, "a memory of nothing");
+        assert!(num_entries > 0, "a memory has at least one entry");
         assert_shape!(next_tokens, [num_entries]);
         Self { keys, next_tokens }
     }
 
-    /// How many places are remembered.
+    /// The number of entries.
     pub fn num_entries(&self) -> usize {
         self.keys.dims()[0]
     }
 
-    /// The same with every number of its keys as near as sixteen bits come to it: what a file gives back.
+    /// The same with keys rounded to f16, as a file stores them.
     #[must_use]
     pub fn rounded(&self) -> Self {
         let keys = self.keys.to_data().convert::<f16>().convert::<f32>();
@@ -72,7 +73,7 @@ impl GroupMemory {
         &self.next_tokens
     }
 
-    /// How alike the places are to every entry, from which votes at any temperature follow.
+    /// The similarity of queries to every entry, from which attention at any temperature follows.
     ///
     /// # Shapes
     ///
@@ -91,7 +92,7 @@ impl GroupMemory {
     }
 }
 
-/// Places compared with every entry of a memory.
+/// Queries compared with every entry of a memory.
 #[derive(Debug, Clone)]
 pub struct Similarities<'a> {
     memory: &'a GroupMemory,
@@ -100,45 +101,45 @@ pub struct Similarities<'a> {
 }
 
 impl Similarities<'_> {
-    /// The votes of all entries.
-    pub fn votes(&self, temperature: f64) -> Votes {
+    /// Attention over all entries.
+    pub fn attention(&self, temperature: f64) -> MemoryAttention {
         let [num_rows, num_entries] = self.cosines.dims();
         let (nearest, nearest_idx) = self.cosines.clone().max_dim_with_indices(1); // [rows, 1]
         let weights = ((self.cosines.clone() - nearest.clone()) * temperature).exp();
         let sum = weights.clone().sum_dim(1);
-        let favourites = self
+        let nearest_tokens = self
             .memory
             .next_tokens
             .clone()
             .select(0, nearest_idx.reshape([num_rows]));
-        Votes {
+        MemoryAttention {
             next_tokens: self.memory.next_tokens.clone(),
-            // Of a memory in which all entries are as near as the nearest, this is zero.
-            crowding: (sum.clone().log() - (num_entries as f64).ln()).squeeze_dim(1),
-            shares: weights / sum,
+            // Zero if all entries are as near as the nearest.
+            density: (sum.clone().log() - (num_entries as f64).ln()).squeeze_dim(1),
+            weights: weights / sum,
             nearest: nearest.squeeze_dim(1),
-            favourites,
+            nearest_tokens,
         }
     }
 }
 
-/// What a memory says about some places.
+/// Attention of queries over the entries of a memory.
 #[derive(Debug, Clone)]
-pub struct Votes {
+pub struct MemoryAttention {
     /// `[entries]`
     next_tokens: Tensor<1, Int>,
     /// `[rows, entries]`, each row sums to one
-    shares: Tensor<2>,
+    weights: Tensor<2>,
     /// `[rows]`, cosine of the nearest entry
     nearest: Tensor<1>,
     /// `[rows]`, log of the part of the entries that is as near as the nearest
-    crowding: Tensor<1>,
+    density: Tensor<1>,
     /// `[rows]`, next token of the nearest entry
-    favourites: Tensor<1, Int>,
+    nearest_tokens: Tensor<1, Int>,
 }
 
-impl Votes {
-    /// The part of the votes that each row's token gets.
+impl MemoryAttention {
+    /// The memory's probability of a token of each row.
     ///
     /// # Shapes
     ///
@@ -148,8 +149,8 @@ impl Votes {
     /// # Panics
     ///
     /// When there is not one token for each row.
-    pub fn share_of(&self, tokens: Tensor<1, Int>) -> Tensor<1> {
-        let [num_rows, num_entries] = self.shares.dims();
+    pub fn prob_of(&self, tokens: Tensor<1, Int>) -> Tensor<1> {
+        let [num_rows, num_entries] = self.weights.dims();
         assert_shape!(tokens, [num_rows]);
         let is_it = tokens
             .unsqueeze_dim::<2>(1)
@@ -160,14 +161,14 @@ impl Votes {
                     .unsqueeze_dim::<2>(0)
                     .expand([num_rows, num_entries]),
             );
-        self.shares
+        self.weights
             .clone()
             .mask_fill(is_it.bool_not(), 0.0)
             .sum_dim(1)
             .squeeze_dim(1)
     }
 
-    /// The votes as a distribution over the vocabulary.
+    /// The memory's distribution over the vocabulary.
     ///
     /// # Shapes
     ///
@@ -177,26 +178,26 @@ impl Votes {
     ///
     /// When an entry's token is not in the vocabulary.
     pub fn distribution(&self, vocab_size: usize) -> Tensor<2> {
-        let [num_rows, num_entries] = self.shares.dims();
+        let [num_rows, num_entries] = self.weights.dims();
         let tokens = self
             .next_tokens
             .clone()
             .unsqueeze_dim::<2>(0)
             .expand([num_rows, num_entries]);
-        Tensor::zeros([num_rows, vocab_size], &self.shares.device()).scatter(
+        Tensor::zeros([num_rows, vocab_size], &self.weights.device()).scatter(
             1,
             tokens,
-            self.shares.clone(),
+            self.weights.clone(),
             IndexingUpdateOp::Add,
         )
     }
 
-    /// What a gate decides by.
-    pub fn evidence(&self) -> GateEvidence {
-        GateEvidence::new(
+    /// What a gate computes its weight from.
+    pub fn gate_features(&self) -> GateFeatures {
+        GateFeatures::new(
             self.nearest.clone(),
-            self.crowding.clone(),
-            self.share_of(self.favourites.clone()),
+            self.density.clone(),
+            self.prob_of(self.nearest_tokens.clone()),
         )
     }
 }
@@ -217,8 +218,8 @@ mod tests {
         )
     }
 
-    /// Softmax and sum, entry by entry, in plain numbers.
-    fn plain_votes(query: &[f32], temperature: f32, token: i64) -> f32 {
+    /// Softmax and sum, entry by entry, on the host.
+    fn plain_prob(query: &[f32], temperature: f32, token: i64) -> f32 {
         let memory = memory();
         let keys = values(memory.keys().clone());
         let tokens: Vec<i64> = memory.next_tokens().to_data().iter::<i64>().collect();
@@ -243,14 +244,14 @@ mod tests {
     }
 
     #[test]
-    fn votes_are_a_softmax_summed_by_token() {
+    fn probabilities_are_a_softmax_summed_by_token() {
         let queries = Tensor::from_floats([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8]], &Device::flex());
-        let votes = memory().similarities(queries.clone()).votes(3.0);
-        let found = values(votes.share_of(Tensor::from_ints([2, 4], &Device::flex())));
+        let attention = memory().similarities(queries.clone()).attention(3.0);
+        let found = values(attention.prob_of(Tensor::from_ints([2, 4], &Device::flex())));
         let rows = values(queries);
         let expected = [
-            plain_votes(&rows[..3], 3.0, 2),
-            plain_votes(&rows[3..], 3.0, 4),
+            plain_prob(&rows[..3], 3.0, 2),
+            plain_prob(&rows[3..], 3.0, 4),
         ];
         for (found, expected) in found.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-5, "{found} {expected}");
@@ -258,9 +259,9 @@ mod tests {
     }
 
     #[test]
-    fn the_distribution_holds_every_share_and_sums_to_one() {
-        let votes = memory().similarities(normal([4, 3], 2)).votes(2.0);
-        let distribution = votes.distribution(6);
+    fn the_distribution_holds_every_probability_and_sums_to_one() {
+        let attention = memory().similarities(normal([4, 3], 2)).attention(2.0);
+        let distribution = attention.distribution(6);
         let sums = distribution.clone().sum_dim(1);
         sums.to_data().assert_approx_eq::<f32>(
             &Tensor::<2>::ones([4, 1], &Device::flex()).to_data(),
@@ -270,22 +271,22 @@ mod tests {
             let column = distribution
                 .clone()
                 .narrow(1, usize::try_from(token).unwrap(), 1);
-            let share = votes.share_of(Tensor::from_ints([token; 4], &Device::flex()));
+            let prob = attention.prob_of(Tensor::from_ints([token; 4], &Device::flex()));
             column
                 .squeeze_dim::<1>(1)
                 .to_data()
-                .assert_approx_eq::<f32>(&share.to_data(), Tolerance::absolute(1e-5));
+                .assert_approx_eq::<f32>(&prob.to_data(), Tolerance::absolute(1e-5));
         }
     }
 
     #[test]
-    fn a_hot_memory_repeats_its_nearest_entry() {
+    fn a_sharp_memory_repeats_its_nearest_entry() {
         let memory = memory();
         let query = memory.keys().clone().slice([3..4]);
-        let votes = memory.similarities(query).votes(1e4);
-        let share = votes.share_of(Tensor::from_ints([0], &Device::flex()));
-        assert!(values(share)[0] > 0.999);
-        let evidence = values(votes.evidence().columns());
-        assert!(evidence.iter().all(|value| value.is_finite()));
+        let attention = memory.similarities(query).attention(1e4);
+        let prob = attention.prob_of(Tensor::from_ints([0], &Device::flex()));
+        assert!(values(prob)[0] > 0.999);
+        let features = values(attention.gate_features().columns());
+        assert!(features.iter().all(|value| value.is_finite()));
     }
 }

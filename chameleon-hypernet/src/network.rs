@@ -1,6 +1,6 @@
 //! The hypernetwork proper: a small MLP from conditions to flat predictions.
 //!
-//! What the predictions mean is the [`generator`](crate::generator)'s business.
+//! What the predictions mean is defined by `generator.rs`.
 
 use burn::config::Config;
 use burn::module::Module;
@@ -21,7 +21,7 @@ pub enum OutputInit {
     /// All zero: every condition gets the same prediction, the bias.
     #[default]
     Zeros,
-    /// Normal numbers of this spread, `1e-3` as published.
+    /// Normal values of this spread, `1e-3` as published.
     Normal {
         /// Standard deviation.
         std: f64,
@@ -33,7 +33,7 @@ pub enum OutputInit {
 pub struct HyperNetworkConfig {
     /// Width of a condition.
     pub condition_size: usize,
-    /// How many numbers are predicted per condition.
+    /// How many values are predicted per condition.
     pub output_size: usize,
     /// Widths of the hidden layers, the first one first.
     #[config(default = "vec![64, 32]")]
@@ -113,14 +113,14 @@ impl HyperNetworkConfig {
         Ok(())
     }
 
-    /// Numbers in all weights and biases.
+    /// Parameters of all weights and biases.
     pub fn num_params(&self) -> usize {
         self.layer_shapes()
             .map(|[in_size, out_size]| (in_size + 1) * out_size)
             .sum()
     }
 
-    /// How many features the output layer sees.
+    /// The input width of the output layer.
     pub fn num_features(&self) -> usize {
         self.hidden_sizes
             .last()
@@ -136,6 +136,8 @@ impl HyperNetworkConfig {
 }
 
 impl HyperNetwork {
+    /// Predictions for each condition.
+    ///
     /// # Shapes
     ///
     /// - `conditions`: `[groups, condition]`
@@ -148,7 +150,7 @@ impl HyperNetwork {
         self.predict(self.features(conditions))
     }
 
-    /// What the output layer sees: the last hidden features. Other output layers may share them.
+    /// The last hidden features, the input of the output layer. Other output layers may share them.
     ///
     /// # Shapes
     ///

@@ -27,7 +27,7 @@ pub(crate) fn assert_close<const D: usize>(left: &Tensor<D>, right: &Tensor<D>) 
         .assert_approx_eq::<f32>(&right.to_data(), Tolerance::absolute(1e-4 * largest));
 }
 
-/// The module with normal numbers added to every trainable tensor, as if it had been trained.
+/// The module with normal noise added to every trainable tensor, as if it had been trained.
 pub(crate) fn perturbed<M: Module>(module: M, seed: u64) -> M {
     struct Perturb {
         seed: RunSeed,

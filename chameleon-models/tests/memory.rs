@@ -11,7 +11,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::process::Command;
 
-use chameleon_core::{RunSeed, TokenStore as _};
+use chameleon_core::RunSeed;
 use chameleon_models::data::{
     CorpusStream, ReadOptions, TokeniseError, TokenisedText, WindowOptions,
 };

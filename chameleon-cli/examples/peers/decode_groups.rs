@@ -12,9 +12,8 @@ use burn::module::{Module as _, ModuleMapper, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_cluster::CentroidIndex;
 use chameleon_core::LoraFactors;
-use chameleon_hypernet::{
-    Condition, GroupLayers, GroupMemory, KeyProjection, LayerModule, MemoryGate,
-};
+use chameleon_hypernet::memory::{GroupMemory, KeyProjection, MemoryGate};
+use chameleon_hypernet::{Condition, GroupLayers, LayerModule};
 use chameleon_models::adapter::empty_trainee;
 use chameleon_models::engine::{
     EndOfText, Engine, EngineOptions, Event, Grouping, NearestCentroid, Request,

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use chameleon_core::{ChunkRows, HeadInput, linear_cross_entropy};
+use chameleon_core::{HeadInput, linear_cross_entropy};
 use serde_json::json;
 
 use crate::{inputs, rounds};
@@ -29,8 +29,8 @@ pub(crate) fn run(vocab_size: usize) -> Result<(), Box<dyn Error>> {
             weight: embedding.clone().transpose(),
             factors: None,
         };
-        let loss = linear_cross_entropy(input, targets.clone(), ChunkRows::default());
-        let grads = loss.objective.backward();
+        let loss = linear_cross_entropy(input, targets.clone());
+        let grads = loss.mean_loss.backward();
         let gradient = hidden.grad(&grads).ok_or("no gradient")?;
         let norm: f32 = gradient.square().sum().sqrt().into_scalar();
         let mean: f32 = loss.row_losses.mean().into_scalar();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use chameleon_cluster::{Engine, KMeansConfig, Seeding, seed_centroids};
+use chameleon_cluster::{Engine, KMeansConfig, seed_centroids};
 use chameleon_core::RunSeed;
 use serde_json::json;
 
@@ -41,7 +41,7 @@ pub(crate) fn seeding(folder: &Path) -> Result<(), Box<dyn Error>> {
     let [num_clusters, _] = start.dims();
     let mut rng = RunSeed(1).stream("seeding");
     rounds::serve(&setup(&points, &start), || {
-        let chosen = seed_centroids(&points, num_clusters, Seeding::GreedyPlusPlus, &mut rng)?;
+        let chosen = seed_centroids(&points, num_clusters, &mut rng)?;
         Ok(chosen.dims()[0] as f64)
     })
 }

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use burn::module::Module as _;
-use chameleon_core::TokenStore as _;
 use chameleon_models::{
     Adapter, CausalLm as _, LoadedModel, Recipe,
     data::sliding,

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use burn::module::Module;
-use chameleon_core::BackendKind;
-use chameleon_hypernet::{ConditionScaling, FactorGeneratorConfig};
+use chameleon_core::device::BackendKind;
+use chameleon_hypernet::{ConditionScaling, GeneratorConfig};
 use chameleon_models::{
     Adaptation, AdapterConfig, CausalLm, LayerKind, LayerRange, LoadedModel, MemoryDescription,
     ModelSizes, Recipe, adapter as adapter_folder,
@@ -247,8 +247,8 @@ fn method(head: &Adaptation) -> &'static str {
         Adaptation::Lora { .. } => "lora",
         Adaptation::Experts { .. } => "experts",
         Adaptation::Hyper { config } => match config.generator {
-            FactorGeneratorConfig::Dense(_) => "dense",
-            FactorGeneratorConfig::Core(_) => "core",
+            GeneratorConfig::Dense(_) => "dense",
+            GeneratorConfig::Core(_) => "core",
         },
         // The enum may grow, and reading a folder refuses what this build does not know.
         _ => "unknown",

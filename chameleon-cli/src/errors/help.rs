@@ -1,7 +1,7 @@
 //! What to do about the errors of the libraries.
 
 use chameleon_cluster::ClusterError;
-use chameleon_core::DeviceError;
+use chameleon_core::device::DeviceError;
 use chameleon_models::{
     AdapterError, HubDatasetError, MemoryError, ModelError, TrainError, adapter::ImpossibleAdapter,
     data::DataError, engine::Refusal, training::TrainingError,

@@ -137,7 +137,7 @@ impl AdapterRecord {
         Self {
             created: unix_seconds(),
             path,
-            map: map_of(&centroids),
+            map: map_of(&adapter.centroids),
             centroids,
         }
     }

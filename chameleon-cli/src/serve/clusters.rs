@@ -7,6 +7,8 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
+use burn::tensor::Tensor;
+use chameleon_cluster::principal_components;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -90,98 +92,30 @@ fn describe(server: &Server, name: &str, with_centroids: bool) -> Result<Value, 
     }))
 }
 
-/// Rounds of the power iteration; the map is a picture, not a measurement.
-const ROUNDS: usize = 100;
-
 /// Centroids on a plane, along the two directions in which they differ most.
-pub(crate) fn map_of(centroids: &[Vec<f32>]) -> Vec<[f32; 2]> {
-    let num_clusters = centroids.len();
-    let mut gram = gram_of_centred(centroids);
-    let mut map = vec![[0.0; 2]; num_clusters];
-    for axis in 0..2 {
-        let Some((direction, size)) = largest(&gram) else {
-            break;
-        };
-        let length = size.max(0.0).sqrt();
-        for (position, &share) in map.iter_mut().zip(&direction) {
-            #[expect(clippy::cast_possible_truncation, reason = "a picture needs no more")]
-            let at = (share * length) as f32;
-            position[axis] = at;
-        }
-        for (row, &left) in gram.iter_mut().zip(&direction) {
-            for (value, &right) in row.iter_mut().zip(&direction) {
-                *value -= size * left * right;
-            }
-        }
-    }
-    map
-}
-
-/// Products of all pairs of centroids, after their mean was taken away.
-fn gram_of_centred(centroids: &[Vec<f32>]) -> Vec<Vec<f64>> {
-    let num_clusters = centroids.len().max(1) as f64;
-    let width = centroids.first().map_or(0, Vec::len);
-    let means: Vec<f64> = (0..width)
-        .map(|idx| {
-            let sum: f64 = centroids.iter().map(|row| f64::from(row[idx])).sum();
-            sum / num_clusters
-        })
-        .collect();
-    let centred: Vec<Vec<f64>> = centroids
-        .iter()
-        .map(|row| {
-            let pairs = row.iter().zip(&means);
-            pairs
-                .map(|(&value, mean)| f64::from(value) - mean)
-                .collect()
-        })
-        .collect();
-    let dot =
-        |left: &[f64], right: &[f64]| -> f64 { left.iter().zip(right).map(|(l, r)| l * r).sum() };
-    centred
-        .iter()
-        .map(|left| centred.iter().map(|right| dot(left, right)).collect())
+pub(crate) fn map_of(centroids: &Tensor<2>) -> Vec<[f32; 2]> {
+    let [num_clusters, hidden_size] = centroids.dims();
+    let num_axes = hidden_size.min(2);
+    let Ok(components) = principal_components(centroids, num_axes) else {
+        return vec![[0.0; 2]; num_clusters];
+    };
+    let places: Vec<f32> = components.project(centroids).into_data().iter().collect();
+    places
+        .chunks_exact(num_axes)
+        .map(|at| [at[0], at.get(1).copied().unwrap_or(0.0)])
         .collect()
-}
-
-/// The largest eigenvalue of a symmetric matrix and its direction, if there is one above zero.
-fn largest(matrix: &[Vec<f64>]) -> Option<(Vec<f64>, f64)> {
-    // Any start does that no symmetry makes orthogonal to the answer; it has to be the same every time.
-    let mut direction: Vec<f64> = (0..matrix.len())
-        .map(|idx| ((idx * 37 + 11) % 101) as f64 / 101.0 - 0.4)
-        .collect();
-    let mut size = 0.0;
-    for _ in 0..ROUNDS {
-        let product: Vec<f64> = matrix
-            .iter()
-            .map(|row| row.iter().zip(&direction).map(|(l, r)| l * r).sum())
-            .collect();
-        let length = product
-            .iter()
-            .map(|value| value * value)
-            .sum::<f64>()
-            .sqrt();
-        if !(length > 1e-12 && length.is_finite()) {
-            return None;
-        }
-        direction = product.into_iter().map(|value| value / length).collect();
-        size = length;
-    }
-    Some((direction, size))
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
 
     #[test]
     fn distances_on_a_plane_are_kept() {
-        let centroids = [
-            vec![0.0, 0.0, 1.0],
-            vec![3.0, 0.0, 1.0],
-            vec![0.0, 4.0, 1.0],
-        ];
-        let map = map_of(&centroids);
+        let centroids = [[0.0, 0.0, 1.0], [3.0, 0.0, 1.0], [0.0, 4.0, 1.0]];
+        let map = map_of(&Tensor::from_data(centroids, &Device::default()));
         let distance = |l: usize, r: usize| {
             let [x, y] = [map[l][0] - map[r][0], map[l][1] - map[r][1]];
             (x * x + y * y).sqrt()
@@ -193,7 +127,9 @@ mod tests {
 
     #[test]
     fn equal_centroids_lie_on_one_point() {
-        assert_eq!(map_of(&[vec![1.0, 2.0], vec![1.0, 2.0]]), [[0.0; 2]; 2]);
-        assert_eq!(map_of(&[]), [[0.0; 2]; 0]);
+        let device = Device::default();
+        let equal = Tensor::from_data([[1.0, 2.0], [1.0, 2.0]], &device);
+        assert_eq!(map_of(&equal), [[0.0; 2]; 2]);
+        assert_eq!(map_of(&Tensor::empty([0, 2], &device)), [[0.0; 2]; 0]);
     }
 }

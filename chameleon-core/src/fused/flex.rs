@@ -7,11 +7,12 @@ use burn::backend::{Backend, Dispatch, Flex, TensorMetadata as _, backend_extens
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use self::recorded::RecordedOps;
+use super::inputs::{CausalAttention, RowCrossEntropy};
 use super::kernels::cross_entropy::{CrossEntropyRows, with_gradient, without_gradient};
 use super::kernels::product::{Matrix, Product};
-use super::{CausalAttention, LowRankChange, RankMix, RowCrossEntropy};
+use crate::low_rank::{LowRankChange, RankMix};
 
-/// Whether a tensor lives where the kernels can take it.
+/// Whether the kernels can compute with a tensor.
 pub(super) fn runs<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.dtype() == DType::F32 && tensor.device().without_autodiff() == Device::flex()
 }
@@ -74,8 +75,8 @@ pub(super) fn rms_norm(x: Tensor<3>, scale: Tensor<1>, epsilon: f32) -> Tensor<3
 }
 
 pub(super) fn causal_attention(input: CausalAttention) -> Tensor<3> {
-    let (cos, sin) = if let Some(turn) = input.turn {
-        (turn.cos, turn.sin)
+    let (cos, sin) = if let Some(rotary) = input.rotary {
+        (rotary.cos, rotary.sin)
     } else {
         let none = Tensor::empty([0; 4], &input.query.device().without_autodiff());
         (none.clone(), none)
@@ -110,6 +111,7 @@ pub(super) fn adapted_linear(x: Tensor<3>, weight: Tensor<2>, change: LowRankCha
         RankMix::Matrix(mix) => {
             <Dispatch as RecordedOps>::mixed_linear(x, weight, a, mix.into_dispatch(), b)
         }
+        RankMix::PerRow(_) => unreachable!("changes by row are not fused"),
     })
 }
 
@@ -183,7 +185,7 @@ impl FusedOps for Flex {
     }
 }
 
-/// The same values one after the other and nothing else in memory; a copy only where they do not lie so.
+/// The same values one after the other and nothing else in memory; copied only if they are not already contiguous.
 pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
     let num_bytes = tensor.shape().num_elements() * size_of::<f32>();
     if tensor.is_contiguous() && tensor.bytes().len() == num_bytes {
@@ -193,7 +195,7 @@ pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
     }
 }
 
-/// A matrix where it lies, whatever its strides.
+/// A borrowed matrix with any strides.
 pub(super) fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
     let layout = tensor.layout();
     let (shape, strides) = (layout.shape(), layout.strides());
@@ -211,6 +213,6 @@ pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Fle
 fn indices(tensor: IntTensor<Flex>) -> Vec<usize> {
     let data = tensor.into_data();
     data.iter::<i64>()
-        .map(|index| usize::try_from(index).expect("a target is no negative number"))
+        .map(|index| usize::try_from(index).expect("targets are not negative"))
         .collect()
 }

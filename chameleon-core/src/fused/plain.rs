@@ -3,7 +3,8 @@
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor};
 
-use super::{CausalAttention, LowRankChange, RankMix, RowCrossEntropy};
+use super::inputs::{CausalAttention, RowCrossEntropy};
+use crate::low_rank::LowRankChange;
 
 /// `x * sigmoid(x)`.
 pub(super) fn silu(x: Tensor<3>) -> Tensor<3> {
@@ -28,17 +29,12 @@ pub(super) fn rms_norm(x: Tensor<3>, scale: Tensor<1>, epsilon: f64) -> Tensor<3
 pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, change: Option<LowRankChange>) -> Tensor<3> {
     let [batch, seq_len, in_size] = x.dims();
     let [_, out_size] = weight.dims();
-    let x = x.reshape([batch * seq_len, in_size]);
-    let mut output = x.clone().matmul(weight);
-    if let Some(LowRankChange { a, mix, b }) = change {
-        let narrow = x.matmul(a);
-        let mixed = match mix {
-            RankMix::Scale(scale) => narrow * scale,
-            RankMix::Matrix(mix) => narrow.matmul(mix),
-        };
-        output = output + mixed.matmul(b);
+    let rows = x.clone().reshape([batch * seq_len, in_size]);
+    let output = rows.matmul(weight).reshape([batch, seq_len, out_size]);
+    match change {
+        Some(change) => output + change.apply(x),
+        None => output,
     }
-    output.reshape([batch, seq_len, out_size])
 }
 
 pub(super) fn causal_attention(input: &CausalAttention) -> Tensor<3> {
@@ -49,12 +45,12 @@ pub(super) fn causal_attention(input: &CausalAttention) -> Tensor<3> {
         x.reshape([batch, seq_len, width / head_dim, head_dim])
             .swap_dims(1, 2) // [batch, heads, seq, head_dim]
     };
-    let turned = |x: Tensor<3>| match &input.turn {
-        Some(turn) => turn.apply(heads(x)),
+    let rotated = |x: Tensor<3>| match &input.rotary {
+        Some(rotary) => rotary.apply(heads(x)),
         None => heads(x),
     };
-    let query = turned(input.query.clone()) * (head_dim as f64).sqrt().recip();
-    let (key, value) = (turned(input.key.clone()), heads(input.value.clone()));
+    let query = rotated(input.query.clone()) * (head_dim as f64).sqrt().recip();
+    let (key, value) = (rotated(input.key.clone()), heads(input.value.clone()));
 
     // The queries that share a key-value head stand below one another, so no key or value is copied.
     let [_, num_heads, _, _] = query.dims();

@@ -1,12 +1,11 @@
-//! Our generator: static factors, of which the network mixes the ranks.
+//! The core generator: static factors, of which the network mixes the ranks.
 
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use chameleon_core::{FactorShape, LoraFactors, RunSeed};
 
-use super::{Generator, check_shape};
-use crate::error::HypernetError;
+use crate::error::{HypernetError, check_shape};
 use crate::init::{factor_std, normal, zeros};
 use crate::network::{HyperNetwork, HyperNetworkConfig, OutputInit};
 
@@ -84,7 +83,7 @@ impl CoreConfig {
         self.network().check()
     }
 
-    /// Numbers that training moves.
+    /// Trainable parameters.
     pub fn num_trainable_params(&self) -> usize {
         self.shape.num_params() + self.network().num_params()
     }
@@ -98,12 +97,8 @@ impl CoreConfig {
     }
 }
 
-impl Generator for Core {
-    fn network(&self) -> &HyperNetwork {
-        &self.network
-    }
-
-    fn decode(&self, features: Tensor<2>) -> Vec<LoraFactors> {
+impl Core {
+    pub(super) fn decode(&self, features: Tensor<2>) -> Vec<LoraFactors> {
         let [num_groups, _] = features.dims();
         let FactorShape { rank, .. } = self.shape();
         let flat = self.network.predict(features); // [groups, rank * rank]
@@ -123,7 +118,7 @@ impl Generator for Core {
             .collect()
     }
 
-    fn shape(&self) -> FactorShape {
+    pub(super) fn shape(&self) -> FactorShape {
         let [in_size, rank] = self.a0.shape().dims();
         let [_, out_size] = self.b0.shape().dims();
         FactorShape {

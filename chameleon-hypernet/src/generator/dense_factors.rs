@@ -1,13 +1,12 @@
-//! The paper's generator: the network predicts every number of both factors.
+//! The paper's generator: the network predicts every element of both factors.
 
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use chameleon_core::{FactorShape, LoraFactors, RunSeed};
 
-use super::{FactorInit, Generator, check_shape};
-use crate::error::HypernetError;
-use crate::init::{factor_std, from_values, normal_values};
+use crate::error::{HypernetError, check_shape};
+use crate::init::{FactorInit, factor_std, from_values, normal_values};
 use crate::network::{HyperNetwork, HyperNetworkConfig, OutputInit};
 
 /// Configuration of a [`Dense`] generator.
@@ -31,7 +30,7 @@ pub struct DenseConfig {
     pub init: FactorInit,
 }
 
-/// An MLP that predicts `rank * (in + out)` numbers: `a` row by row, then `b` row by row.
+/// An MLP that predicts `rank * (in + out)` values: `a` row by row, then `b` row by row.
 ///
 /// Under [`FactorInit::ZeroDelta`] the last layer's weight is zero and so is its bias for `b`, while
 /// its bias for `a` is normal. The first delta is then zero for every condition. In the first step
@@ -89,7 +88,7 @@ impl DenseConfig {
         self.network().check()
     }
 
-    /// Numbers that training moves.
+    /// Trainable parameters.
     pub fn num_trainable_params(&self) -> usize {
         self.network().num_params()
     }
@@ -105,12 +104,8 @@ impl DenseConfig {
     }
 }
 
-impl Generator for Dense {
-    fn network(&self) -> &HyperNetwork {
-        &self.network
-    }
-
-    fn decode(&self, features: Tensor<2>) -> Vec<LoraFactors> {
+impl Dense {
+    pub(super) fn decode(&self, features: Tensor<2>) -> Vec<LoraFactors> {
         let [num_groups, _] = features.dims();
         let flat = self.network.predict(features); // [groups, rank * (in + out)]
         (0..num_groups)
@@ -119,9 +114,5 @@ impl Generator for Dense {
                 LoraFactors::from_flat(row, self.shape, self.scale)
             })
             .collect()
-    }
-
-    fn shape(&self) -> FactorShape {
-        self.shape
     }
 }

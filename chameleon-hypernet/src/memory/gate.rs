@@ -1,4 +1,4 @@
-//! How much of a prediction is the memory's.
+//! How much weight the memory has in a prediction.
 
 use burn::module::{Module, Param};
 use burn::optim::{AdamConfig, GradientsParams};
@@ -6,27 +6,28 @@ use burn::tensor::activation::log_sigmoid;
 use burn::tensor::{Int, Tensor, assert_shape};
 use serde::{Deserialize, Serialize};
 
-/// What a gate decides by, for some rows.
+/// What a gate computes its weight from, for some rows.
 #[derive(Debug, Clone)]
-pub struct GateEvidence {
-    /// `[rows, NUM_EVIDENCE]`
+pub struct GateFeatures {
+    /// `[rows, NUM_FEATURES]`
     columns: Tensor<2>,
 }
 
-/// A one; how near the nearest entry is; how many are as near; how agreed the votes are, plain and as a logarithm.
-const NUM_EVIDENCE: usize = 5;
+/// A constant one, the similarity of the nearest entry, the density around it, and the probability of the nearest
+/// entry's token, plain and as a logarithm.
+const NUM_FEATURES: usize = 5;
 
-impl GateEvidence {
+impl GateFeatures {
     /// # Shapes
     ///
-    /// - all `[rows]`: cosine of the nearest entry, log of the part of the entries as near as it, the votes' share
-    ///   for the nearest entry's token
-    pub(super) fn new(nearest: Tensor<1>, crowding: Tensor<1>, agreement: Tensor<1>) -> Self {
-        // Centres and scales bring each to about one, whatever the model: the weights start alike.
+    /// - all `[rows]`: cosine of the nearest entry, log of the part of the entries that is as near as it, and the
+    ///   memory's probability of the nearest entry's token
+    pub(super) fn new(nearest: Tensor<1>, density: Tensor<1>, agreement: Tensor<1>) -> Self {
+        // Centres and scales bring each to about one, whatever the model, so that the weights start on one scale.
         let columns = vec![
             nearest.ones_like(),
             nearest * 4.0 - 2.0,
-            crowding / 3.0 + 2.0,
+            density / 3.0 + 2.0,
             agreement.clone() * 4.0 - 1.0,
             (agreement + 1e-3).log() + 1.0,
         ];
@@ -35,12 +36,12 @@ impl GateEvidence {
         }
     }
 
-    /// `[rows, evidence]`
+    /// `[rows, features]`
     pub fn columns(&self) -> Tensor<2> {
         self.columns.clone()
     }
 
-    /// The evidence of some rows after that of others.
+    /// The rows of all parts, in order.
     ///
     /// # Panics
     ///
@@ -53,30 +54,39 @@ impl GateEvidence {
     }
 }
 
-/// Says how much of a prediction is the memory's: the logistic function of weighted evidence and a bias of the group.
+/// The weight of the memory in a prediction: the logistic function of weighted features and a bias of the group.
 ///
 /// The only trained part of a memory; it is fitted on texts that are neither in the memory nor in the test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemoryGate {
-    /// How much louder nearer entries vote.
+    /// The inverse temperature of the attention over entries: larger is sharper.
     pub temperature: f64,
-    /// One weight for each piece of evidence.
+    /// One weight for each feature.
     pub weights: Vec<f32>,
-    /// One bias for each group; a group whose memory does not help closes its gate.
+    /// One bias for each group; it closes the gate of a group whose memory does not help.
     pub group_bias: Vec<f32>,
 }
 
 /// What is known about some rows: enough to fit a gate.
 #[derive(Debug, Clone)]
 pub struct GateObservations<'a> {
-    /// Of the votes at the temperature of the gate.
-    pub evidence: &'a GateEvidence,
+    /// Of the memory at the temperature of the gate.
+    pub features: &'a GateFeatures,
     /// `[rows]`, the group of each.
     pub groups: Tensor<1, Int>,
     /// `[rows]`, the model's log-probability of the token that followed.
     pub model_log_probs: Tensor<1>,
-    /// `[rows]`, the votes' share for that token.
-    pub shares: Tensor<1>,
+    /// `[rows]`, the memory's probability of that token.
+    pub memory_probs: Tensor<1>,
+}
+
+/// A fitted gate.
+#[derive(Debug, Clone)]
+pub struct GateFit {
+    /// The gate.
+    pub gate: MemoryGate,
+    /// Its mean loss on the observations, in nats.
+    pub mean_loss: f64,
 }
 
 #[derive(Module, Debug)]
@@ -87,19 +97,19 @@ struct GateParams {
 
 const NUM_STEPS: usize = 400;
 const LEARNING_RATE: f64 = 0.05;
-/// Pulls weights to zero, and groups with few rows to the others.
+/// Weight decay: pulls weights to zero, and biases of groups with few rows to the others.
 const SHRINKAGE: f64 = 1e-4;
 /// A gate starts nearly closed.
 const FIRST_BIAS: f32 = -2.0;
-/// More than any fit comes to.
+/// Larger than any fitted value.
 const LARGEST: f32 = 1e4;
-/// A vote of nothing stays a number.
-const SMALLEST_SHARE: f64 = 1e-12;
+/// Keeps the logarithm of a probability of zero finite.
+const SMALLEST_PROB: f64 = 1e-12;
 
 impl MemoryGate {
-    /// The gate that predicts the observed tokens best at this temperature, and its mean loss on them in nats.
+    /// The gate that predicts the observed tokens best at this temperature.
     ///
-    /// Full passes of Adam with a rate that falls to zero; the same observations give the same gate.
+    /// Full passes of Adam with a learning rate that falls to zero; the same observations give the same gate.
     ///
     /// # Panics
     ///
@@ -108,23 +118,23 @@ impl MemoryGate {
         observations: &GateObservations<'_>,
         num_groups: usize,
         temperature: f64,
-    ) -> (Self, f64) {
-        let [num_rows, num_evidence] = observations.evidence.columns.dims();
+    ) -> GateFit {
+        let [num_rows, num_features] = observations.features.columns.dims();
         assert!(num_rows > 0, "a gate fitted to nothing");
         assert_shape!(observations.groups, [num_rows]);
         assert_shape!(observations.model_log_probs, [num_rows]);
-        assert_shape!(observations.shares, [num_rows]);
-        let device = observations.shares.device().autodiff();
-        let mut first = vec![0.0; num_evidence];
+        assert_shape!(observations.memory_probs, [num_rows]);
+        let device = observations.memory_probs.device().autodiff();
+        let mut first = vec![0.0; num_features];
         first[0] = FIRST_BIAS;
         let mut params = GateParams {
             weights: Param::from_tensor(Tensor::from_floats(first.as_slice(), &device)),
             group_bias: Param::from_tensor(Tensor::zeros([num_groups], &device)),
         };
-        let evidence = observations.evidence.columns.clone().autodiff();
+        let features = observations.features.columns.clone().autodiff();
         let groups = observations.groups.clone().autodiff();
         let model = observations.model_log_probs.clone().autodiff();
-        let votes = (observations.shares.clone() + SMALLEST_SHARE)
+        let memory = (observations.memory_probs.clone() + SMALLEST_PROB)
             .log()
             .autodiff();
         let mut optimizer = AdamConfig::new().init();
@@ -132,12 +142,12 @@ impl MemoryGate {
         for step in 0..NUM_STEPS {
             let (weights, bias) = (params.weights.val(), params.group_bias.val());
             let logits = gate_logits(
-                evidence.clone(),
+                features.clone(),
                 weights.clone(),
                 bias.clone(),
                 groups.clone(),
             );
-            let losses = mixture_loss(logits, model.clone(), votes.clone());
+            let losses = mixture_loss(logits, model.clone(), memory.clone());
             let loss = losses.mean();
             mean_loss = loss.clone().into_scalar::<f64>();
             let penalty = (weights.powi_scalar(2).sum() + bias.powi_scalar(2).sum()) * SHRINKAGE;
@@ -153,15 +163,15 @@ impl MemoryGate {
             weights: read(&params.weights),
             group_bias: read(&params.group_bias),
         };
-        (gate, mean_loss)
+        GateFit { gate, mean_loss }
     }
 
-    /// Numbers that are fitted.
+    /// Fitted parameters.
     pub fn num_params(&self) -> usize {
         1 + self.weights.len() + self.group_bias.len()
     }
 
-    /// The logit of the memory's part of each row's prediction.
+    /// The logit of the memory's weight in each row's prediction.
     ///
     /// # Shapes
     ///
@@ -171,29 +181,29 @@ impl MemoryGate {
     /// # Panics
     ///
     /// When there is no such group.
-    pub fn logits(&self, evidence: &GateEvidence, groups: Tensor<1, Int>) -> Tensor<1> {
-        let device = evidence.columns.device();
+    pub fn logits(&self, features: &GateFeatures, groups: Tensor<1, Int>) -> Tensor<1> {
+        let device = features.columns.device();
         let weights = Tensor::<1>::from_floats(self.weights.as_slice(), &device);
         let bias = Tensor::<1>::from_floats(self.group_bias.as_slice(), &device);
-        gate_logits(evidence.columns.clone(), weights, bias, groups)
+        gate_logits(features.columns.clone(), weights, bias, groups)
     }
 
-    /// Whether there is a weight for each piece of evidence, a bias for each group, and all are numbers to work with:
-    /// whatever the evidence, what the gate says is a number.
+    /// Whether there is a weight for each feature and a bias for each group, and all are so bounded that the gate is
+    /// finite for any features.
     pub fn is_sound(&self, num_groups: usize) -> bool {
-        let mut numbers = self.weights.iter().chain(&self.group_bias);
-        self.weights.len() == NUM_EVIDENCE
+        let mut values = self.weights.iter().chain(&self.group_bias);
+        self.weights.len() == NUM_FEATURES
             && self.group_bias.len() == num_groups
             && self.temperature > 0.0
             && self.temperature <= f64::from(LARGEST)
-            && numbers.all(|value| value.abs() <= LARGEST)
+            && values.all(|value| value.abs() <= LARGEST)
     }
 
     /// Negative log-likelihood of tokens under model and memory together, in nats.
     ///
     /// # Shapes
     ///
-    /// - `model_log_probs`, `shares`: `[rows]`
+    /// - `model_log_probs`, `memory_probs`: `[rows]`
     /// - output: `[rows]`
     ///
     /// # Panics
@@ -201,36 +211,36 @@ impl MemoryGate {
     /// When the shapes disagree or there is no such group.
     pub fn losses(
         &self,
-        evidence: &GateEvidence,
+        features: &GateFeatures,
         groups: Tensor<1, Int>,
         model_log_probs: Tensor<1>,
-        shares: Tensor<1>,
+        memory_probs: Tensor<1>,
     ) -> Tensor<1> {
-        let votes = (shares + SMALLEST_SHARE).log();
-        mixture_loss(self.logits(evidence, groups), model_log_probs, votes)
+        let memory = (memory_probs + SMALLEST_PROB).log();
+        mixture_loss(self.logits(features, groups), model_log_probs, memory)
     }
 }
 
 /// # Shapes
 ///
-/// - `evidence`: `[rows, evidence]`, `weights`: `[evidence]`, `bias`: `[groups]`, `groups`: `[rows]`
+/// - `features`: `[rows, features]`, `weights`: `[features]`, `bias`: `[groups]`, `groups`: `[rows]`
 /// - output: `[rows]`
 fn gate_logits(
-    evidence: Tensor<2>,
+    features: Tensor<2>,
     weights: Tensor<1>,
     bias: Tensor<1>,
     groups: Tensor<1, Int>,
 ) -> Tensor<1> {
-    evidence
+    features
         .matmul(weights.unsqueeze_dim(1))
         .squeeze_dim::<1>(1)
         + bias.select(0, groups)
 }
 
-fn mixture_loss(logits: Tensor<1>, model: Tensor<1>, votes: Tensor<1>) -> Tensor<1> {
+fn mixture_loss(logits: Tensor<1>, model: Tensor<1>, memory: Tensor<1>) -> Tensor<1> {
     -log_add_exp(
         log_sigmoid(-logits.clone()) + model,
-        log_sigmoid(logits) + votes,
+        log_sigmoid(logits) + memory,
     )
 }
 
@@ -247,49 +257,49 @@ mod tests {
     use crate::testing::values;
 
     /// Half of the rows are of a group whose memory is right, half of one whose memory is wrong.
-    fn observations(device: &Device) -> (GateEvidence, Tensor<1, Int>, Tensor<1>, Tensor<1>) {
+    fn observations(device: &Device) -> (GateFeatures, Tensor<1, Int>, Tensor<1>, Tensor<1>) {
         let n: i32 = 200;
-        let evidence = GateEvidence::new(
+        let features = GateFeatures::new(
             Tensor::full([200], 0.5, device),
             Tensor::full([200], -6.0, device),
             Tensor::full([200], 0.5, device),
         );
         let groups: Vec<i64> = (0..i64::from(n)).map(|row| row % 2).collect();
-        let shares: Vec<f32> = (0..n)
+        let memory_probs: Vec<f32> = (0..n)
             .map(|row| if row % 2 == 0 { 0.8 } else { 0.0 })
             .collect();
         (
-            evidence,
+            features,
             Tensor::from_ints(groups.as_slice(), device),
             Tensor::full([200], 0.1_f64.ln(), device),
-            Tensor::from_floats(shares.as_slice(), device),
+            Tensor::from_floats(memory_probs.as_slice(), device),
         )
     }
 
     #[test]
     fn a_gate_opens_for_a_memory_that_is_right_and_closes_for_one_that_is_wrong() {
         let device = Device::flex();
-        let (evidence, groups, model_log_probs, shares) = observations(&device);
-        let (gate, loss) = MemoryGate::fit(
+        let (features, groups, model_log_probs, memory_probs) = observations(&device);
+        let GateFit { gate, mean_loss } = MemoryGate::fit(
             &GateObservations {
-                evidence: &evidence,
+                features: &features,
                 groups: groups.clone(),
                 model_log_probs: model_log_probs.clone(),
-                shares: shares.clone(),
+                memory_probs: memory_probs.clone(),
             },
             2,
             1.0,
         );
-        let logits = gate.logits(&evidence, groups.clone());
+        let logits = gate.logits(&features, groups.clone());
         let parts = values(burn::tensor::activation::sigmoid(logits));
         let part = |group_idx: usize| parts[group_idx];
         assert!(part(0) > 0.9, "{}", part(0));
         assert!(part(1) < 0.1, "{}", part(1));
-        assert!(loss < 0.1_f64.ln().abs(), "{loss}");
+        assert!(mean_loss < 0.1_f64.ln().abs(), "{mean_loss}");
         assert!(gate.is_sound(2) && !gate.is_sound(3));
-        assert_eq!(gate.num_params(), 1 + NUM_EVIDENCE + 2);
+        assert_eq!(gate.num_params(), 1 + NUM_FEATURES + 2);
 
-        let own = values(gate.losses(&evidence, groups, model_log_probs, shares));
+        let own = values(gate.losses(&features, groups, model_log_probs, memory_probs));
         let part = part(0);
         let expected = -((1.0 - part) * 0.1 + part * 0.8).ln();
         assert!((own[0] - expected).abs() < 1e-4, "{} {expected}", own[0]);
@@ -298,14 +308,14 @@ mod tests {
     #[test]
     fn a_token_that_neither_knows_keeps_a_finite_loss() {
         let device = Device::flex();
-        let (evidence, groups, ..) = observations(&device);
+        let (features, groups, ..) = observations(&device);
         let gate = MemoryGate {
             temperature: 1.0,
-            weights: vec![0.0; NUM_EVIDENCE],
+            weights: vec![0.0; NUM_FEATURES],
             group_bias: vec![0.0; 2],
         };
         let losses = gate.losses(
-            &evidence,
+            &features,
             groups,
             Tensor::full([200], -80.0, &device),
             Tensor::zeros([200], &device),

@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use chameleon_core::RunSeed;
-use chameleon_hypernet::{GeneratorKind, HyperLoraHead, adapted_linear};
+use chameleon_hypernet::{GeneratorKind, HyperLoraHead};
 
 use crate::support::{
     CONDITION_SIZE, SHAPE, double, full_head, gradients_by_name, normal, trained,
@@ -84,7 +84,8 @@ impl Task {
     fn loss(&self, head: &HyperLoraHead) -> Tensor<1> {
         let factors = head.factors(self.conditions.clone());
         let losses = factors.iter().map(|factors| {
-            let logits = adapted_linear(self.hidden.clone(), self.weight.clone(), factors);
+            let hidden = self.hidden.clone();
+            let logits = hidden.clone().matmul(self.weight.clone()) + factors.apply(hidden);
             let log_probs = log_softmax(logits, 1).gather(1, self.targets.clone());
             log_probs.mean().neg()
         });

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Distribution, FloatDType, Gradients, Tensor, TensorData, Tolerance};
 use chameleon_core::{FactorShape, RunSeed};
-use chameleon_hypernet::{
-    FactorGeneratorConfig, GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig,
-};
+use chameleon_hypernet::{GeneratorConfig, GeneratorKind, HyperLoraHeadConfig, LoraConfig};
 
 pub(crate) const CONDITION_SIZE: usize = 16;
 pub(crate) const SHAPE: FactorShape = FactorShape {
@@ -19,15 +17,15 @@ pub(crate) const SHAPE: FactorShape = FactorShape {
 /// A head with every part in use and without dropout.
 pub(crate) fn full_head(kind: GeneratorKind) -> HyperLoraHeadConfig {
     let mut config = HyperLoraHeadConfig::preset(kind, CONDITION_SIZE, SHAPE).with_static_factors(
-        Some(LoraHeadConfig::new(FactorShape { rank: 2, ..SHAPE }).with_scale(1.5)),
+        Some(LoraConfig::new(FactorShape { rank: 2, ..SHAPE }).with_scale(1.5)),
     );
     match &mut config.generator {
-        FactorGeneratorConfig::Dense(dense) => {
+        GeneratorConfig::Dense(dense) => {
             dense.hidden_sizes = vec![8, 6];
             dense.dropout = 0.0;
             dense.scale = 0.7;
         }
-        FactorGeneratorConfig::Core(core) => {
+        GeneratorConfig::Core(core) => {
             core.hidden_sizes = vec![8, 6];
             core.dropout = 0.0;
             core.scale = 0.7;

@@ -5,7 +5,7 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor};
 use chameleon_core::{FactorShape, LoraFactors, RunSeed};
 use chameleon_hypernet::{
-    CoreConfig, Generator as _, GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig, OutputInit,
+    CoreConfig, Generator, GeneratorKind, HyperLoraHeadConfig, LoraConfig, OutputInit,
 };
 
 const SHAPE: FactorShape = FactorShape {
@@ -80,7 +80,8 @@ fn zero_cores_never_leave_a_start_where_groups_cancel() {
         .with_dropout(0.0)
         .with_output_init(OutputInit::Zeros)
         .init(RunSeed(1), &device);
-    let (_, last) = train(core, &task, |core| core.generate(task.conditions.clone()));
+    let generate = |generator: &Generator| generator.generate(task.conditions.clone());
+    let (_, last) = train(Generator::Core(core), &task, generate);
     assert!((last - 1.0).abs() < 1e-6, "ends at {last}");
 }
 
@@ -88,7 +89,7 @@ fn zero_cores_never_leave_a_start_where_groups_cancel() {
 fn a_static_head_cannot_learn_opposite_changes() {
     let device = Device::flex().autodiff();
     let task = Opposites::new(&device);
-    let head = LoraHeadConfig::new(SHAPE).init(RunSeed(1), &device);
+    let head = LoraConfig::new(SHAPE).init(RunSeed(1), &device);
     let (_, last) = train(head, &task, |head| vec![head.factors(), head.factors()]);
     assert!(last > 0.9, "ends at {last}");
 }

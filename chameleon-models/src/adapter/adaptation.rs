@@ -7,8 +7,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use chameleon_core::{FactorShape, LoraFactors, RunSeed};
 use chameleon_hypernet::{
-    AdaptedLayers, ConditionNorm, FactorGenerator, Generated, GroupLayers, GroupedFactors,
-    HyperLoraHead, HyperLoraHeadConfig, LayerFactors, LoraHeadConfig, SharedLayers, StaticHead,
+    AdaptedLayers, ConditionNorm, GeneratedFactors, Generator, GroupLayers, GroupedFactors,
+    HyperLoraHead, HyperLoraHeadConfig, LayerFactors, Lora, LoraConfig, SharedLayers,
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,12 +22,12 @@ pub enum Adaptation {
     /// One LoRA for every prompt.
     Lora {
         /// The factors.
-        config: LoraHeadConfig,
+        config: LoraConfig,
     },
     /// One LoRA for each cluster: what a store of experts would hold.
     Experts {
         /// The factors of each.
-        config: LoraHeadConfig,
+        config: LoraConfig,
         /// How many there are.
         num_clusters: usize,
     },
@@ -46,9 +46,9 @@ pub enum Adaptation {
 )]
 pub enum HeadAdapter {
     /// One LoRA for every prompt.
-    Lora(StaticHead),
+    Lora(Lora),
     /// One LoRA for each cluster.
-    Experts(Vec<StaticHead>),
+    Experts(Vec<Lora>),
     /// Factors generated from a condition.
     Hyper(HyperLoraHead),
 }
@@ -132,7 +132,7 @@ impl HeadAdapter {
         let shares_b = match self {
             Self::Lora(_) => true,
             Self::Experts(_) => false,
-            Self::Hyper(head) => matches!(head.generator, FactorGenerator::Core(_)),
+            Self::Hyper(head) => matches!(head.generator, Generator::Core(_)),
         };
         if shares_b {
             GroupedFactors::join_sharing_b(factors)
@@ -225,11 +225,11 @@ impl FactorWriter {
             let factors = self.head.factors(cluster_idx, conditions);
             let group = |head| GroupFactors {
                 head,
-                layers: self.layers.as_ref().map(SharedLayers::alike),
+                layers: self.layers.as_ref().map(SharedLayers::for_all_groups),
             };
             return factors.into_iter().map(group).collect();
         };
-        let Generated { factors, features } = head.generate(conditions);
+        let GeneratedFactors { factors, features } = head.generate(conditions);
         match &self.layers {
             None => factors
                 .into_iter()

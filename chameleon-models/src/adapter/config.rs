@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use chameleon_core::RunSeed;
-use chameleon_hypernet::{Condition, FactorGeneratorConfig, HyperLoraHeadConfig};
+use chameleon_hypernet::{Condition, GeneratorConfig, HyperLoraHeadConfig};
 use serde::{Deserialize, Serialize};
 
 use super::error::{AdapterError, ImpossibleAdapter};
@@ -214,8 +214,8 @@ fn check_network(
         return Err(ImpossibleAdapter::ConditionSize { found, hidden_size });
     }
     let hidden_sizes = match &config.generator {
-        FactorGeneratorConfig::Dense(config) => &config.hidden_sizes,
-        FactorGeneratorConfig::Core(config) => &config.hidden_sizes,
+        GeneratorConfig::Dense(config) => &config.hidden_sizes,
+        GeneratorConfig::Core(config) => &config.hidden_sizes,
     };
     if hidden_sizes.len() > MAX_HIDDEN_LAYERS
         || hidden_sizes.iter().any(|&size| size > MAX_HIDDEN_SIZE)

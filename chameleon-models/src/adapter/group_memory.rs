@@ -3,13 +3,15 @@
 //! Keys and queries are states of the frozen model as they enter one layer. Nothing that trains changes them, so a
 //! memory is made once, serves every adapter of the model, and what it says about a text
 //! ([`GroupMemories::observe`]) is found out once for all of them. What the tensors do is
-//! [`chameleon_hypernet::memory`]'s business.
+//! defined by [`chameleon_hypernet::memory`].
 
 mod mixed_scores;
 
 use burn::tensor::{Device, Int, Tensor};
+use chameleon_cluster::{ClusterError, principal_components};
 use chameleon_core::RunSeed;
-use chameleon_hypernet::{GateEvidence, GroupMemory, HypernetError, KeyProjection};
+use chameleon_hypernet::HypernetError;
+use chameleon_hypernet::memory::{GateFeatures, GroupMemory, KeyProjection, StateDirections};
 use half::f16;
 use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
@@ -87,6 +89,9 @@ pub enum MemoryError {
     /// The states make no keys.
     #[error("cannot make keys of hidden states")]
     Keys(#[from] HypernetError),
+    /// The states have no principal directions.
+    #[error("cannot find the principal directions of hidden states")]
+    Directions(#[from] ClusterError),
 }
 
 /// What every group remembers.
@@ -214,10 +219,10 @@ impl GroupMemories {
                 let similarities = memory.similarities(queries);
                 let targets = scored_targets(&[example], device);
                 let votes = temperatures.iter().map(|&temperature| {
-                    let votes = similarities.votes(temperature);
+                    let attention = similarities.attention(temperature);
                     RowVotes {
-                        shares: votes.share_of(targets.clone()),
-                        evidence: votes.evidence(),
+                        shares: attention.prob_of(targets.clone()),
+                        evidence: attention.gate_features(),
                     }
                 });
                 rows[row] = Some(votes.collect());
@@ -235,7 +240,7 @@ impl GroupMemories {
                 rows.iter().map(|votes| votes[idx].shares.clone()).collect(),
                 0,
             ),
-            evidence: GateEvidence::cat(
+            evidence: GateFeatures::cat(
                 rows.iter()
                     .map(|votes| votes[idx].evidence.clone())
                     .collect(),
@@ -360,7 +365,7 @@ pub enum MemorySource<'a> {
 #[derive(Debug, Clone)]
 struct RowVotes {
     shares: Tensor<1>,
-    evidence: GateEvidence,
+    evidence: GateFeatures,
 }
 
 fn projection(
@@ -378,10 +383,14 @@ fn projection(
         num_states >= PROJECTION_STATES
     });
     rows.truncate(enough.map_or(rows.len(), |last| last + 1));
-    Ok(KeyProjection::fit(
-        entering.gather(&rows, device)?,
-        config.key_size,
-    )?)
+    let states = entering.gather(&rows, device)?;
+    let components = principal_components(&states, config.key_size)?;
+    Ok(KeyProjection::along(&StateDirections {
+        mean: components.mean,
+        axes: &components.axes,
+        variances: &components.variances,
+        total_variance: components.total_variance,
+    })?)
 }
 
 /// Every token of some examples that has a token after it, or a draw of them.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData, f16};
-use chameleon_hypernet::{GroupMemory, KeyProjection, MemoryGate};
+use chameleon_hypernet::memory::{GroupMemory, KeyProjection, MemoryGate};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -74,11 +74,14 @@ impl AdapterMemory {
         let gate = &self.description.gate;
         let queries = self.memories.projection.keys(state);
         let similarities = self.memories.groups[group_idx].similarities(queries);
-        let votes = similarities.votes(gate.temperature);
-        let logit = gate.logits(&votes.evidence(), index_tensor([group_idx], &device));
+        let attention = similarities.attention(gate.temperature);
+        let logit = gate.logits(
+            &attention.gate_features(),
+            index_tensor([group_idx], &device),
+        );
         // Beyond this, one or the other has everything.
         let logit = logit.into_scalar::<f64>().clamp(-30.0, 30.0);
-        let votes = votes.distribution(vocab_size).into_data();
+        let votes = attention.distribution(vocab_size).into_data();
         Recollection {
             part: 1.0 / (1.0 + (-logit).exp()),
             votes: votes

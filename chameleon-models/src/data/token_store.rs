@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use chameleon_core::TokenStore;
 use memmap2::Mmap;
 
 use super::error::DataError;
@@ -101,12 +100,19 @@ enum Content {
     Mapped(Mmap),
 }
 
-impl TokenStore for StoredTokens {
-    fn token_ids(&self) -> &[u32] {
+impl StoredTokens {
+    /// All of them.
+    pub fn token_ids(&self) -> &[u32] {
         match &self.content {
             Content::Memory(token_ids) => token_ids,
             Content::Mapped(bytes) => bytemuck::cast_slice(bytes),
         }
+    }
+}
+
+impl AsRef<[u32]> for StoredTokens {
+    fn as_ref(&self) -> &[u32] {
+        self.token_ids()
     }
 }
 

@@ -173,7 +173,7 @@ impl TokenisedCorpus {
         let document_idx = document_idx as usize;
         let label_idx = self.documents[document_idx].label_idx;
         Example {
-            sequence: SplitSequence::stored(self.token_ids.clone(), range, boundary as usize)
+            sequence: SplitSequence::in_buffer(self.token_ids.clone(), range, boundary as usize)
                 .expect("an example was cut there"),
             prompt: prompt[0] as usize..prompt[1] as usize,
             document_idx,

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
-use chameleon_core::fused::{self, CausalAttention, HalfTurn};
-use chameleon_hypernet::{LayerFactors, ModuleChange};
+use chameleon_core::fused::{self, CausalAttention, LinearInput, RotaryHalves};
+use chameleon_hypernet::LayerFactors;
 
 use crate::families::attention::{AttentionInput, AttentionMask, attend};
 use crate::families::causal_lm::{CachedStates, PassEnd, PassInput, SequencePass};
@@ -75,14 +75,13 @@ impl<P> LayerContext<'_, P> {
                 .iter()
                 .fold(frozen, |output, change| output + change.apply(x.clone()));
         }
-        let first = changes.first().and_then(ModuleChange::for_all_rows);
-        let others = &changes[usize::from(first.is_some())..];
-        let output = fused::linear(
-            x.clone(),
-            linear.weight.val(),
-            linear.bias.as_ref().map(burn::module::Param::val),
-            first,
-        );
+        let others = changes.get(1..).unwrap_or_default();
+        let output = fused::linear(LinearInput {
+            x: x.clone(),
+            weight: linear.weight.val(),
+            bias: linear.bias.as_ref().map(burn::module::Param::val),
+            change: changes.first().cloned(),
+        });
         others
             .iter()
             .fold(output, |output, change| output + change.apply(x.clone()))
@@ -110,8 +109,8 @@ pub(crate) struct Projected<'a> {
     /// `[batch, seq, kv_heads * head_dim]`
     pub(crate) value: Tensor<3>,
     pub(crate) head_dim: usize,
-    /// How positions turn queries and keys, if they do.
-    pub(crate) turn: Option<&'a HalfTurn>,
+    /// The rotary embedding of queries and keys, if the model has one.
+    pub(crate) rotary: Option<&'a RotaryHalves>,
 }
 
 impl Attention<'_, '_> {
@@ -124,7 +123,7 @@ impl Attention<'_, '_> {
             key,
             value,
             head_dim,
-            turn,
+            rotary,
         } = projected;
         if let Self::Pass(AttentionMask::Causal) = self {
             return fused::causal_attention(CausalAttention {
@@ -132,14 +131,14 @@ impl Attention<'_, '_> {
                 key,
                 value,
                 head_dim,
-                turn: turn.cloned(),
+                rotary: rotary.cloned(),
             });
         }
-        let turned = |x| match turn {
-            Some(turn) => turn.apply(heads(x, head_dim)),
+        let rotated = |x| match rotary {
+            Some(rotary) => rotary.apply(heads(x, head_dim)),
             None => heads(x, head_dim),
         };
-        let (query, key, value) = (turned(query), turned(key), heads(value, head_dim));
+        let (query, key, value) = (rotated(query), rotated(key), heads(value, head_dim));
         match self {
             Self::Pass(mask) => attend(AttentionInput {
                 query,

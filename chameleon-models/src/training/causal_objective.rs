@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use chameleon_cluster::PlannedBatch;
-use chameleon_core::{ChunkRows, HeadInput, LoraFactors, RunSeed, linear_cross_entropy};
+use chameleon_core::{HeadInput, LoraFactors, RunSeed, linear_cross_entropy};
 use chameleon_hypernet::{Condition, ControlPlan, PromptGroup};
 use rand::seq::SliceRandom as _;
 
@@ -130,10 +130,10 @@ impl Objective for CausalObjective<'_> {
                 factors: Some(segment.factors),
             };
             let targets = scored_targets(&examples[segment.examples], &setup.head_weight.device());
-            let loss = linear_cross_entropy(input, targets, ChunkRows::default());
+            let loss = linear_cross_entropy(input, targets);
             let share = rows.len() as f64 / num_tokens as f64;
             sum += f64::from(loss.row_losses.sum().into_scalar::<f32>());
-            let part = loss.objective * share;
+            let part = loss.mean_loss * share;
             objective = Some(match objective {
                 Some(total) => total + part,
                 None => part,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
-use chameleon_core::{ChunkRows, HeadInput, LoraFactors, perplexity, score_rows};
+use chameleon_core::{HeadInput, LoraFactors, perplexity, score_rows};
 use chameleon_hypernet::{Condition, ControlPlan};
 use serde::{Deserialize, Serialize};
 
@@ -213,11 +213,7 @@ impl Scorer<'_> {
                 weight: self.head_weight.clone(),
                 factors,
             };
-            score_rows(
-                input,
-                scored_targets(examples, &device),
-                ChunkRows::default(),
-            )
+            score_rows(input, scored_targets(examples, &device))
         };
         let losses = match factors {
             None => score(hidden, examples, None),
@@ -259,6 +255,6 @@ pub fn window_nll(model: &impl CausalLm, window: &EvalWindow<'_>) -> f64 {
         weight: model.head_weight(),
         factors: None,
     };
-    let losses = score_rows(input, token_ids.slice([targets]), ChunkRows::default());
+    let losses = score_rows(input, token_ids.slice([targets]));
     losses.into_data().iter::<f32>().map(f64::from).sum()
 }

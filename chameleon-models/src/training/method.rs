@@ -8,8 +8,8 @@ use burn::module::Module as _;
 use burn::tensor::Device;
 use chameleon_core::{FactorShape, RunSeed};
 use chameleon_hypernet::{
-    Condition, ConditionControl, ConditionNorm, FactorGeneratorConfig, GeneratorKind,
-    HyperLoraHeadConfig, LoraHeadConfig,
+    Condition, ConditionControl, ConditionNorm, GeneratorConfig, GeneratorKind,
+    HyperLoraHeadConfig, LoraConfig,
 };
 use serde::{Deserialize, Serialize};
 
@@ -387,7 +387,7 @@ impl AdapterOptions {
         num_clusters: usize,
     ) -> Result<Parts, TrainingError> {
         let shape = head_shape(model, self.rank);
-        let lora = LoraHeadConfig::new(shape).with_scale(self.scale);
+        let lora = LoraConfig::new(shape).with_scale(self.scale);
         let (head, layers) = match head {
             Head::ParameterMatchedLora(kind) => {
                 let generated = self.parts(Head::Generated(kind), model, num_clusters)?;
@@ -445,9 +445,7 @@ impl AdapterOptions {
             layers.rank = ((room + per_rank / 2) / per_rank).clamp(1, widest);
             rest = num_params.saturating_sub(layers.rank * per_rank);
         }
-        let mut config = LoraHeadConfig::new(shape)
-            .with_scale(self.scale)
-            .sized_to(rest);
+        let mut config = LoraConfig::new(shape).with_scale(self.scale).sized_to(rest);
         config.shape.rank = config.shape.rank.min(widest);
         lora.head = Adaptation::Lora { config };
         Ok(lora)
@@ -456,12 +454,12 @@ impl AdapterOptions {
     fn hypernetwork(&self, kind: GeneratorKind, shape: FactorShape) -> HyperLoraHeadConfig {
         let mut config = HyperLoraHeadConfig::preset(kind, shape.in_size, shape);
         match &mut config.generator {
-            FactorGeneratorConfig::Core(core) => {
+            GeneratorConfig::Core(core) => {
                 core.scale = self.scale;
                 core.hidden_sizes.clone_from(&self.hidden_sizes);
                 core.dropout = self.dropout;
             }
-            FactorGeneratorConfig::Dense(dense) => {
+            GeneratorConfig::Dense(dense) => {
                 dense.scale = self.scale;
                 dense.hidden_sizes.clone_from(&self.hidden_sizes);
                 dense.dropout = self.dropout;

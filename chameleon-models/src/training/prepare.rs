@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use burn::module::Module as _;
 use burn::tensor::Tensor;
-use chameleon_cluster::{BatchLimits, KMeansConfig, LabelAgreement, assign, label_agreement, plan};
+use chameleon_cluster::{KMeansConfig, LabelAgreement, assign, label_agreement, plan};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{ConditionNorm, ConditionScaling};
 
@@ -221,7 +221,7 @@ impl GroupedExamples {
             .iter()
             .map(|example| example.sequence.len())
             .collect();
-        let plan = plan(&assignments, &lengths, BatchLimits::rows(batch_size))?;
+        let plan = plan(&assignments, &lengths, batch_size)?;
         Ok(Self {
             examples,
             prompt_embeddings,

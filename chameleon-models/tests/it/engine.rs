@@ -8,9 +8,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::RunSeed;
-use chameleon_hypernet::{
-    Condition, GeneratorKind, HyperLoraHeadConfig, LayerFactors, LoraHeadConfig,
-};
+use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig, LayerFactors, LoraConfig};
 use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
 use chameleon_models::engine::{
@@ -38,11 +36,11 @@ pub(crate) fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) ->
         "core" | "core-layers" => hyper(GeneratorKind::Core),
         "dense" => hyper(GeneratorKind::Dense),
         "experts" => Adaptation::Experts {
-            config: LoraHeadConfig::new(shape),
+            config: LoraConfig::new(shape),
             num_clusters: 3,
         },
         _ => Adaptation::Lora {
-            config: LoraHeadConfig::new(shape),
+            config: LoraConfig::new(shape),
         },
     };
     let config = AdapterConfig {
@@ -609,7 +607,7 @@ fn a_step_that_panics_loses_its_requests_and_not_the_engine() {
     let mut shape = head_shape(&engine.model().model, 2);
     shape.in_size = 5;
     let head = Adaptation::Lora {
-        config: LoraHeadConfig::new(shape),
+        config: LoraConfig::new(shape),
     };
     broken.trainee.head = head.init(RunSeed(1), &Device::flex());
     let group = grouping(&broken);

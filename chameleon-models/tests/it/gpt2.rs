@@ -46,7 +46,7 @@ fn lora_logits_and_gradients_are_those_of_transformers() {
         let model = load(&fixture, &Device::flex());
         let layers = fixture.adapted_layers(&model, &["c_attn"], "h", &device);
         let token_ids = fixture.token_ids(&Device::flex());
-        let factors = layers.shared().alike().for_batch();
+        let factors = layers.shared().for_all_groups().for_batch();
         let logits = adapted_logits(&model, token_ids.clone(), &factors);
         fixture.assert_close("lora.logits", logits.clone());
         let loss = next_token_loss(logits, token_ids);

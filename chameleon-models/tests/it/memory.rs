@@ -4,8 +4,10 @@ use std::path::Path;
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
+use chameleon_cluster::principal_components;
 use chameleon_core::RunSeed;
-use chameleon_hypernet::{Condition, GroupMemory, KeyProjection, LayerFactors, MemoryGate};
+use chameleon_hypernet::memory::{GroupMemory, KeyProjection, MemoryGate, StateDirections};
+use chameleon_hypernet::{Condition, LayerFactors};
 use chameleon_models::engine::{Engine, Event, Logprobs, Request, Ticket};
 use chameleon_models::{
     Adapter, AdapterMemory, CausalLm, GroupMemories, LoadedModel, MemoryConfig, PassEnd, PassInput,
@@ -39,7 +41,14 @@ fn text(group_idx: i64) -> Vec<i64> {
 fn memory(loaded: &LoadedModel) -> AdapterMemory {
     let texts: Vec<Vec<i64>> = (0..3).map(text).collect();
     let all = texts.iter().map(|text| entering(loaded, text)).collect();
-    let projection = KeyProjection::fit(Tensor::cat(all, 0), KEY_SIZE).unwrap();
+    let components = principal_components(&Tensor::cat(all, 0), KEY_SIZE).unwrap();
+    let projection = KeyProjection::along(&StateDirections {
+        mean: components.mean,
+        axes: &components.axes,
+        variances: &components.variances,
+        total_variance: components.total_variance,
+    })
+    .unwrap();
     let groups = texts.iter().map(|text| {
         let num_entries = text.len() - 1;
         let states = entering(loaded, text).slice([0..num_entries]);

@@ -7,8 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use chameleon_cluster::{BatchPlan, PlannedBatch};
 use chameleon_core::{FactorShape, RunSeed};
 use chameleon_hypernet::{
-    ConditionControl, FactorGenerator, FactorGeneratorConfig, GeneratorKind, HyperLoraHeadConfig,
-    LoraHeadConfig,
+    ConditionControl, Generator, GeneratorConfig, GeneratorKind, HyperLoraHeadConfig, LoraConfig,
 };
 use chameleon_models::families::gpt2::Gpt2Config;
 use chameleon_models::training::recipes::{
@@ -164,7 +163,7 @@ impl Bench {
     }
 
     fn lora(&self, scale: f64, device: &Device) -> HeadAdapter {
-        let config = LoraHeadConfig::new(self.shape()).with_scale(scale);
+        let config = LoraConfig::new(self.shape()).with_scale(scale);
         let mut head = config.init(RunSeed(1), device);
         head.a = self.tensor("lora.a", device);
         head.b = self.tensor("lora.b", device);
@@ -175,13 +174,13 @@ impl Bench {
         let hidden_size = self.model.sizes().hidden_size;
         let kind = GeneratorKind::DenseAsPublished;
         let mut config = HyperLoraHeadConfig::preset(kind, hidden_size, self.shape());
-        if let FactorGeneratorConfig::Dense(dense) = &mut config.generator {
+        if let GeneratorConfig::Dense(dense) = &mut config.generator {
             dense.hidden_sizes.clone_from(&self.expected.hidden_sizes);
             dense.dropout = 0.0;
             dense.scale = scale;
         }
         let mut head = config.init(RunSeed(1), device);
-        if let FactorGenerator::Dense(dense) = &mut head.generator {
+        if let Generator::Dense(dense) = &mut head.generator {
             for (layer_idx, layer) in dense.network.layers.iter_mut().enumerate() {
                 layer.weight = self.tensor(&format!("layers.{layer_idx}.weight"), device);
                 layer.bias = Some(self.tensor(&format!("layers.{layer_idx}.bias"), device));

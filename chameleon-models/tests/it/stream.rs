@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 
-use chameleon_core::{RunSeed, TokenStore as _};
+use chameleon_core::RunSeed;
 use chameleon_models::data::{
     self, CorpusStream, ReadOptions, ResamplingUnits, SplitFractions, TextFields, TokeniseError,
     TokenisedText, WindowOptions,

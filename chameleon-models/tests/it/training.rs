@@ -7,8 +7,7 @@ use burn::tensor::{Device, Tensor};
 use chameleon_cluster::{BatchPlan, PlannedBatch};
 use chameleon_core::{FactorShape, RunSeed, SplitSequence};
 use chameleon_hypernet::{
-    Condition, ConditionControl, ConditionScaling, GeneratorKind, HyperLoraHeadConfig,
-    LoraHeadConfig,
+    Condition, ConditionControl, ConditionScaling, GeneratorKind, HyperLoraHeadConfig, LoraConfig,
 };
 use chameleon_models::adapter;
 use chameleon_models::data::Example;
@@ -115,7 +114,7 @@ impl Bench {
             self.model.sizes().hidden_size,
             self.shape(),
         );
-        if let chameleon_hypernet::FactorGeneratorConfig::Core(core) = &mut config.generator {
+        if let chameleon_hypernet::GeneratorConfig::Core(core) = &mut config.generator {
             // Dropout draws from the process-wide generator, which tests running beside this one move.
             core.dropout = 0.0;
         }
@@ -124,7 +123,7 @@ impl Bench {
 
     fn lora(&self) -> Adaptation {
         Adaptation::Lora {
-            config: LoraHeadConfig::new(self.shape()),
+            config: LoraConfig::new(self.shape()),
         }
     }
 

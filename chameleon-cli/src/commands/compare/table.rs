@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use chameleon_core::BackendKind;
+use chameleon_core::device::BackendKind;
 use chameleon_models::training::experiment::{
     BreakdownRow, ComparisonReport, Interval, percent, signed,
 };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use chameleon_core::BackendKind;
+use chameleon_core::device::BackendKind;
 use chameleon_models::training::experiment::signed;
 use chameleon_models::training::recipes::{
     Experiment, PaperSettings, PublishedLoss, RecipeRow, ReproductionReport, Run,

@@ -33,7 +33,7 @@ pub(super) trait RecordedOps: Backend {
     /// Rows divided by the root of their mean square.
     fn rms_norm(x: FloatTensor<Self>, scale: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
 
-    /// Attention of whole sequences; cosines and sines are empty where positions do not turn.
+    /// Attention of whole sequences; cosines and sines are empty if there is no rotary embedding.
     fn causal_attention(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::math::exp;
 use super::vectorised;
 
-/// Numbers that one thread takes at a time.
+/// Elements per task.
 const CHUNK: usize = 16 * 1024;
 
 /// `gate * sigmoid(gate) * up`.

@@ -1,6 +1,6 @@
 //! Causal attention over whole sequences, heads side by side in a row as projections leave them.
 //!
-//! Each key-value head of each sequence is one task: its queries, keys and values are gathered and turned, scores are
+//! Each key-value head of each sequence is one task: its queries, keys and values are gathered and rotated, scores are
 //! computed for blocks of queries against the keys before them, and nothing of the size `seq x seq` is kept for the
 //! backward pass, which computes the probabilities again.
 
@@ -21,9 +21,9 @@ pub(in crate::fused) struct AttentionSizes {
     pub(in crate::fused) head_dim: usize,
 }
 
-/// Cosines and sines by which the halves of a head turn against each other; both empty where positions do not turn.
+/// Cosines and sines of the rotary embedding of a head's halves; both empty if there is none.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::fused) struct Turn<'a> {
+pub(in crate::fused) struct Rotary<'a> {
     /// `[seq, head_dim / 2]`
     pub(in crate::fused) cos: &'a [f32],
     /// `[seq, head_dim / 2]`
@@ -40,7 +40,7 @@ pub(in crate::fused) struct Attention<'a> {
     pub(in crate::fused) key: &'a [f32],
     /// `[batch, seq, kv_heads * head_dim]`
     pub(in crate::fused) value: &'a [f32],
-    pub(in crate::fused) turn: Turn<'a>,
+    pub(in crate::fused) rotary: Rotary<'a>,
 }
 
 /// What a gradient of the output becomes for the inputs.
@@ -121,7 +121,7 @@ impl Attention<'_> {
         let gather = |rows, scale| {
             let mut head = self.gather(rows, self.sizes.num_kv_heads, batch_idx, kv_head_idx);
             if let Some(scale) = scale {
-                self.turn.apply(&mut head, self.sizes.head_dim, scale);
+                self.rotary.apply(&mut head, self.sizes.head_dim, scale);
             }
             head
         };
@@ -172,11 +172,11 @@ impl AttentionSizes {
     }
 }
 
-impl Turn<'_> {
+impl Rotary<'_> {
     /// Turns and scales a head, `[seq, head_dim]`.
     fn apply(self, head: &mut [f32], head_dim: usize, scale: f32) {
         vectorised(TurnHead {
-            turn: self,
+            rotary: self,
             head,
             head_dim,
             scale,
@@ -187,7 +187,7 @@ impl Turn<'_> {
     /// Turns a gradient back, and scales it.
     fn undo(self, head: &mut [f32], head_dim: usize, scale: f32) {
         vectorised(TurnHead {
-            turn: self,
+            rotary: self,
             head,
             head_dim,
             scale,
@@ -197,7 +197,7 @@ impl Turn<'_> {
 }
 
 struct TurnHead<'a> {
-    turn: Turn<'a>,
+    rotary: Rotary<'a>,
     head: &'a mut [f32],
     head_dim: usize,
     scale: f32,
@@ -210,20 +210,23 @@ impl WithSimd for TurnHead<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Self {
-            turn,
+            rotary,
             head,
             head_dim,
             scale,
             direction,
         } = self;
-        if turn.cos.is_empty() {
+        if rotary.cos.is_empty() {
             for x in head {
                 *x *= scale;
             }
             return;
         }
         let half = head_dim / 2;
-        let angles = turn.cos.chunks_exact(half).zip(turn.sin.chunks_exact(half));
+        let angles = rotary
+            .cos
+            .chunks_exact(half)
+            .zip(rotary.sin.chunks_exact(half));
         for (row, (cos, sin)) in head.chunks_exact_mut(head_dim).zip(angles) {
             let (firsts, seconds) = row.split_at_mut(half);
             let pairs = firsts.iter_mut().zip(seconds);
@@ -241,7 +244,7 @@ struct Part<'a> {
     whole: &'a Attention<'a>,
     batch_idx: usize,
     kv_head_idx: usize,
-    /// `[seq, head_dim]`, turned
+    /// `[seq, head_dim]`, rotated
     key: Vec<f32>,
     /// `[seq, head_dim]`
     value: Vec<f32>,
@@ -263,13 +266,13 @@ impl Part<'_> {
         self.kv_head_idx * self.whole.sizes.group() + member
     }
 
-    /// The queries of one head of the group, turned and scaled: `[seq, head_dim]`.
+    /// The queries of one head of the group, rotated and scaled: `[seq, head_dim]`.
     fn query(&self, member: usize) -> Vec<f32> {
         let whole = self.whole;
         let head_idx = self.head_idx(member);
         let mut query = whole.gather(whole.query, whole.sizes.num_heads, self.batch_idx, head_idx);
         whole
-            .turn
+            .rotary
             .apply(&mut query, whole.sizes.head_dim, self.scale());
         query
     }
@@ -342,11 +345,11 @@ impl Part<'_> {
                 Product::of(score_grad.transpose(), self.rows(&query, block))
                     .add_alone_to(&mut gradients.key[seen]);
             }
-            whole.turn.undo(&mut query_grad, head_dim, self.scale());
+            whole.rotary.undo(&mut query_grad, head_dim, self.scale());
             gradients.queries.push(query_grad);
         }
         // The queries were scaled already.
-        whole.turn.undo(&mut gradients.key, head_dim, 1.0);
+        whole.rotary.undo(&mut gradients.key, head_dim, 1.0);
         gradients
     }
 }

@@ -5,7 +5,7 @@
 /// Numbers that are added or compared side by side: enough for two of the widest registers to overlap.
 pub(super) const LANES: usize = 32;
 
-/// `exp(x)` to two units in the last place; zero below -87, where f32 runs out of normal numbers, and huge, but
+/// `exp(x)` to two units in the last place; zero below -87, where f32 has only subnormal values, and huge, but
 /// finite, above 88.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
@@ -13,7 +13,7 @@ pub(super) fn exp(x: f32) -> f32 {
     const HIGHEST: f32 = 88.0;
     /// Added and subtracted, it rounds to a whole number, which then stands in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
-    // ln 2 in two parts, of which the first has zeros at the end: products with whole numbers are exact.
+    // ln 2 in two parts, of which the first has zeros at the end: products with integers are exact.
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
 

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::math::dot;
 use super::vectorised;
 
-/// Rows that one thread takes at a time.
+/// Rows per task.
 const CHUNK_ROWS: usize = 16;
 
 /// What rows are divided by, and how they are scaled.

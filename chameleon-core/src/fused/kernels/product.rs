@@ -1,4 +1,4 @@
-//! Matrix products into memory that nobody has cleared before.
+//! Matrix products into uninitialised memory.
 //!
 //! The same kernels as flex calls, but flex clears the result first and copies it once more. Calls are cut and
 //! ordered as flex does, so that a product is the same to the last bit whoever computes it.
@@ -48,7 +48,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Whether every number of the matrix lies within its memory.
+    /// Whether every element of the matrix is within its memory.
     fn is_inside(&self) -> bool {
         let last = |axis: usize| {
             let steps = self.shape[axis].saturating_sub(1).cast_signed();
@@ -94,7 +94,7 @@ impl<'a> Product<'a> {
     fn compute_on(&self, threads: Parallelism) -> Vec<f32> {
         let len = self.num_rows() * self.num_columns();
         let mut values = Vec::with_capacity(len);
-        // SAFETY: `values` has room for as many numbers as `write` writes, and it writes every one of them without
+        // SAFETY: `values` has room for as many elements as `write` writes, and it writes every one of them without
         // reading it before.
         unsafe {
             self.write(values.as_mut_ptr(), false, threads);
@@ -123,7 +123,7 @@ impl<'a> Product<'a> {
             self.num_rows() * self.num_columns(),
             "size of the sum"
         );
-        // SAFETY: as many numbers as are written, all of them there.
+        // SAFETY: as many elements as are written, all of them initialised.
         unsafe { self.write(sum.as_mut_ptr(), true, threads) }
     }
 
@@ -135,11 +135,11 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Writes `[rows, columns]` numbers, or adds to them.
+    /// Writes `[rows, columns]` elements, or adds to them.
     ///
     /// # Safety
     ///
-    /// `values` points to as many numbers, which are initialised if they are added to.
+    /// `values` points to as many elements, which are initialised if they are added to.
     unsafe fn write(&self, values: *mut f32, add: bool, threads: Parallelism) {
         let Self { lhs, rhs } = self;
         let ([num_rows, inner], num_columns) = (lhs.shape, rhs.shape[1]);

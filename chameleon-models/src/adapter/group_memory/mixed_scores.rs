@@ -1,7 +1,7 @@
 //! Scores of texts with what memories say about them.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use chameleon_hypernet::{GateEvidence, GateObservations, MemoryGate};
+use chameleon_hypernet::memory::{GateFeatures, GateFit, GateObservations, MemoryGate};
 
 use crate::families::indices::index_tensor;
 use crate::training::eval::TokenScores;
@@ -13,7 +13,7 @@ pub struct Observed {
     pub(super) temperature: f64,
     /// `[tokens]`, all scored tokens of all examples
     pub(super) shares: Tensor<1>,
-    pub(super) evidence: GateEvidence,
+    pub(super) evidence: GateFeatures,
 }
 
 /// The gate whose temperature and weights predict these texts best.
@@ -30,15 +30,16 @@ pub fn fit_gate(
     let fits = observed.iter().map(|observed| {
         let device = observed.shares.device();
         let observations = GateObservations {
-            evidence: &observed.evidence,
+            features: &observed.evidence,
             groups: groups_of_tokens(data, &device),
             model_log_probs: log_probs(scores, &device),
-            shares: observed.shares.clone(),
+            memory_probs: observed.shares.clone(),
         };
         MemoryGate::fit(&observations, num_groups, observed.temperature)
     });
-    let best = fits.min_by(|(_, left), (_, right)| left.total_cmp(right));
-    best.expect("at least one temperature").0
+    let best: Option<GateFit> =
+        fits.min_by(|left, right| left.mean_loss.total_cmp(&right.mean_loss));
+    best.expect("at least one temperature").gate
 }
 
 /// The scores with what the memories add.

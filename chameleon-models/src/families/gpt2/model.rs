@@ -253,7 +253,7 @@ impl Gpt2Attention {
             key,
             value,
             head_dim: hidden_size / self.num_heads,
-            turn: None,
+            rotary: None,
         });
         context.linear(ATTN_C_PROJ, &self.c_proj, &attended)
     }

@@ -3,7 +3,7 @@
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Int, Tensor};
-use chameleon_core::{HalfTurn, fused};
+use chameleon_core::fused::{self, RotaryHalves};
 
 use super::config::LlamaConfig;
 use super::rope::RotaryFrequencies;
@@ -253,13 +253,13 @@ impl CausalLm for Llama {
 }
 
 impl Decoder for Llama {
-    type Positions = HalfTurn;
+    type Positions = RotaryHalves;
 
     fn num_layers(&self) -> usize {
         self.layers.len()
     }
 
-    fn positions(&self, positions: &[Vec<usize>]) -> HalfTurn {
+    fn positions(&self, positions: &[Vec<usize>]) -> RotaryHalves {
         self.rotary
             .at(positions, &self.embed_tokens.weight.device())
     }
@@ -271,7 +271,7 @@ impl Decoder for Llama {
     fn layer(
         &self,
         states: Tensor<3>,
-        context: &LayerContext<'_, HalfTurn>,
+        context: &LayerContext<'_, RotaryHalves>,
         attention: Attention<'_, '_>,
     ) -> Tensor<3> {
         let layer = &self.layers[context.layer_idx];
@@ -295,7 +295,7 @@ impl LlamaAttention {
     fn forward(
         &self,
         x: &Tensor<3>,
-        context: &LayerContext<'_, HalfTurn>,
+        context: &LayerContext<'_, RotaryHalves>,
         attention: Attention<'_, '_>,
     ) -> Tensor<3> {
         let attended = attention.attend(Projected {
@@ -303,7 +303,7 @@ impl LlamaAttention {
             key: context.linear(K_PROJ, &self.k_proj, x),
             value: context.linear(V_PROJ, &self.v_proj, x),
             head_dim: self.head_dim,
-            turn: Some(context.positions),
+            rotary: Some(context.positions),
         });
         context.linear(O_PROJ, &self.o_proj, &attended)
     }
@@ -311,7 +311,7 @@ impl LlamaAttention {
 
 impl LlamaMlp {
     /// `[batch, seq, hidden]` -> `[batch, seq, hidden]`
-    fn forward(&self, x: &Tensor<3>, context: &LayerContext<'_, HalfTurn>) -> Tensor<3> {
+    fn forward(&self, x: &Tensor<3>, context: &LayerContext<'_, RotaryHalves>) -> Tensor<3> {
         let gate = context.linear(GATE_PROJ, &self.gate_proj, x);
         let up = context.linear(UP_PROJ, &self.up_proj, x);
         context.linear(DOWN_PROJ, &self.down_proj, &fused::swiglu(gate, up))

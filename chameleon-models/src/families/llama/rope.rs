@@ -5,7 +5,7 @@
 )]
 
 use burn::tensor::{Device, Tensor, TensorData};
-use chameleon_core::HalfTurn;
+use chameleon_core::fused::RotaryHalves;
 
 /// How wavelengths are stretched for contexts longer than the model was first trained for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -58,7 +58,7 @@ impl RotaryFrequencies {
 
     /// The rotation for positions `[batch or 1, seq]`, given row by row; shared by all layers of a pass. The first half
     /// of each head turns against the second one, as Hugging Face's weights expect.
-    pub(crate) fn at(&self, positions: &[Vec<usize>], device: &Device) -> HalfTurn {
+    pub(crate) fn at(&self, positions: &[Vec<usize>], device: &Device) -> RotaryHalves {
         let seq_len = positions.first().map_or(0, Vec::len);
         let angles: Vec<f32> = positions
             .iter()
@@ -74,7 +74,7 @@ impl RotaryFrequencies {
             let values: Vec<f32> = angles.iter().map(|&angle| function(angle)).collect();
             Tensor::from_data(TensorData::new(values, shape), device)
         };
-        HalfTurn {
+        RotaryHalves {
             cos: table(f32::cos),
             sin: table(f32::sin),
         }

@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use chameleon_core::RunSeed;
-use chameleon_hypernet::{Condition, ConditionControl, MemoryGate};
+use chameleon_hypernet::memory::MemoryGate;
+use chameleon_hypernet::{Condition, ConditionControl};
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::adaptation::Trainee;

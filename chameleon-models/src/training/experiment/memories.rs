@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use burn::tensor::Device;
 use chameleon_core::RunSeed;
-use chameleon_hypernet::MemoryGate;
+use chameleon_hypernet::memory::MemoryGate;
 use serde::Serialize;
 
 use crate::adapter::group_memory::{

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chameleon_core::RunSeed;
-use chameleon_hypernet::MemoryGate;
+use chameleon_hypernet::memory::MemoryGate;
 use serde::Serialize;
 
 use crate::data::UnitKind;

@@ -2,7 +2,7 @@
 
 use chameleon_core::FactorShape;
 use chameleon_hypernet::{
-    FactorGeneratorConfig, FactorInit, GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig,
+    FactorInit, GeneratorConfig, GeneratorKind, HyperLoraHeadConfig, LoraConfig,
 };
 
 use crate::adapter::adaptation::Adaptation;
@@ -35,7 +35,7 @@ pub(super) fn published(
         match &mut head {
             Adaptation::Lora { config } => config.init = init,
             Adaptation::Hyper { config } => {
-                if let FactorGeneratorConfig::Dense(dense) = &mut config.generator {
+                if let GeneratorConfig::Dense(dense) = &mut config.generator {
                     dense.init = init;
                 }
             }
@@ -84,7 +84,7 @@ fn adaptation(
         Head::Generated(GeneratorKind::Core) => Some(hyper(GeneratorKind::Core)),
         Head::Generated(_) => Some(hyper(dense)),
         Head::Lora | Head::ParameterMatchedLora(_) | Head::Experts => Some(Adaptation::Lora {
-            config: LoraHeadConfig::new(shape).with_scale(scale),
+            config: LoraConfig::new(shape).with_scale(scale),
         }),
     }
 }
@@ -97,10 +97,8 @@ fn hyper(
 ) -> HyperLoraHeadConfig {
     let mut config = HyperLoraHeadConfig::preset(kind, shape.in_size, shape);
     let (own_scale, hidden_sizes, dropout) = match &mut config.generator {
-        FactorGeneratorConfig::Core(core) => {
-            (&mut core.scale, &mut core.hidden_sizes, &mut core.dropout)
-        }
-        FactorGeneratorConfig::Dense(dense) => (
+        GeneratorConfig::Core(core) => (&mut core.scale, &mut core.hidden_sizes, &mut core.dropout),
+        GeneratorConfig::Dense(dense) => (
             &mut dense.scale,
             &mut dense.hidden_sizes,
             &mut dense.dropout,

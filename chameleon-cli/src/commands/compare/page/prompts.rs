@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use burn::tensor::{Int, Tensor};
+use chameleon_cluster::{PrincipalComponents, principal_components};
 use chameleon_models::{
     GroupedExamples,
     training::experiment::{Comparison, ComparisonReport, MethodRuns},
@@ -11,7 +13,7 @@ use chameleon_models::{
 use crate::{
     commands::texts::excerpt,
     errors::CliError,
-    report::{Block, HtmlTable, MapChart, MapPoint, Plane, extremes, sample},
+    report::{Block, HtmlTable, MapChart, MapPoint, extremes, sample},
 };
 
 use super::{heading, or_empty};
@@ -26,11 +28,17 @@ const MAX_MAP_POINTS: usize = 800;
 pub(super) fn map(comparison: &Comparison<'_>) -> Result<Block, CliError> {
     let prepared = &comparison.texts.data;
     let data = &prepared.train.data;
-    let plane = Plane::fit(&data.prompt_embeddings, comparison.config.seeds[0]);
-    let places = plane.project(&data.prompt_embeddings);
-    let every = places.len().div_ceil(MAX_MAP_POINTS);
+    let [num_prompts, _] = data.prompt_embeddings.dims();
+    let every = num_prompts.div_ceil(MAX_MAP_POINTS).max(1);
+    let rows: Vec<i64> = (0..num_prompts as i64).step_by(every).collect();
+    let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &data.prompt_embeddings.device());
+    let drawn = data.prompt_embeddings.clone().select(0, rows);
+    let components = principal_components(&drawn, 2)?;
     let mut points = Vec::new();
-    for (row, &at) in places.iter().enumerate().step_by(every) {
+    for (at, row) in places(&components, &drawn)
+        .into_iter()
+        .zip((0..).step_by(every))
+    {
         points.push(MapPoint {
             at,
             kind_idx: data.assignments[row],
@@ -40,7 +48,7 @@ pub(super) fn map(comparison: &Comparison<'_>) -> Result<Block, CliError> {
     let chart = MapChart {
         title: "Map of the groups".to_owned(),
         points,
-        centers: plane.project(&prepared.centroids),
+        centers: places(&components, &prepared.centroids),
     };
     Ok(Block::Figure {
         title: "Map of the groups".to_owned(),
@@ -48,11 +56,18 @@ pub(super) fn map(comparison: &Comparison<'_>) -> Result<Block, CliError> {
             "Training prompts{} on their first two principal components, which hold {:.0} % of their variance; \
              numbers are the groups' centroids. Point at a mark for its prompt.",
             if every > 1 { ", a part of them," } else { "" },
-            plane.share * 100.0
+            components.explained() * 100.0
         ),
         svg: chart.svg(),
         table: group_table(comparison)?,
     })
+}
+
+/// Where points lie along the first two components.
+fn places(components: &PrincipalComponents, points: &Tensor<2>) -> Vec<[f64; 2]> {
+    let flat = components.project(points).into_data();
+    let values: Vec<f64> = flat.iter::<f32>().map(f64::from).collect();
+    values.chunks_exact(2).map(|at| [at[0], at[1]]).collect()
 }
 
 fn prompt_title(

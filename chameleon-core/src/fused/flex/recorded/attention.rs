@@ -8,7 +8,7 @@ use burn::backend::autodiff::ops::{Backward, Ops};
 
 use super::super::{FlexTensor, contiguous};
 use super::like;
-use crate::fused::kernels::attention::{Attention, AttentionSizes, Turn};
+use crate::fused::kernels::attention::{Attention, AttentionSizes, Rotary};
 
 /// What attention needs, and needs again for its gradients.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ impl AttentionState {
             query: self.query.storage(),
             key: self.key.storage(),
             value: self.value.storage(),
-            turn: Turn {
+            rotary: Rotary {
                 cos: self.cos.storage(),
                 sin: self.sin.storage(),
             },

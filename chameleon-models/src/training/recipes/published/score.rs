@@ -1,7 +1,7 @@
 //! Validation loss as published: a mean over batches.
 
 use burn::tensor::Tensor;
-use chameleon_core::{ChunkRows, HeadInput, perplexity, score_rows};
+use chameleon_core::{HeadInput, perplexity, score_rows};
 use chameleon_hypernet::ControlPlan;
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +81,7 @@ impl PublishedScorer<'_> {
                     factors,
                 };
                 let targets = data.targets(batch_idx, &device);
-                let losses = score_rows(input, targets, ChunkRows::default());
+                let losses = score_rows(input, targets);
                 let nll = losses.into_data().iter::<f32>().map(f64::from).sum();
                 Ok(BatchScore { nll, num_tokens })
             })

@@ -1,7 +1,7 @@
 //! The objective as published: one condition for each batch, every batch averaged on its own.
 
 use burn::tensor::{Device, Tensor};
-use chameleon_core::{ChunkRows, HeadInput, RunSeed, linear_cross_entropy};
+use chameleon_core::{HeadInput, RunSeed, linear_cross_entropy};
 use chameleon_hypernet::{ConditionSource, ControlPlan};
 use rand::seq::SliceRandom as _;
 
@@ -71,10 +71,10 @@ impl Objective for PublishedObjective<'_> {
             factors: groups.pop().map(|group| group.head),
         };
         let targets = self.data.targets(batch_idx, &device);
-        let loss = linear_cross_entropy(input, targets, ChunkRows::default());
+        let loss = linear_cross_entropy(input, targets);
         Ok(BatchLoss {
             mean: f64::from(loss.row_losses.mean().into_scalar::<f32>()),
-            objective: loss.objective,
+            objective: loss.mean_loss,
             num_tokens,
         })
     }

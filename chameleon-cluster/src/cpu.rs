@@ -1,14 +1,13 @@
-//! The nearest centroid of many points on the processor, without a matrix of scores: products run on registers, and
-//! what leaves them is compared at once. Owns packing and the kernel; `assign.rs` holds the plain twin, which runs on
-//! any device.
+//! The nearest centroid of many points on the CPU, without a matrix of scores: products are computed in registers and
+//! compared at once. Owns packing and the kernel; `assign.rs` holds the plain twin, which runs on any device.
 //!
 //! A tile is a few points against one panel of centroids, over all columns. A panel's scores are compared lane by
-//! lane with the best so far of each point; only at the end are the lanes of a point compared with each other. What a
-//! point gets depends neither on its neighbours nor on the number of threads.
+//! lane with the best so far of each point; only at the end are the lanes of a point compared with each other. The
+//! result of a point depends neither on its neighbours nor on the number of threads.
 
 #![expect(
     clippy::inline_always,
-    reason = "what is not inlined into the dispatched function is compiled for the oldest processor"
+    reason = "a function that is not inlined into the dispatched one is compiled for the baseline instruction set"
 )]
 
 use pulp::{Arch, Simd, WithSimd, bytemuck};
@@ -18,12 +17,12 @@ use crate::points;
 
 /// Vectors of centroids in a panel.
 const PANEL_VECTORS: usize = 2;
-/// Points in a tile, where a processor has 32 vector registers, and where it has 16: as many sums as fit.
+/// Points in a tile on a CPU with 32 vector registers, and with 16: as many sums as fit.
 const TILE_ROWS_WIDE: usize = 14;
 const TILE_ROWS: usize = 6;
 /// Points of one task; a multiple of both.
 const TASK_ROWS: usize = 12 * 42;
-/// Panels that stay in the second cache while the tiles of a task pass by, in bytes.
+/// Bytes of panels that stay in the L2 cache during a task.
 const PANELS_BYTES: usize = 1 << 19;
 
 /// Centroids laid out for the kernel.
@@ -79,7 +78,7 @@ impl PackedCentroids {
     }
 }
 
-/// How many numbers a vector holds here.
+/// The number of f32 lanes of a vector.
 struct Lanes;
 
 impl WithSimd for Lanes {

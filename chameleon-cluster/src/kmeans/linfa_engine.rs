@@ -1,12 +1,12 @@
-//! linfa's k-means as a second engine: slow, in f64, with distances that are not products. It
-//! exists so that ours has somebody to agree with.
+//! linfa's k-means as a second engine: slow, in f64, with distances that are not products. It is the
+//! reference that ours must agree with.
 //!
 //! linfa is called for one step at a time because it counts each old centroid as one more member of
 //! its cluster (against empty clusters), so that its steps are shorter than Lloyd's. The extra
 //! member is taken out again here, which gives Lloyd's own sequence, step by step. Empty
 //! clusters stay where they are: linfa has no rule for refilling them.
 //!
-//! linfa shows sizes and means but not the assignments of a step, so those of the final centroids
+//! linfa returns sizes and means but not the assignments of a step, so those of the final centroids
 //! are looked up by our products.
 
 use linfa::{DatasetBase, traits::Fit as _};
@@ -16,8 +16,7 @@ use ndarray::Array2;
 use crate::{
     assign::CentroidScorer,
     error::ClusterError,
-    kmeans::{Convergence, KMeansConfig},
-    lloyd::{LloydRun, StillBelow},
+    lloyd::{Convergence, Limits, LloydRun, StillBelow},
     points::{self, PointSet},
 };
 
@@ -25,14 +24,14 @@ use crate::{
 pub(crate) fn run(
     points: &PointSet,
     start: Vec<f32>,
-    config: &KMeansConfig,
+    limits: Limits,
 ) -> Result<LloydRun, ClusterError> {
     let dataset = DatasetBase::from(widen(points.rows(), points.hidden_size()));
-    let still = StillBelow::new(points, config.tolerance);
+    let still = StillBelow::new(points, limits.tolerance);
     let mut centroids = start;
     let mut num_iterations = 0;
     let convergence = loop {
-        if num_iterations == config.max_iterations {
+        if num_iterations == limits.max_iterations {
             break Convergence::IterationLimit;
         }
         num_iterations += 1;
@@ -52,7 +51,7 @@ pub(crate) fn run(
     };
     let scorer = CentroidScorer::new(&centroids, points.hidden_size(), points.device());
     Ok(LloydRun {
-        assignments: scorer.nearest(points, config.chunk_rows),
+        assignments: scorer.nearest(points),
         centroids,
         num_iterations,
         convergence,
@@ -69,7 +68,9 @@ fn step(
         .n_runs(1)
         .max_n_iterations(1)
         .fit(dataset)
-        .map_err(|source| ClusterError::Linfa { source })?;
+        .map_err(|error| ClusterError::Linfa {
+            source: Box::new(error),
+        })?;
     let sizes = model.cluster_count();
     let moved = model
         .centroids()
