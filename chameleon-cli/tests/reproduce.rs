@@ -281,7 +281,10 @@ fn what_cannot_work_is_one_sentence_and_a_hint() {
         (&["--recipes", "without-leaks"][..], "has no quirk `leaks`"),
         (&["--recipes", "published"], "unknown recipe `published`"),
         (&["--batch-size", "1000"], "one"),
-        (&["--max-examples", "0"], "invalid value '0' for '--max-examples <N>'"),
+        (
+            &["--max-examples", "0"],
+            "invalid value '0' for '--max-examples <N>'",
+        ),
     ] {
         let output = reproduce(folder.path(), flags);
         let stderr = String::from_utf8_lossy(&output.stderr);

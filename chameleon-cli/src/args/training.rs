@@ -7,7 +7,8 @@ use chameleon_models::LayerRange;
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 
 use super::{
-    AdapterArg, DataArgs, MemoryArg, ModelArg, PromptArgs, SpanArgs, ValidArgs, WeightsArg,
+    data::{DataArgs, PromptArgs, SpanArgs, ValidArgs},
+    model::{AdapterArg, MemoryArg, ModelArg, WeightsArg},
     values::{at_least, finite, fraction, fraction_or_zero, not_negative, positive},
 };
 
@@ -173,7 +174,7 @@ pub(crate) struct TrainingArgs {
     #[command(flatten)]
     pub(crate) optimizer: OptimizerArgs,
     /// Where hidden states of the frozen model are cached; the user's cache folder if not given
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = None)]
     pub(crate) cache_dir: Option<PathBuf>,
 }
 

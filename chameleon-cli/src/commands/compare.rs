@@ -77,7 +77,10 @@ fn refuse_taken(config: &CompareConfig) -> Result<(), CliError> {
     let out = &config.out;
     let is_taken = Store::of(out).exists() || out.join(TABLE_FILE).exists();
     if config.start == Start::Fresh && is_taken {
-        return Err(CliError::ComparisonTaken { path: out.clone() });
+        return Err(CliError::FolderTaken {
+            path: out.clone(),
+            what: "a comparison",
+        });
     }
     Ok(())
 }
@@ -97,10 +100,7 @@ fn finish(
     };
     let report = CompareReport::new(comparison, &methods, out, start.elapsed().as_secs_f64());
     let folder = &report.out;
-    std::fs::create_dir_all(folder).map_err(|source| CliError::Folder {
-        path: folder.clone(),
-        source,
-    })?;
+    std::fs::create_dir_all(folder).map_err(CliError::file("make the folder", folder))?;
     let json = serde_json::to_vec_pretty(&report).expect("a report is plain data");
     let page = page::page(&report, comparison, &methods)?;
     atomic_file::write(&folder.join(PAGE_FILE), page.html().as_bytes())?;

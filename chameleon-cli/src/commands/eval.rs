@@ -143,10 +143,8 @@ fn adapted(
         .collect();
     let data = grouped(examples, prompt_embeddings, assignments, EVAL_BATCH)?;
     let start = Instant::now();
-    let folder = tempfile::tempdir().map_err(|source| CliError::Folder {
-        path: std::env::temp_dir(),
-        source,
-    })?;
+    let folder =
+        tempfile::tempdir().map_err(CliError::file("make a folder in", &std::env::temp_dir()))?;
     let cache = fill_cache(
         &loaded.model,
         &loaded.states_fingerprint(),

@@ -400,10 +400,7 @@ pub(crate) fn cache_path(
             .join("chameleon")
             .join("hidden-states"),
     };
-    std::fs::create_dir_all(&folder).map_err(|source| CliError::Folder {
-        path: folder.clone(),
-        source,
-    })?;
+    std::fs::create_dir_all(&folder).map_err(CliError::file("make the folder", &folder))?;
     let name = fingerprint.to_string();
     Ok(folder.join(format!("{}.states", &name[..16])))
 }

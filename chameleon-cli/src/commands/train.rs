@@ -136,6 +136,7 @@ fn check_folder(config: &TrainConfig) -> Result<(), CliError> {
     if config.start == Start::Fresh && has_adapter {
         return Err(CliError::FolderTaken {
             path: config.out.clone(),
+            what: "an adapter",
         });
     }
     Ok(())

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::Condition;
 
-use crate::args::{CompareArgs, CompareMethod, Sweep, SweptSetting};
-
 use super::{
-    ConfigError, DataConfig, HeldOut, SpanConfig, Start, TrainingConfig, data,
-    training::{each_once, held_out, seeds, start, training},
+    data::{DataConfig, SpanConfig, data},
+    training::{HeldOut, Start, TrainingConfig, each_once, held_out, seeds, start, training},
+};
+use crate::{
+    args::{CompareArgs, CompareMethod, Sweep, SweptSetting},
+    errors::FlagError,
 };
 
 /// `chameleon compare`
@@ -98,7 +100,7 @@ impl CompareMethod {
     }
 }
 
-pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig, ConfigError> {
+pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig, FlagError> {
     let methods = each_once("methods", args.methods, |method| method.name().to_owned())?;
     let methods: BTreeSet<CompareMethod> = methods
         .into_iter()
@@ -111,7 +113,7 @@ pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig,
             .iter()
             .any(|method| method.name().ends_with("-shuffled"))
     {
-        return Err(ConfigError::NoOtherCluster);
+        return Err(FlagError::NoOtherCluster);
     }
     let sweep = args
         .sweep
@@ -136,7 +138,7 @@ fn checked_sweep(
     sweep: Sweep,
     training: &TrainingConfig,
     methods: &BTreeSet<CompareMethod>,
-) -> Result<Sweep, ConfigError> {
+) -> Result<Sweep, FlagError> {
     let mut values = each_once("sweep", sweep.values, ToString::to_string)?;
     values.sort_unstable();
     for &value in &values {
@@ -147,12 +149,12 @@ fn checked_sweep(
     let condition = training.adapter.condition;
     let depends_on_size = matches!(condition, Condition::Batch | Condition::Blend { .. });
     if sweep.setting == SweptSetting::GroupSize && !depends_on_size {
-        return Err(ConfigError::GroupSizeWithoutEffect {
+        return Err(FlagError::GroupSizeWithoutEffect {
             condition: condition.to_string(),
         });
     }
     if methods.iter().all(|method| method.companions().is_empty()) {
-        return Err(ConfigError::NothingToSweep);
+        return Err(FlagError::NothingToSweep);
     }
     Ok(Sweep { values, ..sweep })
 }

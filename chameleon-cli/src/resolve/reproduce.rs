@@ -8,11 +8,13 @@ use chameleon_models::{
     recipes::{PaperSettings, PublishedLoss},
 };
 
-use crate::args::{Experiment, RecipeName, ReproduceArgs};
-
 use super::{
-    ConfigError, SpanConfig, Start,
-    training::{each_once, seeds, start},
+    data::SpanConfig,
+    training::{Start, each_once, seeds, start},
+};
+use crate::{
+    args::{Experiment, RecipeName, ReproduceArgs},
+    errors::FlagError,
 };
 
 /// `chameleon reproduce`
@@ -38,10 +40,7 @@ pub(crate) struct ReproduceConfig {
     pub(crate) cache_dir: Option<PathBuf>,
 }
 
-pub(super) fn reproduce(
-    args: ReproduceArgs,
-    seed: RunSeed,
-) -> Result<ReproduceConfig, ConfigError> {
+pub(super) fn reproduce(args: ReproduceArgs, seed: RunSeed) -> Result<ReproduceConfig, FlagError> {
     let paper = match args.experiment {
         Experiment::Wikitext => PaperSettings::wikitext(),
         Experiment::Alpaca => PaperSettings::alpaca(),
@@ -50,7 +49,7 @@ pub(super) fn reproduce(
         prefix, seq_len, ..
     } = SpanConfig::checked(args.prefix, args.seq_len.unwrap_or(paper.seq_len))?;
     if args.experiment == Experiment::Wikitext && args.answers > 0 {
-        return Err(ConfigError::NoAnswers);
+        return Err(FlagError::NoAnswers);
     }
     Ok(ReproduceConfig {
         experiment: args.experiment,

@@ -6,9 +6,11 @@ use chameleon_core::RunSeed;
 use chameleon_hypernet::Condition;
 use chameleon_models::{LayerRange, PromptEncoding, TrainOptions, WeightStorage};
 
-use crate::args::{AdapterShapeArgs, EvalArgs, TrainArgs, TrainMethod, TrainingArgs};
-
-use super::{ConfigError, DataConfig, MemoryUse, SpanConfig, data, encoding, memory_use, span};
+use super::data::{DataConfig, MemoryUse, SpanConfig, data, encoding, memory_use, span};
+use crate::{
+    args::{AdapterShapeArgs, EvalArgs, TrainArgs, TrainMethod, TrainingArgs},
+    errors::FlagError,
+};
 
 /// `chameleon train`
 #[derive(Debug)]
@@ -120,7 +122,7 @@ pub(crate) struct MemoryFlags {
     pub(crate) max_entries: usize,
 }
 
-pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, ConfigError> {
+pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, FlagError> {
     let view = view(&args);
     Ok(TrainConfig {
         model: args.model.model,
@@ -154,14 +156,14 @@ fn view(_args: &TrainArgs) -> TrainView {
     TrainView::Bar
 }
 
-pub(super) fn eval(args: EvalArgs) -> Result<EvalConfig, ConfigError> {
+pub(super) fn eval(args: EvalArgs) -> Result<EvalConfig, FlagError> {
     let (prefix, context) = (args.prefix, args.context);
     let stride = args.stride.unwrap_or(context);
     if stride > context {
-        return Err(ConfigError::StrideSkipsTokens { stride, context });
+        return Err(FlagError::StrideSkipsTokens { stride, context });
     }
     if args.adapter.adapter.is_some() && prefix >= context {
-        return Err(ConfigError::PrefixFillsWindow { prefix, context });
+        return Err(FlagError::PrefixFillsWindow { prefix, context });
     }
     Ok(EvalConfig {
         model: args.model.model,
@@ -178,7 +180,7 @@ pub(super) fn eval(args: EvalArgs) -> Result<EvalConfig, ConfigError> {
 pub(super) fn training(
     args: TrainingArgs,
     learning_rate: f64,
-) -> Result<TrainingConfig, ConfigError> {
+) -> Result<TrainingConfig, FlagError> {
     let optimizer = args.optimizer;
     Ok(TrainingConfig {
         adapter: adapter(args.adapter, encoding(&args.groups.prompts))?,
@@ -200,7 +202,7 @@ pub(super) fn training(
     })
 }
 
-fn adapter(args: AdapterShapeArgs, encoding: PromptEncoding) -> Result<AdapterConfig, ConfigError> {
+fn adapter(args: AdapterShapeArgs, encoding: PromptEncoding) -> Result<AdapterConfig, FlagError> {
     Ok(AdapterConfig {
         rank: args.rank,
         scale: args
@@ -229,7 +231,7 @@ pub(super) fn seeds(
     named: Vec<u64>,
     count: usize,
     first: RunSeed,
-) -> Result<Vec<RunSeed>, ConfigError> {
+) -> Result<Vec<RunSeed>, FlagError> {
     let mut seeds = each_once("seeds", named, ToString::to_string)?;
     if seeds.is_empty() {
         seeds.extend((0..count as u64).map(|offset| first.0.wrapping_add(offset)));
@@ -242,10 +244,10 @@ pub(super) fn each_once<T: PartialEq>(
     flag: &'static str,
     values: Vec<T>,
     name: impl Fn(&T) -> String,
-) -> Result<Vec<T>, ConfigError> {
+) -> Result<Vec<T>, FlagError> {
     let repeated = (1..values.len()).find(|&idx| values[..idx].contains(&values[idx]));
     match repeated {
-        Some(idx) => Err(ConfigError::Twice {
+        Some(idx) => Err(FlagError::Twice {
             flag,
             value: name(&values[idx]),
         }),

@@ -166,10 +166,8 @@ impl Store {
         run: &TrainedRun,
         save: impl FnOnce(&Path) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
-        fs::create_dir_all(&self.folder).map_err(|source| CliError::Folder {
-            path: self.folder.clone(),
-            source,
-        })?;
+        fs::create_dir_all(&self.folder)
+            .map_err(CliError::file("make the folder", &self.folder))?;
         atomic_file::write_folder(&self.adapter_folder(name), |folder| {
             save(folder)?;
             write(&folder.join("run.json"), run)
@@ -216,10 +214,7 @@ impl Store {
     pub(super) fn keep_scored(&self, place: &ScorePlace, run: &ScoredRun) -> Result<(), CliError> {
         let path = self.score_path(place);
         let folder = path.parent().expect("a file in a folder");
-        fs::create_dir_all(folder).map_err(|source| CliError::Folder {
-            path: folder.to_owned(),
-            source,
-        })?;
+        fs::create_dir_all(folder).map_err(CliError::file("make the folder", folder))?;
         write(&path, run)
     }
 
@@ -245,10 +240,9 @@ const ADAPTER_FILES: [&str; 2] = ["adapter.safetensors", "adapter_config.json"];
 /// What is not there counts as deleted.
 fn deleted(path: &Path, result: io::Result<()>) -> Result<(), CliError> {
     match result {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(CliError::Delete {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(CliError::file("delete", path)(source))
+        }
         _ => Ok(()),
     }
 }
@@ -270,7 +264,7 @@ fn check<T>(
     is_ours: impl FnOnce(&T) -> bool,
 ) -> Result<Option<T>, CliError> {
     match found {
-        Some(run) if !is_ours(&run) => Err(CliError::OtherComparison {
+        Some(run) if !is_ours(&run) => Err(CliError::OtherRun {
             path: path.parent().unwrap_or(path).to_owned(),
         }),
         found => Ok(found),
@@ -282,10 +276,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, CliError> {
         Ok(bytes) => bytes,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
-            return Err(CliError::Metrics {
-                path: path.to_owned(),
-                source,
-            });
+            return Err(CliError::file("read", path)(source));
         }
     };
     serde_json::from_slice(&bytes)
@@ -326,7 +317,7 @@ mod tests {
         assert_eq!(store.trained(NAME, "a").unwrap(), Some(run("a")));
         assert!(matches!(
             store.trained(NAME, "b"),
-            Err(CliError::OtherComparison { .. })
+            Err(CliError::OtherRun { .. })
         ));
     }
 

@@ -203,8 +203,9 @@ impl RunStore {
         let found = std::fs::read_to_string(&path).ok();
         match (&found, start) {
             (Some(_), Start::Fresh) => {
-                return Err(CliError::ResultsTaken {
+                return Err(CliError::FolderTaken {
                     path: out.to_owned(),
+                    what: "finished runs",
                 });
             }
             (Some(found), Start::Resume) if *found != settings.to_string() => {
@@ -214,10 +215,7 @@ impl RunStore {
             }
             _ => {}
         }
-        std::fs::create_dir_all(&folder).map_err(|source| CliError::Folder {
-            path: folder.clone(),
-            source,
-        })?;
+        std::fs::create_dir_all(&folder).map_err(CliError::file("make the folder", &folder))?;
         atomic_file::write(&path, settings.to_string().as_bytes())?;
         Ok(Self { folder })
     }

@@ -19,10 +19,7 @@ impl Metrics {
     /// Opens the file; lines of steps after `last_step` belong to a run that was killed and are dropped.
     pub(super) fn open(folder: &Path, last_step: usize) -> Result<Self, CliError> {
         let path = folder.join("metrics.jsonl");
-        let failed = |source| CliError::Metrics {
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| CliError::file("write", &path)(source);
         fs::create_dir_all(folder).map_err(failed)?;
         let kept = match fs::read_to_string(&path) {
             Ok(text) => kept_lines(&text, last_step),
@@ -50,10 +47,7 @@ impl Metrics {
     }
 
     fn failed(&self, source: std::io::Error) -> CliError {
-        CliError::Metrics {
-            path: self.path.clone(),
-            source,
-        }
+        CliError::file("write", &self.path)(source)
     }
 }
 
