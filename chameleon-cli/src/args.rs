@@ -15,15 +15,14 @@ mod values;
 use std::path::PathBuf;
 
 use chameleon_cluster::Engine;
-use chameleon_models::Representation;
 use clap::{Args, Parser, Subcommand};
 use clap_verbosity_flag::{Verbosity, WarnLevel};
 
 use values::{at_least, engine};
 
-pub(crate) use data::{DataArgs, SpanArgs, ValidArgs};
+pub(crate) use data::{DataArgs, PromptArgs, SpanArgs};
 pub(crate) use generate::{BatchArgs, DecodingArgs, GenerateArgs};
-pub(crate) use model::{AdapterArg, MemoryArg, ModelArg, WeightsArg};
+pub(crate) use model::{AdapterArg, MemoryArg, ModelArg};
 pub(crate) use reproduce::ReproduceArgs;
 pub(crate) use score::ScoreArgs;
 #[cfg(feature = "serve")]
@@ -53,7 +52,7 @@ pub(crate) struct Cli {
 
 /// Flags that every command takes.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Everywhere")]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
     /// Device to compute on: a compiled-in backend, with an index if there are several, such as `wgpu:1`
     #[arg(long, global = true, value_name = "BACKEND[:INDEX]")]
@@ -120,15 +119,9 @@ pub(crate) struct InfoArgs {
 pub(crate) struct ClusterArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    #[command(flatten)]
-    pub(crate) data: DataArgs,
     /// Number of groups
     #[arg(long, value_name = "K", value_parser = at_least::<1>)]
     pub(crate) clusters: usize,
-    #[command(flatten)]
-    pub(crate) span: SpanArgs,
-    #[command(flatten)]
-    pub(crate) prompts: PromptArgs,
     /// Which k-means implementation runs; both must agree, `linfa` is the slower reference
     #[arg(long, value_name = "ENGINE", value_parser = engine(), default_value = "burn")]
     pub(crate) engine: Engine,
@@ -138,17 +131,12 @@ pub(crate) struct ClusterArgs {
     /// Prompts shown for each group, nearest to its centroid first
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) nearest: usize,
-}
-
-/// How prompts become vectors, for k-means and for the hypernetwork.
-#[derive(Debug, Args)]
-pub(crate) struct PromptArgs {
-    /// What a prompt's vector is the mean of: token-embeddings, or hidden:N for the hidden states after N layers
-    #[arg(long, value_name = "KIND", default_value_t)]
-    pub(crate) representation: Representation,
-    /// Standardise these vectors to zero mean and unit variance over the training prompts
-    #[arg(long)]
-    pub(crate) standardise: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) span: SpanArgs,
+    #[command(flatten)]
+    pub(crate) prompts: PromptArgs,
 }
 
 /// `chameleon completions`

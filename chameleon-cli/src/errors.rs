@@ -2,9 +2,15 @@
 //!
 //! Libraries say what is wrong; this module, and no other, adds what to do about it.
 
+mod flags;
 mod help;
 
-use std::{fmt, io, path::PathBuf, process::ExitCode};
+use std::{
+    borrow::Cow,
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use chameleon_cluster::ClusterError;
 use chameleon_core::device::DeviceError;
@@ -14,16 +20,14 @@ use chameleon_models::{
     engine::{Refusal, RequestFailure},
     training::TrainingError,
 };
-use miette::Diagnostic;
 
-use self::help::{
-    adapter_help, cluster_help, config_file_help, data_help, device_help, model_help, refusal_help,
-    scored_help, training_help,
-};
-use crate::{
-    interrupt, output,
-    resolve::{ConfigError, ConfigFileError},
-};
+pub(crate) use flags::{ConfigFileError, FlagError};
+
+/// The exit code of a command that could not run.
+pub(crate) const COULD_NOT_RUN: u8 = 2;
+
+/// The exit code that shells expect of a program that was interrupted.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// How a command that could run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +45,10 @@ impl From<ExitStatus> for ExitCode {
         match status {
             ExitStatus::Done => Self::SUCCESS,
             ExitStatus::CheckFailed => Self::from(1),
-            ExitStatus::Interrupted => Self::from(interrupt::EXIT_CODE),
+            ExitStatus::Interrupted => Self::from(INTERRUPTED),
         }
     }
 }
-
-/// The exit code of a command that could not run.
-const COULD_NOT_RUN: u8 = 2;
 
 /// Why a command could not run.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +57,7 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Flags(#[from] clap::Error),
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Rule(#[from] FlagError),
     #[error(transparent)]
     ConfigFile(#[from] ConfigFileError),
     #[error(transparent)]
@@ -71,34 +72,38 @@ pub(crate) enum CliError {
     Adapter(#[from] AdapterError),
     #[error(transparent)]
     Training(#[from] TrainingError),
+    #[error(transparent)]
+    Engine(#[from] Refusal),
+    #[error("cannot {action} {}", path.display())]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     #[cfg(feature = "tui")]
-    #[error("`--tui` draws on a terminal, and standard output is none")]
+    #[error("`--tui` needs a terminal, and standard output is not one")]
     NoTerminal,
     #[error("cannot read prompts from {place}")]
     PromptsUnreadable { place: String, source: io::Error },
-    #[error("{place} is not UTF-8: byte {position} starts no character")]
+    #[error("{place} is not UTF-8 at byte {position}")]
     PromptsNotUtf8 { place: String, position: usize },
+    #[error("there is no prompt")]
+    NoPrompts,
     #[error("prompt {number} is empty")]
     EmptyPrompt { number: usize },
     #[error("prompt {number} cannot be answered")]
     Prompt { number: usize, source: Refusal },
-    #[error("prompt {number} could not be answered to the end")]
+    #[error("the answer to prompt {number} could not be completed")]
     Answer {
         number: usize,
         source: RequestFailure,
     },
-    #[error(transparent)]
-    Engine(#[from] Refusal),
-    #[error("{} is there already", path.display())]
+    #[error("the model has no chat template")]
+    NoChatTemplate,
+    #[error("{} exists already", path.display())]
     OutTaken { path: PathBuf },
     #[error("{} belongs to a run with other prompts or flags", path.display())]
     OtherJournal { path: PathBuf },
-    #[error("cannot use the journal {}", path.display())]
-    Journal { path: PathBuf, source: io::Error },
-    #[error("there is no prompt")]
-    NoPrompts,
-    #[error("the model has no chat template")]
-    NoChatTemplate,
     #[error("{source}")]
     ScoredField {
         flag: &'static str,
@@ -112,6 +117,11 @@ pub(crate) enum CliError {
     Output(#[source] io::Error),
     #[error("cannot listen for Ctrl-C")]
     Interrupt(#[source] ctrlc::Error),
+    #[error("cannot start {threads} threads")]
+    Threads {
+        threads: usize,
+        source: rayon::ThreadPoolBuildError,
+    },
     #[cfg(feature = "serve")]
     #[error("cannot listen on {address}")]
     Listen {
@@ -125,131 +135,85 @@ pub(crate) enum CliError {
     #[error("the adapter `{name}` cannot be served: {reason}")]
     AdapterRefused { name: String, reason: String },
     #[cfg(feature = "serve")]
-    #[error("cannot start the threads that talk to clients")]
+    #[error("cannot start the threads that serve clients")]
     Runtime(#[source] io::Error),
-    #[error("cannot start {threads} threads")]
-    Threads {
-        threads: usize,
-        source: rayon::ThreadPoolBuildError,
-    },
 }
 
-impl Diagnostic for CliError {
-    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        let help: String = match self {
-            Self::Config(error) => error.help(),
-            Self::ConfigFile(error) => config_file_help(error)?,
-            Self::Device(error) => device_help(error)?,
-            Self::Model(error) => model_help(error)?,
-            Self::Adapter(error) => adapter_help(error)?,
-            Self::Data(error) => data_help(error),
-            Self::Cluster(error) => cluster_help(error),
-            Self::PromptsUnreadable { .. } => "check the path after `--file`".to_owned(),
-            Self::PromptsNotUtf8 { .. } => "save the prompts as UTF-8".to_owned(),
-            Self::EmptyPrompt { .. } => {
-                "write something into it: neither the model nor an adapter can begin from nothing"
-                    .to_owned()
-            }
+impl CliError {
+    /// An error of `action` on a file or folder, such as `write`.
+    pub(crate) fn file(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self::File {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// What to do about it.
+    pub(crate) fn help(&self) -> Option<Cow<'static, str>> {
+        let help = match self {
+            Self::Rule(error) => return Some(error.help()),
+            Self::ConfigFile(error) => return error.help(),
+            Self::Device(error) => return help::device(error),
+            Self::Cluster(error) => return Some(help::cluster(error)),
+            Self::Training(error) => return help::training(error),
+            Self::ScoredField { flag, source } => return Some(help::scored_field(flag, source)),
+            Self::Model(error) => help::model(error)?,
+            Self::Adapter(error) => help::adapter(error)?,
             Self::Engine(refusal)
             | Self::Prompt {
                 source: refusal, ..
-            } => refusal_help(refusal)?,
-            Self::OutTaken { .. } => {
-                "name another file with `--out`, or remove this one".to_owned()
-            }
-            Self::OtherJournal { .. } => {
-                "repeat the flags it was begun with to go on, or remove it to begin anew".to_owned()
-            }
-            Self::Answer { .. } => "leave this prompt out, or try another model".to_owned(),
+            } => help::refusal(refusal)?,
+            Self::Data(error) => help::data(error),
+            Self::File { .. } => "check the permissions and the free space on the disk",
+            #[cfg(feature = "tui")]
+            Self::NoTerminal => "leave `--tui` out, or do not redirect standard output",
+            Self::PromptsUnreadable { .. } => "check the path after `--file`",
+            Self::PromptsNotUtf8 { .. } => "save the prompts as UTF-8",
             Self::NoPrompts => {
                 "write prompts after the flags, name a file with `--file`, or pipe them in"
-                    .to_owned()
             }
-            Self::ScoredField { flag, source } => scored_help(flag, source),
+            Self::EmptyPrompt { .. } => {
+                "write at least one token into it: a model and an adapter need one to start from"
+            }
+            Self::Answer { .. } => "leave this prompt out, or try another model",
+            Self::NoChatTemplate => "leave `--chat` out, or use a chat model",
+            Self::OutTaken { .. } => "name another file with `--out`, or remove this one",
+            Self::OtherJournal { .. } => {
+                "repeat the flags of that run to continue it, or remove the file to start again"
+            }
             Self::UnequalAnswers { .. } => {
-                "each answer needs its reference, in the same order; blank lines count".to_owned()
+                "each answer needs its reference, in the same order; blank lines count"
             }
-            Self::NoAnswers { .. } => "name a file with one answer a line, or rows".to_owned(),
-            Self::NoChatTemplate => "leave `--chat` out, or use a model made for chat".to_owned(),
-            Self::Journal { .. } => {
-                "check the rights of the folder and the space on the disk".to_owned()
-            }
-            Self::Training(error) => training_help(error)?,
-            #[cfg(feature = "tui")]
-            Self::NoTerminal => {
-                "leave `--tui` out, or do not send standard output elsewhere".to_owned()
-            }
+            Self::NoAnswers { .. } => "name a file with one answer per line, or a table",
+            Self::Threads { .. } => "make `--threads` smaller",
             #[cfg(feature = "serve")]
-            Self::Listen { .. } => "name another address with `--listen`".to_owned(),
+            Self::Listen { .. } => "name another address with `--listen`",
             #[cfg(feature = "serve")]
-            Self::AdapterDir { .. } => "check the path after `--adapter-dir`".to_owned(),
+            Self::AdapterDir { .. } => "check the path after `--adapter-dir`",
             #[cfg(feature = "serve")]
-            Self::AdapterRefused { .. } => {
-                "name each adapter once, as in `--adapter NAME=DIR`".to_owned()
-            }
+            Self::AdapterRefused { .. } => "name each adapter once, as in `--adapter NAME=DIR`",
             #[cfg(feature = "serve")]
-            Self::Runtime(_) => {
-                "check the memory and the number of processes of this machine".to_owned()
-            }
-            Self::Threads { .. } => "give `--threads` a smaller number".to_owned(),
+            Self::Runtime(_) => "check the memory and the number of processes of this machine",
             Self::Flags(_) | Self::Output(_) | Self::Interrupt(_) => return None,
         };
-        Some(Box::new(help))
+        Some(help.into())
     }
-}
 
-/// Says why nothing came of it, and answers with the exit code.
-pub(crate) fn report(error: &CliError) -> ExitCode {
-    match error {
-        CliError::Flags(error) => {
-            output::flag_message(error);
-            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(COULD_NOT_RUN))
+    /// The error and its causes in one sentence. A cause whose text is already in the sentence is not repeated.
+    pub(crate) fn sentence(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let reason = error.to_string();
+            if !text.contains(&reason) {
+                text.push_str(": ");
+                text.push_str(&reason);
+            }
+            cause = error.source();
         }
-        // Whoever read the output has seen enough.
-        CliError::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        error => {
-            output::error_message(
-                &sentence(error),
-                error.help().map(|help| help.to_string()).as_deref(),
-            );
-            ExitCode::from(COULD_NOT_RUN)
-        }
+        text
     }
-}
-
-/// The error and its causes in one sentence; a cause that the text above it already tells is not told twice.
-fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let reason = error.to_string();
-        if !text.contains(&reason) {
-            text.push_str(": ");
-            text.push_str(&reason);
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// A panic is a mistake of ours, and says so.
-pub(crate) fn install_panic_hook() {
-    let backtrace = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        #[cfg(feature = "tui")]
-        output::leave_screen();
-        if std::env::var_os("RUST_BACKTRACE").is_some() {
-            backtrace(panic);
-        }
-        let reason = panic.payload_as_str().unwrap_or("no reason given");
-        let place = panic
-            .location()
-            .map_or_else(String::new, |place| format!(" at {place}"));
-        output::error_message(
-            &format!("chameleon has a bug{place}: {reason}"),
-            Some("please report this line and the command; RUST_BACKTRACE=1 tells more"),
-        );
-    }));
 }
 
 #[cfg(test)]
@@ -264,17 +228,8 @@ mod tests {
             source: inner,
         });
         assert_eq!(
-            sentence(&error),
+            error.sentence(),
             "cannot read the config file `run.toml`: no such file"
-        );
-    }
-
-    #[test]
-    fn a_closed_pipe_is_not_an_error() {
-        let error = CliError::Output(io::ErrorKind::BrokenPipe.into());
-        assert_eq!(
-            format!("{:?}", report(&error)),
-            format!("{:?}", ExitCode::SUCCESS)
         );
     }
 }

@@ -5,10 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::errors::CliError;
-
-/// The exit code shells expect of a program that was interrupted.
-pub(crate) const EXIT_CODE: u8 = 130;
+use crate::errors::{CliError, INTERRUPTED};
 
 /// Tells a command whether the user asked it to stop.
 #[derive(Debug, Clone)]
@@ -17,7 +14,7 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Starts to listen for Ctrl-C and for polite requests to end.
+    /// Starts to listen for Ctrl-C and for termination signals.
     pub(crate) fn listen() -> Result<Self, CliError> {
         let asked = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&asked);
@@ -25,7 +22,7 @@ impl Interrupt {
             if flag.swap(true, Ordering::SeqCst) {
                 #[cfg(feature = "tui")]
                 crate::output::leave_screen();
-                std::process::exit(i32::from(EXIT_CODE));
+                std::process::exit(i32::from(INTERRUPTED));
             }
         })
         .map_err(CliError::Interrupt)?;

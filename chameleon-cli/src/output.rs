@@ -5,6 +5,7 @@
 
 #[cfg(feature = "tui")]
 mod held;
+mod line;
 #[cfg(feature = "tui")]
 mod screen;
 mod table;
@@ -24,6 +25,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::errors::CliError;
 
+use line::OpenLine;
+
 #[cfg(feature = "tui")]
 use held::Waiting;
 
@@ -32,6 +35,9 @@ pub(crate) use held::Held;
 #[cfg(feature = "tui")]
 pub(crate) use screen::{Screen, leave as leave_screen};
 pub(crate) use table::{Column, Table};
+
+/// The line that standard output has left open on the terminal.
+static OPEN_LINE: OpenLine = OpenLine::new();
 
 /// What results look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +119,11 @@ impl Output {
             .suspend(|| {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(text.as_bytes())?;
-                stdout.flush()
+                stdout.flush()?;
+                if stdout.is_terminal() && io::stderr().is_terminal() {
+                    OPEN_LINE.after(text);
+                }
+                Ok(())
             })
             .map_err(CliError::Output)
     }
@@ -239,7 +249,11 @@ struct TraceWriter {
 
 impl Write for TraceWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bars.suspend(|| io::stderr().lock().write(bytes))
+        self.bars.suspend(|| {
+            let mut stderr = io::stderr().lock();
+            stderr.write_all(OPEN_LINE.close().as_bytes())?;
+            stderr.write(bytes)
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -326,7 +340,7 @@ impl Style {
 
 /// Prints what clap has to say: help and version to standard output, complaints to standard error.
 pub(crate) fn flag_message(message: &clap::Error) {
-    // Nobody is left to be told that the message could not be written.
+    // There is no other place to report that a message could not be written.
     let _ = message.print();
 }
 
@@ -340,6 +354,7 @@ pub(crate) fn error_message(sentence: &str, help: Option<&str>) {
 }
 
 fn to_stderr(text: &str) {
-    // Nobody is left to be told that the message could not be written.
+    let text = format!("{}{text}", OPEN_LINE.close());
+    // There is no other place to report that a message could not be written.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }

@@ -121,7 +121,7 @@ fn what_is_there_is_not_written_over_and_other_flags_do_not_go_on() {
     let before = fs::read(&out).unwrap();
     let (code, messages) = answer(&["--max-new-tokens", "4"]);
     assert_eq!(code, Some(2));
-    assert!(messages.contains("is there already"), "{messages}");
+    assert!(messages.contains("exists already"), "{messages}");
     assert_eq!(fs::read(&out).unwrap(), before);
 }
 

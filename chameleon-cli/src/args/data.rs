@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use chameleon_models::data::InstructionCondition;
+use chameleon_models::{Representation, data::InstructionCondition};
 use clap::Args;
 
 use super::values::{at_least, fraction, instruction_condition};
@@ -73,4 +73,16 @@ pub(crate) struct SpanArgs {
     /// Tokens kept of each text
     #[arg(long, value_name = "TOKENS", value_parser = at_least::<1>, default_value_t = 128)]
     pub(crate) seq_len: usize,
+}
+
+/// How prompts become vectors, for k-means and for the hypernetwork.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Groups")]
+pub(crate) struct PromptArgs {
+    /// What a prompt's vector is the mean of: token-embeddings, or hidden:N for the hidden states after N layers
+    #[arg(long, value_name = "KIND", default_value_t)]
+    pub(crate) representation: Representation,
+    /// Standardise these vectors to zero mean and unit variance over the training prompts
+    #[arg(long)]
+    pub(crate) standardise: bool,
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, builder::NonEmptyStringValueParser};
 
 use super::{
-    AdapterArg, DataArgs, MemoryArg, ModelArg, WeightsArg,
+    data::DataArgs,
+    model::{AdapterArg, MemoryArg, ModelArg, WeightsArg},
     values::{at_least, probability, temperature},
 };
 

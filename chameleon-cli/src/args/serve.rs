@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, builder::NonEmptyStringValueParser};
 
 use super::{
-    MemoryArg, ModelArg, WeightsArg,
+    model::{MemoryArg, ModelArg, WeightsArg},
     values::{at_least, seconds},
 };
 

@@ -7,7 +7,8 @@ use chameleon_models::{LayerRange, training::method::Method};
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 
 use super::{
-    AdapterArg, DataArgs, MemoryArg, ModelArg, PromptArgs, SpanArgs, ValidArgs, WeightsArg,
+    data::{DataArgs, PromptArgs, SpanArgs, ValidArgs},
+    model::{AdapterArg, MemoryArg, ModelArg, WeightsArg},
     values::{at_least, finite, fraction, fraction_or_zero, method, not_negative, positive},
 };
 

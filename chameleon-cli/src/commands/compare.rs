@@ -54,7 +54,8 @@ fn refuse_taken(config: &CompareConfig) -> Result<(), CliError> {
     RunStore::of(&config.out).check_start(config.start)?;
     if config.start == Start::Fresh && config.out.join(TABLE_FILE).exists() {
         let path = config.out.clone();
-        return Err(TrainingError::RunsExist { path }.into());
+        let what = "a comparison";
+        return Err(TrainingError::Exists { path, what }.into());
     }
     Ok(())
 }
@@ -100,10 +101,7 @@ fn finish(
     let report = ComparisonReport::new(comparison, &methods, start.elapsed().as_secs_f64());
     let results = CompareResults::new(report, out, context);
     let folder = &results.out;
-    std::fs::create_dir_all(folder).map_err(|source| TrainingError::Folder {
-        path: folder.clone(),
-        source,
-    })?;
+    std::fs::create_dir_all(folder).map_err(TrainingError::file("make the folder", folder))?;
     let json = serde_json::to_vec_pretty(&results).expect("a report is plain data");
     let page = page::page(&results, comparison, &methods)?;
     atomic_file::write(&folder.join(PAGE_FILE), page.html().as_bytes())?;

@@ -109,10 +109,9 @@ fn adapted(
     let num_windows = examples.len();
     let num_read = examples.iter().map(|example| example.sequence.len()).sum();
     let start = Instant::now();
-    let folder = tempfile::tempdir().map_err(|source| TrainingError::Folder {
-        path: std::env::temp_dir(),
-        source,
-    })?;
+    let temporary = std::env::temp_dir();
+    let folder =
+        tempfile::tempdir().map_err(TrainingError::file("make a folder in", &temporary))?;
     let scores = score_adapter(loaded, adapter, examples, folder.path(), context)?;
     Ok(Scores {
         perplexity: scores.base.perplexity(),

@@ -1,5 +1,7 @@
 //! What to do about the errors of the libraries.
 
+use std::borrow::Cow;
+
 use chameleon_cluster::ClusterError;
 use chameleon_core::device::DeviceError;
 use chameleon_models::{
@@ -8,267 +10,222 @@ use chameleon_models::{
     training::hidden_cache::HiddenCacheError,
 };
 
-use crate::resolve::ConfigFileError;
+const OTHER_BASE: &str =
+    "give `--model` the model it was trained on, or train an adapter for this one";
+const OTHER_TOKENIZER: &str =
+    "the tokenizer belongs to another model; use the one that came with this model";
+const DISK: &str = "check the permissions and the free space on the disk";
 
-pub(super) fn config_file_help(error: &ConfigFileError) -> Option<String> {
+pub(super) fn device(error: &DeviceError) -> Option<Cow<'static, str>> {
     Some(match error {
-        ConfigFileError::Unreadable { .. } => "check the path after `--config`".to_owned(),
-        ConfigFileError::NotUtf8 { .. } => "save the file as UTF-8".to_owned(),
-        ConfigFileError::Syntax { .. } => {
-            "write one `flag = value` a line, texts in quotes, lists in square brackets".to_owned()
-        }
-        ConfigFileError::UnknownKey {
-            nearest: Some(nearest),
-            ..
-        } => format!("the nearest flag is `{nearest}`"),
-        ConfigFileError::UnknownKey { nearest: None, .. } => {
-            "keys are the long flags of the command without the dashes; see `--help`".to_owned()
-        }
-        ConfigFileError::BadValue { .. } => return None,
-    })
-}
-
-pub(super) fn device_help(error: &DeviceError) -> Option<String> {
-    Some(match error {
-        DeviceError::Unknown { .. } => "name one of these with `--device`".to_owned(),
+        DeviceError::Unknown { .. } => "name one of these with `--device`".into(),
         DeviceError::NotCompiled { backend, .. } => {
             format!("build with `--features {backend}`, or name one of these with `--device`")
+                .into()
         }
         DeviceError::BadIndex { .. } => {
-            "write the device as a name, a colon and a number, such as `wgpu:1`".to_owned()
+            "write the device as a name, a colon and a number, such as `wgpu:1`".into()
         }
-        DeviceError::NoSuchIndex { backend, .. } => format!("write `--device {backend}`"),
-        DeviceError::NoBackend => "build with `--features flex`".to_owned(),
+        DeviceError::NoSuchIndex { backend, .. } => format!("write `--device {backend}`").into(),
+        DeviceError::NoBackend => "build with `--features flex`".into(),
         _ => return None,
     })
 }
 
-pub(super) fn memory_help(error: &MemoryError) -> String {
+pub(super) fn cluster(error: &ClusterError) -> Cow<'static, str> {
     match error {
-        MemoryError::HiddenCache(error) => cache_help(error),
-        MemoryError::EmptyGroup { .. } => "make `--clusters` smaller".to_owned(),
-        _ => "choose another `--memory-layer`".to_owned(),
+        ClusterError::TooManyClusters { num_points, .. } => {
+            format!("make `--clusters` {num_points} or less, or use more data").into()
+        }
+        _ => "make `--clusters` smaller".into(),
     }
 }
 
-pub(super) fn impossible_help(error: &ImpossibleAdapter) -> String {
+fn impossible_adapter(error: &ImpossibleAdapter) -> Cow<'static, str> {
     match error {
         ImpossibleAdapter::MemoryAboveAdapted {
             layer_idx,
             first_adapted,
         } => format!(
             "adapt only layers from {layer_idx} on with `--layers`, or give `--memory-layer` {first_adapted} or less"
-        ),
-        _ => "choose `--rank`, `--clusters` and `--hidden-sizes` to fit the model".to_owned(),
+        )
+        .into(),
+        _ => "choose `--rank`, `--clusters` and `--hidden-sizes` to fit the model".into(),
     }
 }
 
-pub(super) fn cache_help(error: &HiddenCacheError) -> String {
+pub(super) fn scored_field(flag: &str, error: &DataError) -> Cow<'static, str> {
+    match error {
+        DataError::FieldMissing { .. } | DataError::FieldKind { .. } => {
+            format!("name the right field with `{flag}`").into()
+        }
+        error => data(error).into(),
+    }
+}
+
+pub(super) fn training(error: &TrainingError) -> Option<Cow<'static, str>> {
+    let help = match error {
+        TrainingError::Cluster(error) => return Some(cluster(error)),
+        TrainingError::ImpossibleAdapter(error) => return Some(impossible_adapter(error)),
+        TrainingError::Model(error) => model(error)?,
+        TrainingError::Adapter(error) => adapter(error)?,
+        TrainingError::Data(error) => data(error),
+        TrainingError::Memory(error) => memory(error),
+        TrainingError::Train(error) => train_step(error),
+        TrainingError::HiddenCache(error) => hidden_cache(error),
+        TrainingError::Hypernet(_) => "choose other sizes for the adapter",
+        TrainingError::HubDataset(HubDatasetError::Checksum { .. }) => {
+            "remove the file, so that it is downloaded again"
+        }
+        TrainingError::HubDataset(_) => {
+            "name local data with `--data`, or check the network and `HF_ENDPOINT`"
+        }
+        TrainingError::File { .. } => DISK,
+        TrainingError::Exists { .. } => {
+            "continue with `--resume`, or name another folder with `--out`"
+        }
+        TrainingError::OtherRun { .. } => {
+            "repeat the flags and data it was made with, or name another folder with `--out`"
+        }
+        TrainingError::NothingToResume { .. } => "leave `--resume` out to start from the beginning",
+        TrainingError::RunRecord { .. } => {
+            "remove the folder that holds it; `--resume` repeats that run"
+        }
+        TrainingError::AllDiverged { .. } => "give `--lr` smaller values",
+        TrainingError::NothingScored { .. } => "use more or longer rows",
+        TrainingError::OneBatch => "make `--batch-size` smaller, or use more rows",
+        TrainingError::NoParquet { .. } => "name the data with `--data`",
+        _ => return None,
+    };
+    Some(help.into())
+}
+
+fn memory(error: &MemoryError) -> &'static str {
+    match error {
+        MemoryError::HiddenCache(error) => hidden_cache(error),
+        MemoryError::EmptyGroup { .. } => "make `--clusters` smaller",
+        _ => "choose another `--memory-layer`",
+    }
+}
+
+fn train_step(error: &TrainError) -> &'static str {
+    match error {
+        TrainError::HiddenCache(error) => hidden_cache(error),
+        TrainError::Diverged { .. } => "make `--lr` smaller; the last checkpoint is kept",
+        _ => "the training state is damaged; start again in another folder",
+    }
+}
+
+fn hidden_cache(error: &HiddenCacheError) -> &'static str {
     match error {
         HiddenCacheError::NotFinite { .. } => {
-            "the model computes values that are not numbers; fetch it again".to_owned()
+            "the model computes infinite or undefined values; download it again"
         }
-        _ => "name another folder with `--cache-dir`".to_owned(),
+        _ => "name another folder with `--cache-dir`",
     }
 }
 
-pub(super) fn adapter_help(error: &AdapterError) -> Option<String> {
+pub(super) fn adapter(error: &AdapterError) -> Option<&'static str> {
     Some(match error {
-        AdapterError::OtherBase { .. } => {
-            "give `--model` the model it was trained on, or train an adapter for this one"
-                .to_owned()
-        }
-        AdapterError::Read { .. } => "`chameleon train` writes such a folder".to_owned(),
-        AdapterError::Version { .. } => "use the version of chameleon that wrote it".to_owned(),
+        AdapterError::OtherBase { .. } => OTHER_BASE,
+        AdapterError::Read { .. } => "name a folder that `chameleon train` wrote",
+        AdapterError::Version { .. } => "use the version of chameleon that wrote it",
         AdapterError::Config { .. }
         | AdapterError::Impossible { .. }
         | AdapterError::Tensors { .. }
         | AdapterError::Mismatch { .. }
-        | AdapterError::NotFinite { .. } => {
-            "the folder is damaged; train the adapter again".to_owned()
-        }
-        AdapterError::Write(error) => return model_help(error),
-        AdapterError::CreateFolder { .. } | AdapterError::Remove { .. } => {
-            "check the rights of the folder and the space on the disk".to_owned()
-        }
-        AdapterError::Target(_) => "name some of these with `--targets`".to_owned(),
+        | AdapterError::NotFinite { .. } => "the folder is damaged; train the adapter again",
+        AdapterError::Write(error) => return model(error),
+        AdapterError::CreateFolder { .. } | AdapterError::Remove { .. } => DISK,
+        AdapterError::Target(_) => "name some of these with `--targets`",
         _ => return None,
     })
 }
 
-pub(super) fn model_help(error: &ModelError) -> Option<String> {
+pub(super) fn model(error: &ModelError) -> Option<&'static str> {
     Some(match error {
         ModelError::NotAModelSource { .. } | ModelError::ModelMissing { .. } => {
             "give `--model` a folder, a .gguf file or a hub id such as `HuggingFaceTB/SmolLM2-135M`"
-                .to_owned()
         }
         ModelError::FolderIncomplete { .. } => {
-            "a model folder has config.json, model.safetensors and tokenizer.json".to_owned()
+            "a model folder has config.json, model.safetensors and tokenizer.json"
         }
         ModelError::Truncated { .. } | ModelError::TensorOutsideFile { .. } => {
-            "the file was cut off; fetch it again".to_owned()
+            "the file was cut off; download it again"
         }
         ModelError::NotGguf { .. }
         | ModelError::Safetensors { .. }
         | ModelError::NonFinite { .. }
         | ModelError::TensorsOverlap { .. }
-        | ModelError::ImpossibleShape { .. } => "the file is damaged; fetch it again".to_owned(),
-        ModelError::NothingPacked { .. } => "leave out `--weights packed`".to_owned(),
-        ModelError::UnsupportedDtype { .. } => "use a file in one of these formats".to_owned(),
-        ModelError::VocabTooLarge { .. } => {
-            "the tokenizer is of another model; use the one that came with it".to_owned()
-        }
+        | ModelError::ImpossibleShape { .. } => "the file is damaged; download it again",
+        ModelError::NothingPacked { .. } => "leave out `--weights quantised`",
+        ModelError::UnsupportedDtype { .. } => "use a file in one of these formats",
+        ModelError::VocabTooLarge { .. } => OTHER_TOKENIZER,
         ModelError::PromptLen { found: 0, .. } => {
-            "write something into the prompt; this model cannot begin from nothing".to_owned()
+            "write at least one token into the prompt; this model needs one to start from"
         }
-        ModelError::PromptLen { .. } => "shorten the prompt".to_owned(),
+        ModelError::PromptLen { .. } => "shorten the prompt",
         ModelError::UnsupportedArchitecture { .. } => {
-            "`chameleon info --model ..` tells whether a model can be used".to_owned()
+            "check with `chameleon info --model ..` whether a model can be used"
         }
         ModelError::Write { .. } => {
-            "check the free space and the permissions; what was there before is untouched"
-                .to_owned()
+            "check the permissions and the free space; the previous file is unchanged"
         }
-        // These say themselves what to do.
+        // These messages say what to do themselves.
         ModelError::HubNotCached { .. }
         | ModelError::HubRequest { .. }
         | ModelError::HubNoWeights { .. } => return None,
-        _ => "check what `--model` names, or fetch the model again".to_owned(),
+        _ => "check what `--model` names, or download the model again",
     })
 }
 
-pub(super) fn refusal_help(refusal: &Refusal) -> Option<String> {
+pub(super) fn refusal(refusal: &Refusal) -> Option<&'static str> {
     Some(match refusal {
-        Refusal::PromptTooLong { .. } => "shorten the prompt".to_owned(),
-        Refusal::TooManyTokens { .. } => "shorten the prompt or ask for fewer tokens".to_owned(),
-        Refusal::EmptyStop => "give `--stop` a text".to_owned(),
-        Refusal::WrongBase { .. } => {
-            "give `--model` the model it was trained on, or train an adapter for this one"
-                .to_owned()
-        }
-        Refusal::UnknownToken { .. } => {
-            "the tokenizer is of another model; use the one that came with it".to_owned()
-        }
+        Refusal::PromptTooLong { .. } => "shorten the prompt",
+        Refusal::TooManyTokens { .. } => "shorten the prompt or ask for fewer tokens",
+        Refusal::EmptyStop => "give `--stop` a text",
+        Refusal::WrongBase { .. } => OTHER_BASE,
+        Refusal::UnknownToken { .. } => OTHER_TOKENIZER,
         _ => return None,
     })
 }
 
-pub(super) fn data_help(error: &DataError) -> String {
+pub(super) fn data(error: &DataError) -> &'static str {
     match error {
-        DataError::Read { .. } | DataError::NotAFile { .. } => {
-            "check the path and its permissions".to_owned()
-        }
+        DataError::Read { .. } | DataError::NotAFile { .. } => "check the path and its permissions",
         DataError::InvalidUtf8 { .. }
         | DataError::Utf16 { .. }
-        | DataError::ColumnNotUtf8 { .. } => "save the text as UTF-8".to_owned(),
-        DataError::EmptyCorpus { .. } => "name a file or folder with text in it".to_owned(),
+        | DataError::ColumnNotUtf8 { .. } => "save the text as UTF-8",
+        DataError::EmptyCorpus { .. } => "name a file or folder with text in it",
         DataError::FieldMissing { .. } | DataError::FieldKind { .. } => {
-            "name the right field with `--text-field`".to_owned()
+            "name the right field with `--text-field`"
         }
-        DataError::NoChatTemplate { .. } => {
-            "take a model that was made for conversations, or name another field".to_owned()
-        }
+        DataError::NoChatTemplate { .. } => "use a chat model, or name another field",
         DataError::Chat { .. } | DataError::ChatRewritten { .. } => {
-            "the roles may be in an order that the model does not know".to_owned()
+            "the roles may be in an order that the model's chat template does not support"
         }
-        DataError::NoRecords { .. } => {
-            "name a .parquet, .csv, .tsv, .jsonl or .json file".to_owned()
-        }
+        DataError::NoRecords { .. } => "name a .parquet, .csv, .tsv, .jsonl or .json file",
         DataError::RaggedRow { .. } => {
-            "put quotes around fields that hold the delimiter or a line break".to_owned()
+            "put quotes around fields that contain the delimiter or a line break"
         }
         DataError::BrokenTable { .. }
         | DataError::ImpossibleTable { .. }
         | DataError::ShortColumn { .. } => {
-            "the file is damaged or cut short: fetch or write it again".to_owned()
+            "the file is damaged or cut off; download or write it again"
         }
         DataError::RecordTooLarge { .. } => {
-            "a quote or bracket may never be closed; otherwise cut the text into rows".to_owned()
+            "look for a quote or bracket that is never closed; otherwise cut the text into rows"
         }
         DataError::LabelMissing { .. } => {
-            "name the right field with `--label-field`, or leave it out".to_owned()
+            "name the right field with `--label-field`, or leave it out"
         }
         DataError::BrokenJson { .. }
         | DataError::BrokenArray { .. }
         | DataError::NotAnObject { .. } => {
-            "a .jsonl has one object a line, a .json one array of objects".to_owned()
+            "a .jsonl file has one object per line, a .json file one array of objects"
         }
-        DataError::NoExamples { .. } => "make `--prefix` smaller, or use longer texts".to_owned(),
-        DataError::TooLarge { .. } => "split the data and use a part of it".to_owned(),
-        _ => "check what `--data` names".to_owned(),
+        DataError::NoExamples { .. } => "make `--prefix` smaller, or use longer texts",
+        DataError::TooLarge { .. } => "split the data and use a part of it",
+        _ => "check what `--data` names",
     }
-}
-
-pub(super) fn scored_help(flag: &str, error: &DataError) -> String {
-    match error {
-        DataError::FieldMissing { .. } | DataError::FieldKind { .. } => {
-            format!("name the right field with `{flag}`")
-        }
-        error => data_help(error),
-    }
-}
-
-pub(super) fn cluster_help(error: &ClusterError) -> String {
-    match error {
-        ClusterError::TooManyClusters { num_points, .. } => {
-            format!("make `--clusters` {num_points} or less, or use more data")
-        }
-        _ => "give `--clusters` a smaller number".to_owned(),
-    }
-}
-
-pub(super) fn training_help(error: &TrainingError) -> Option<String> {
-    Some(match error {
-        TrainingError::Model(error) => return model_help(error),
-        TrainingError::Adapter(error) => return adapter_help(error),
-        TrainingError::Data(error) => data_help(error),
-        TrainingError::Cluster(error) => cluster_help(error),
-        TrainingError::Memory(error) => memory_help(error),
-        TrainingError::ImpossibleAdapter(error) => impossible_help(error),
-        TrainingError::Train(TrainError::HiddenCache(error))
-        | TrainingError::HiddenCache(error) => cache_help(error),
-        TrainingError::Train(TrainError::Diverged { .. }) => {
-            "lower `--lr`; the last checkpoint is kept".to_owned()
-        }
-        TrainingError::Train(_) => {
-            "the training state is damaged; start anew in another folder".to_owned()
-        }
-        TrainingError::Hypernet(_) => "choose other sizes for the adapter".to_owned(),
-        TrainingError::AdapterExists { .. } => {
-            "go on with `--resume`, or name another folder with `--out`".to_owned()
-        }
-        TrainingError::RunsExist { .. } => {
-            "go on with `--resume`, which keeps what is finished, or name another folder with `--out`"
-                .to_owned()
-        }
-        TrainingError::NothingToResume { .. } => "leave `--resume` out to start anew".to_owned(),
-        TrainingError::OtherTraining { .. } => {
-            "repeat the flags and data it was started with, or name another folder with `--out`"
-                .to_owned()
-        }
-        TrainingError::OtherRuns { .. } => {
-            "repeat the flags and data it was made with, or name another folder with `--out`"
-                .to_owned()
-        }
-        TrainingError::RunRecord { .. } => {
-            "remove the folder it is in; `--resume` makes that run again".to_owned()
-        }
-        TrainingError::Read { .. }
-        | TrainingError::Write { .. }
-        | TrainingError::Folder { .. }
-        | TrainingError::Delete { .. } => {
-            "check the rights of the folder and the space on the disk".to_owned()
-        }
-        TrainingError::AllDiverged { .. } => "give `--lr` smaller values".to_owned(),
-        TrainingError::NoParquet { .. } => "name the data with `--data`".to_owned(),
-        TrainingError::HubDataset(HubDatasetError::Checksum { .. }) => {
-            "remove the file, so that it is fetched again".to_owned()
-        }
-        TrainingError::HubDataset(_) => {
-            "name local data with `--data`, or check the network and `HF_ENDPOINT`".to_owned()
-        }
-        TrainingError::OneBatch => "make `--batch-size` smaller, or use more rows".to_owned(),
-        TrainingError::NothingScored { .. } => "use more or longer rows".to_owned(),
-        _ => return None,
-    })
 }

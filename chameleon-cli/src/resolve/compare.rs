@@ -12,11 +12,13 @@ use chameleon_models::training::{
     texts::TextSource,
 };
 
-use crate::args::{CompareArgs, Sweep, SweptSetting};
-
 use super::{
-    ConfigError, checked_span, data,
+    data::{checked_span, data},
     training::{each_once, held_out, seeds, start, training},
+};
+use crate::{
+    args::{CompareArgs, Sweep, SweptSetting},
+    errors::FlagError,
 };
 
 /// `chameleon compare`
@@ -33,7 +35,7 @@ pub(crate) struct CompareConfig {
     pub(crate) start: Start,
 }
 
-pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig, ConfigError> {
+pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig, FlagError> {
     let mut methods: Vec<Method> = each_once("methods", args.methods, Method::to_string)?
         .into_iter()
         .flat_map(|method| [vec![method], method.companions()].concat())
@@ -44,7 +46,7 @@ pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig,
     let training = training(args.training, learning_rates[0])?;
     let draws = |method: &Method| method.draws_another_group();
     if training.num_clusters == 1 && methods.iter().any(draws) {
-        return Err(ConfigError::NoOtherCluster);
+        return Err(FlagError::NoOtherCluster);
     }
     let sweep = args
         .sweep
@@ -71,7 +73,7 @@ fn checked_sweep(
     sweep: Sweep,
     training: &TrainingConfig,
     methods: &[Method],
-) -> Result<Sweep, ConfigError> {
+) -> Result<Sweep, FlagError> {
     let mut values = each_once("sweep", sweep.values, ToString::to_string)?;
     values.sort_unstable();
     for &value in &values {
@@ -82,12 +84,12 @@ fn checked_sweep(
     let condition = training.adapter.condition;
     let depends_on_size = matches!(condition, Condition::Batch | Condition::Blend { .. });
     if sweep.setting == SweptSetting::GroupSize && !depends_on_size {
-        return Err(ConfigError::GroupSizeWithoutEffect {
+        return Err(FlagError::GroupSizeWithoutEffect {
             condition: condition.to_string(),
         });
     }
     if methods.iter().all(|method| method.companions().is_empty()) {
-        return Err(ConfigError::NothingToSweep);
+        return Err(FlagError::NothingToSweep);
     }
     Ok(Sweep { values, ..sweep })
 }

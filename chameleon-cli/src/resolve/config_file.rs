@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -17,7 +17,10 @@ use clap::{
 };
 use toml::{Table, Value};
 
-use crate::{args::Cli, errors::CliError};
+use crate::{
+    args::Cli,
+    errors::{CliError, ConfigFileError},
+};
 
 /// Flags that make no sense in a file.
 const NOT_IN_A_FILE: [&str; 5] = ["config", "help", "quiet", "verbose", "version"];
@@ -239,31 +242,4 @@ fn flags_of(key: &str, value: &Value) -> Option<Vec<OsString>> {
         }
         Value::Datetime(_) | Value::Table(_) => return None,
     })
-}
-
-/// Why a config file could not be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigFileError {
-    #[error("cannot read the config file `{}`", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
-    #[error("the config file `{}` is not UTF-8: byte {position} starts no character", path.display())]
-    NotUtf8 { path: PathBuf, position: usize },
-    #[error("the config file `{}` is not TOML: line {line}: {reason}", path.display())]
-    Syntax {
-        path: PathBuf,
-        line: usize,
-        reason: String,
-    },
-    #[error("the config file `{}` has a key that no flag has: `{key}`", path.display())]
-    UnknownKey {
-        path: PathBuf,
-        key: String,
-        nearest: Option<String>,
-    },
-    #[error("the config file `{}` has a bad `{key}`: {reason}", path.display())]
-    BadValue {
-        path: PathBuf,
-        key: String,
-        reason: String,
-    },
 }

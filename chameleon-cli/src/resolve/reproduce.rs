@@ -10,12 +10,11 @@ use chameleon_models::{
     training::texts::SpanConfig,
 };
 
-use crate::args::ReproduceArgs;
-
 use super::{
-    ConfigError, checked_span, hidden_states_folder,
+    data::{checked_span, hidden_states_folder},
     training::{each_once, seeds, start},
 };
+use crate::{args::ReproduceArgs, errors::FlagError};
 
 /// `chameleon reproduce`
 #[derive(Debug)]
@@ -40,10 +39,7 @@ pub(crate) struct ReproduceConfig {
     pub(crate) cache_dir: PathBuf,
 }
 
-pub(super) fn reproduce(
-    args: ReproduceArgs,
-    seed: RunSeed,
-) -> Result<ReproduceConfig, ConfigError> {
+pub(super) fn reproduce(args: ReproduceArgs, seed: RunSeed) -> Result<ReproduceConfig, FlagError> {
     let paper = match args.experiment {
         Experiment::Wikitext => PaperSettings::wikitext(),
         Experiment::Alpaca => PaperSettings::alpaca(),
@@ -52,7 +48,7 @@ pub(super) fn reproduce(
         prefix, seq_len, ..
     } = checked_span(args.prefix, args.seq_len.unwrap_or(paper.seq_len))?;
     if args.experiment == Experiment::Wikitext && args.answers > 0 {
-        return Err(ConfigError::NoAnswers);
+        return Err(FlagError::NoAnswers);
     }
     Ok(ReproduceConfig {
         experiment: args.experiment,

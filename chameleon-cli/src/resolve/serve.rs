@@ -4,8 +4,11 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use chameleon_models::WeightStorage;
 
-use super::{ConfigError, MemoryUse, memory_use};
-use crate::args::{ServeArgs, ServeLimits};
+use super::data::{MemoryUse, memory_use};
+use crate::{
+    args::{ServeArgs, ServeLimits},
+    errors::FlagError,
+};
 
 /// `chameleon serve`
 #[derive(Debug)]
@@ -41,11 +44,11 @@ pub(crate) enum PromptLog {
 /// The variable that holds a key, where it does not show in a list of processes.
 const KEY_VARIABLE: &str = "CHAMELEON_API_KEY";
 
-pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
+pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, FlagError> {
     let model = args.model.model;
     let name = args.name.unwrap_or_else(|| last_part(&model));
     if !is_name(&name) {
-        return Err(ConfigError::ServedName { name });
+        return Err(FlagError::ServedName { name });
     }
     let adapters: Vec<NamedAdapter> = args.adapter.iter().map(|text| named(text)).collect();
     for (idx, adapter) in adapters.iter().enumerate() {
@@ -54,7 +57,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
             .any(|other| other.name == adapter.name)
         {
             let value = adapter.name.clone();
-            return Err(ConfigError::Twice {
+            return Err(FlagError::Twice {
                 flag: "adapter",
                 value,
             });
@@ -64,12 +67,12 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
     let mut api_keys = args.api_key;
     api_keys.extend(std::env::var(KEY_VARIABLE).ok());
     if api_keys.iter().any(String::is_empty) {
-        return Err(ConfigError::EmptyKey {
+        return Err(FlagError::EmptyKey {
             variable: KEY_VARIABLE,
         });
     }
     if api_keys.is_empty() && !listen.ip().is_loopback() && !args.insecure_listen {
-        return Err(ConfigError::OpenToOthers { listen });
+        return Err(FlagError::OpenToOthers { listen });
     }
     Ok(ServeConfig {
         model,

@@ -3,12 +3,14 @@
 use std::{ffi::OsString, io::Write};
 
 use chameleon_hypernet::Condition;
-use chameleon_models::data::InstructionCondition;
-use chameleon_models::training::{prepare::HeldOut, session::Start};
-
-use crate::errors::CliError;
+use chameleon_models::{
+    Sampling, WeightStorage,
+    data::InstructionCondition,
+    training::{prepare::HeldOut, session::Start, texts::SpanConfig},
+};
 
 use super::{training::EvalWindows, *};
+use crate::errors::{ConfigFileError, FlagError};
 
 const TRAIN: &str = "chameleon train --model m --data d --out o";
 
@@ -25,9 +27,9 @@ fn train(line: &str) -> TrainConfig {
     }
 }
 
-fn refusal(line: &str) -> ConfigError {
+fn refusal(line: &str) -> FlagError {
     match resolve_line(line) {
-        Err(CliError::Config(error)) => error,
+        Err(CliError::Rule(error)) => error,
         other => panic!("expected a refusal, found {other:?}"),
     }
 }
@@ -196,7 +198,7 @@ fn a_prompt_must_leave_something_to_score() {
     let error = refusal(&format!("{TRAIN} --prefix 128"));
     assert_eq!(
         error,
-        ConfigError::NothingToScore {
+        FlagError::NothingToScore {
             prefix: 128,
             seq_len: 128
         }
@@ -209,11 +211,11 @@ fn windows_must_meet() {
     let line = "chameleon eval --model m --data d";
     assert!(matches!(
         refusal(&format!("{line} --context 8 --stride 9")),
-        ConfigError::StrideSkipsTokens { .. }
+        FlagError::StrideSkipsTokens { .. }
     ));
     assert!(matches!(
         refusal(&format!("{line} --context 32 --adapter a")),
-        ConfigError::PrefixFillsWindow {
+        FlagError::PrefixFillsWindow {
             prefix: 32,
             context: 32
         }
@@ -226,14 +228,14 @@ fn a_comparison_names_each_method_once() {
     let error = refusal(&format!("{line} --methods lora,core-shuffled,lora"));
     assert_eq!(
         error,
-        ConfigError::Twice {
+        FlagError::Twice {
             flag: "methods",
             value: "lora".to_owned()
         }
     );
     assert!(matches!(
         refusal(&format!("{line} --seeds 3,3")),
-        ConfigError::Twice { .. }
+        FlagError::Twice { .. }
     ));
 }
 
@@ -277,7 +279,7 @@ fn a_hypernetwork_is_never_compared_alone() {
     }
     assert_eq!(methods("--methods lora,frozen"), "frozen lora");
     let line = "chameleon compare --model m --data d --out o --clusters 1";
-    assert_eq!(refusal(line), ConfigError::NoOtherCluster);
+    assert_eq!(refusal(line), FlagError::NoOtherCluster);
     assert_eq!(methods("--clusters 1 --methods lora,frozen"), "frozen lora");
 }
 
@@ -286,18 +288,18 @@ fn sweeps_that_show_nothing_are_refused() {
     let line = "chameleon compare --model m --data d --out o";
     assert_eq!(
         refusal(&format!("{line} --sweep prefix=8,200")),
-        ConfigError::NothingToScore {
+        FlagError::NothingToScore {
             prefix: 200,
             seq_len: 128
         }
     );
     assert_eq!(
         refusal(&format!("{line} --sweep prefix=8 --methods lora")),
-        ConfigError::NothingToSweep
+        FlagError::NothingToSweep
     );
     assert!(matches!(
         refusal(&format!("{line} --sweep group-size=2")),
-        ConfigError::GroupSizeWithoutEffect { .. }
+        FlagError::GroupSizeWithoutEffect { .. }
     ));
     for typed in ["prefix", "prefix=", "prefix=a", "rank=2"] {
         let refused = resolve_line(&format!("{line} --sweep {typed}"));

@@ -12,9 +12,11 @@ use chameleon_models::{
     training::texts::TextSource,
 };
 
-use crate::args::{AdapterShapeArgs, EvalArgs, TrainArgs, TrainMethod, TrainingArgs};
-
-use super::{ConfigError, MemoryUse, data, encoding, hidden_states_folder, memory_use, span};
+use super::data::{MemoryUse, data, encoding, hidden_states_folder, memory_use, span};
+use crate::{
+    args::{AdapterShapeArgs, EvalArgs, TrainArgs, TrainMethod, TrainingArgs},
+    errors::FlagError,
+};
 
 /// `chameleon train`
 #[derive(Debug)]
@@ -64,7 +66,7 @@ pub(crate) struct EvalWindows {
     pub(crate) stride: usize,
 }
 
-pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, ConfigError> {
+pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, FlagError> {
     let view = view(&args);
     Ok(TrainConfig {
         model: args.model.model,
@@ -102,14 +104,14 @@ fn view(_args: &TrainArgs) -> TrainView {
     TrainView::Bar
 }
 
-pub(super) fn eval(args: EvalArgs) -> Result<EvalConfig, ConfigError> {
+pub(super) fn eval(args: EvalArgs) -> Result<EvalConfig, FlagError> {
     let (prefix, context) = (args.prefix, args.context);
     let stride = args.stride.unwrap_or(context);
     if stride > context {
-        return Err(ConfigError::StrideSkipsTokens { stride, context });
+        return Err(FlagError::StrideSkipsTokens { stride, context });
     }
     if args.adapter.adapter.is_some() && prefix >= context {
-        return Err(ConfigError::PrefixFillsWindow { prefix, context });
+        return Err(FlagError::PrefixFillsWindow { prefix, context });
     }
     Ok(EvalConfig {
         model: args.model.model,
@@ -126,7 +128,7 @@ pub(super) fn eval(args: EvalArgs) -> Result<EvalConfig, ConfigError> {
 pub(super) fn training(
     args: TrainingArgs,
     learning_rate: f64,
-) -> Result<TrainingConfig, ConfigError> {
+) -> Result<TrainingConfig, FlagError> {
     let optimizer = args.optimizer;
     Ok(TrainingConfig {
         adapter: adapter(args.adapter, encoding(&args.groups.prompts))?,
@@ -148,10 +150,7 @@ pub(super) fn training(
     })
 }
 
-fn adapter(
-    args: AdapterShapeArgs,
-    encoding: PromptEncoding,
-) -> Result<AdapterOptions, ConfigError> {
+fn adapter(args: AdapterShapeArgs, encoding: PromptEncoding) -> Result<AdapterOptions, FlagError> {
     Ok(AdapterOptions {
         rank: args.rank,
         scale: args
@@ -180,7 +179,7 @@ pub(super) fn seeds(
     named: Vec<u64>,
     count: usize,
     first: RunSeed,
-) -> Result<Vec<RunSeed>, ConfigError> {
+) -> Result<Vec<RunSeed>, FlagError> {
     let mut seeds = each_once("seeds", named, ToString::to_string)?;
     if seeds.is_empty() {
         seeds.extend((0..count as u64).map(|offset| first.0.wrapping_add(offset)));
@@ -193,10 +192,10 @@ pub(super) fn each_once<T: PartialEq>(
     flag: &'static str,
     values: Vec<T>,
     name: impl Fn(&T) -> String,
-) -> Result<Vec<T>, ConfigError> {
+) -> Result<Vec<T>, FlagError> {
     let repeated = (1..values.len()).find(|&idx| values[..idx].contains(&values[idx]));
     match repeated {
-        Some(idx) => Err(ConfigError::Twice {
+        Some(idx) => Err(FlagError::Twice {
             flag,
             value: name(&values[idx]),
         }),

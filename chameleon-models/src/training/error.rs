@@ -1,6 +1,6 @@
 //! What can go wrong between texts and a trained, scored adapter.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chameleon_cluster::ClusterError;
 use chameleon_hypernet::HypernetError;
@@ -47,38 +47,28 @@ pub enum TrainingError {
     /// An optimizer step failed.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// The folder for an adapter holds one.
-    #[error("{} holds an adapter already", path.display())]
-    AdapterExists {
+    /// The folder for results holds some.
+    #[error("{} holds {what} already", path.display())]
+    Exists {
         /// The folder.
         path: PathBuf,
-    },
-    /// The folder for results holds finished runs.
-    #[error("{} holds finished runs already", path.display())]
-    RunsExist {
-        /// The folder.
-        path: PathBuf,
+        /// What it holds.
+        what: &'static str,
     },
     /// There is no training state in the folder.
-    #[error("{} holds no training that could go on", path.display())]
+    #[error("{} holds no checkpoint to resume from", path.display())]
     NothingToResume {
         /// The folder.
         path: PathBuf,
     },
-    /// The training state belongs to other settings or data.
-    #[error("the training in {} had other flags or other data", path.display())]
-    OtherTraining {
+    /// What is in the folder belongs to other settings or data.
+    #[error("{} was made with other flags or other data", path.display())]
+    OtherRun {
         /// The folder.
         path: PathBuf,
     },
-    /// A finished run belongs to other settings or data.
-    #[error("{} was made with other flags or other data", path.display())]
-    OtherRuns {
-        /// The folder of the run.
-        path: PathBuf,
-    },
     /// The record of a finished run cannot be parsed.
-    #[error("{} is no record of a run", path.display())]
+    #[error("{} is not the record of a run", path.display())]
     RunRecord {
         /// The file.
         path: PathBuf,
@@ -86,37 +76,12 @@ pub enum TrainingError {
         #[source]
         source: serde_json::Error,
     },
-    /// A file of results cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A file of results cannot be written.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A folder cannot be made.
-    #[error("cannot make the folder {}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A file cannot be deleted.
-    #[error("cannot delete {}", path.display())]
-    Delete {
-        /// The file.
+    /// A file or folder of results cannot be used.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// What was tried, such as `write`.
+        action: &'static str,
+        /// The file or folder.
         path: PathBuf,
         /// Why not.
         #[source]
@@ -148,4 +113,16 @@ pub enum TrainingError {
         /// The recipe.
         recipe: String,
     },
+}
+
+impl TrainingError {
+    /// An error of `action` on a file or folder, such as `write`.
+    pub fn file(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File {
+            action,
+            path: path.clone(),
+            source,
+        }
+    }
 }

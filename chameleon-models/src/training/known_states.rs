@@ -188,10 +188,7 @@ pub(crate) fn cache_path(
     folder: &Path,
     fingerprint: Fingerprint,
 ) -> Result<PathBuf, TrainingError> {
-    std::fs::create_dir_all(folder).map_err(|source| TrainingError::Folder {
-        path: folder.to_owned(),
-        source,
-    })?;
+    std::fs::create_dir_all(folder).map_err(TrainingError::file("make the folder", folder))?;
     let name = fingerprint.to_string();
     Ok(folder.join(format!("{}.states", &name[..16])))
 }

@@ -19,11 +19,8 @@ impl MetricsFile {
     /// Opens the file; lines of steps after `last_step` belong to a run that was killed and are dropped.
     pub(crate) fn open(folder: &Path, last_step: usize) -> Result<Self, TrainingError> {
         let path = folder.join("metrics.jsonl");
-        let failed = |source| TrainingError::Write {
-            path: path.clone(),
-            source,
-        };
-        fs::create_dir_all(folder).map_err(failed)?;
+        let failed = TrainingError::file("write", &path);
+        fs::create_dir_all(folder).map_err(&failed)?;
         let kept = match fs::read_to_string(&path) {
             Ok(text) => kept_lines(&text, last_step),
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -33,7 +30,7 @@ impl MetricsFile {
         let file = OpenOptions::new()
             .append(true)
             .open(&path)
-            .map_err(failed)?;
+            .map_err(&failed)?;
         Ok(Self {
             file: BufWriter::new(file),
             path,
@@ -50,10 +47,7 @@ impl MetricsFile {
     }
 
     fn failed(&self, source: std::io::Error) -> TrainingError {
-        TrainingError::Write {
-            path: self.path.clone(),
-            source,
-        }
+        TrainingError::file("write", &self.path)(source)
     }
 }
 

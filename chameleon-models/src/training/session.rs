@@ -108,8 +108,9 @@ impl TrainingRun<'_> {
     pub fn check_folder(&self) -> Result<(), TrainingError> {
         let has_adapter = self.out.join(CONFIG_FILE).exists() || training_state::exists(self.out);
         if self.start == Start::Fresh && has_adapter {
-            return Err(TrainingError::AdapterExists {
+            return Err(TrainingError::Exists {
                 path: self.out.to_owned(),
+                what: "an adapter",
             });
         }
         Ok(())
@@ -223,7 +224,7 @@ impl TrainingRun<'_> {
         if found.state.run_fingerprint == data.run_fingerprint(config) {
             Ok(found)
         } else {
-            Err(TrainingError::OtherTraining { path: path() })
+            Err(TrainingError::OtherRun { path: path() })
         }
     }
 

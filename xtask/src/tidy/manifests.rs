@@ -30,7 +30,6 @@ const EDGES: &[(&str, &[&str])] = &[
 /// Outside crates that only some members may know.
 const RESERVED: &[(&str, &[&str])] = &[
     ("clap", &["chameleon-cli", "xtask"]),
-    ("miette", &["chameleon-cli"]),
     ("axum", &["chameleon-cli"]),
     ("indicatif", &["chameleon-cli"]),
     ("tracing-subscriber", &["chameleon-cli"]),

@@ -62,10 +62,7 @@ impl Journal {
         let mut path = out.as_os_str().to_owned();
         path.push(".journal");
         let path = PathBuf::from(path);
-        let failed = |source| CliError::Journal {
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| CliError::file("use the journal", &path)(source);
         let header = Header {
             run: run.to_owned(),
         };
@@ -214,10 +211,7 @@ impl Journal {
     }
 
     fn failed(&self, source: io::Error) -> CliError {
-        CliError::Journal {
-            path: self.path.clone(),
-            source,
-        }
+        CliError::file("use the journal", &self.path)(source)
     }
 }
 

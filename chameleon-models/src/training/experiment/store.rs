@@ -42,8 +42,9 @@ impl RunStore {
     /// When there are some.
     pub fn check_start(&self, start: Start) -> Result<(), TrainingError> {
         if start == Start::Fresh && self.folder.exists() {
-            return Err(TrainingError::RunsExist {
+            return Err(TrainingError::Exists {
                 path: self.folder.parent().unwrap_or(&self.folder).to_owned(),
+                what: "finished runs",
             });
         }
         Ok(())
@@ -68,14 +69,14 @@ impl RunStore {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(TrainingError::Read { path, source }),
+            Err(source) => return Err(TrainingError::file("read", &path)(source)),
         };
         let found: Keyed<'_, T> = match serde_json::from_slice(&bytes) {
             Ok(found) => found,
             Err(source) => return Err(TrainingError::RunRecord { path, source }),
         };
         if found.key != key {
-            return Err(TrainingError::OtherRuns {
+            return Err(TrainingError::OtherRun {
                 path: path.parent().unwrap_or(&path).to_owned(),
             });
         }
@@ -141,19 +142,15 @@ impl RunStore {
 }
 
 fn create_folder(folder: &Path) -> Result<(), TrainingError> {
-    fs::create_dir_all(folder).map_err(|source| TrainingError::Folder {
-        path: folder.to_owned(),
-        source,
-    })
+    fs::create_dir_all(folder).map_err(TrainingError::file("make the folder", folder))
 }
 
 /// What is not there counts as deleted.
 fn deleted(path: &Path, result: io::Result<()>) -> Result<(), TrainingError> {
     match result {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(TrainingError::Delete {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(TrainingError::file("delete", path)(source))
+        }
         _ => Ok(()),
     }
 }
@@ -189,11 +186,11 @@ mod tests {
         assert_eq!(store.find("a/run.json", "a").unwrap(), Some(RUN));
         assert!(matches!(
             store.find::<Run>("a/run.json", "b"),
-            Err(TrainingError::OtherRuns { .. })
+            Err(TrainingError::OtherRun { .. })
         ));
         assert!(matches!(
             store.check_start(Start::Fresh),
-            Err(TrainingError::RunsExist { .. })
+            Err(TrainingError::Exists { .. })
         ));
         store.check_start(Start::Resume).unwrap();
     }
