@@ -1,12 +1,55 @@
-//! From assignments to batches: pure in cluster, bounded, cut by length. Owns the cutting; the plan
-//! itself is [`chameleon_core::BatchPlan`], and its order within an epoch is the trainer's.
+//! From assignments to batches: pure in cluster, bounded, cut by length.
 
 use std::cmp::Reverse;
 
-use chameleon_core::{BatchPlan, PlannedBatch};
+use rand::{Rng, seq::SliceRandom as _};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ClusterError;
+
+/// Rows of a data set that are processed together; all belong to one cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedBatch {
+    /// The cluster of every row.
+    pub cluster_idx: usize,
+    /// Row indices into the data set.
+    pub rows: Vec<usize>,
+}
+
+/// Which rows of a data set form which batch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BatchPlan {
+    /// In processing order.
+    pub batches: Vec<PlannedBatch>,
+}
+
+impl BatchPlan {
+    /// The same batches in a random order, for one epoch.
+    #[must_use]
+    pub fn shuffled(&self, rng: &mut impl Rng) -> Self {
+        let mut batches = self.batches.clone();
+        batches.shuffle(rng);
+        Self { batches }
+    }
+
+    /// Number of rows over all batches.
+    pub fn num_rows(&self) -> usize {
+        self.batches.iter().map(|batch| batch.rows.len()).sum()
+    }
+
+    /// Whether each of `num_rows` rows is in exactly one batch.
+    pub fn is_partition_of(&self, num_rows: usize) -> bool {
+        let mut seen = vec![false; num_rows];
+        self.batches
+            .iter()
+            .flat_map(|batch| &batch.rows)
+            .all(|&row| {
+                seen.get_mut(row)
+                    .is_some_and(|seen| !std::mem::replace(seen, true))
+            })
+            && seen.into_iter().all(|seen| seen)
+    }
+}
 
 /// How much a batch may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,6 +190,8 @@ fn cut_greedily<'a>(
 
 #[cfg(test)]
 mod tests {
+    use chameleon_core::RunSeed;
+
     use super::*;
 
     #[test]
@@ -198,5 +243,35 @@ mod tests {
     #[test]
     fn nothing_gives_no_batch() {
         assert_eq!(plan(&[], &[], BatchLimits::rows(1)).unwrap().batches, []);
+    }
+
+    #[test]
+    fn shuffling_keeps_the_batches() {
+        let plan = BatchPlan {
+            batches: (0..20)
+                .map(|idx| PlannedBatch {
+                    cluster_idx: idx % 3,
+                    rows: vec![2 * idx, 2 * idx + 1],
+                })
+                .collect(),
+        };
+        let shuffled = plan.shuffled(&mut RunSeed(3).stream("epoch"));
+        assert_ne!(shuffled, plan);
+        assert!(shuffled.is_partition_of(40));
+        assert_eq!(shuffled.num_rows(), 40);
+    }
+
+    #[test]
+    fn a_repeated_or_missing_row_is_not_a_partition() {
+        let plan = |rows: &[usize]| BatchPlan {
+            batches: vec![PlannedBatch {
+                cluster_idx: 0,
+                rows: rows.to_vec(),
+            }],
+        };
+        assert!(plan(&[1, 0]).is_partition_of(2));
+        assert!(!plan(&[0, 0]).is_partition_of(2));
+        assert!(!plan(&[0]).is_partition_of(2));
+        assert!(!plan(&[0, 2]).is_partition_of(2));
     }
 }

@@ -1,7 +1,6 @@
-//! Token batches and the plan of which rows form them.
+//! Token batches.
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use rand::{Rng, seq::SliceRandom as _};
 
 /// Token ids of several sequences, padded on the right to one length.
 #[derive(Debug, Clone)]
@@ -38,54 +37,9 @@ impl TokenBatch {
     }
 }
 
-/// Rows of a data set that are processed together; all belong to one cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlannedBatch {
-    /// The cluster of every row.
-    pub cluster_idx: usize,
-    /// Row indices into the data set.
-    pub rows: Vec<usize>,
-}
-
-/// Which rows of a data set form which batch: all that clustering and models have in common.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct BatchPlan {
-    /// In processing order.
-    pub batches: Vec<PlannedBatch>,
-}
-
-impl BatchPlan {
-    /// The same batches in a random order, for one epoch.
-    #[must_use]
-    pub fn shuffled(&self, rng: &mut impl Rng) -> Self {
-        let mut batches = self.batches.clone();
-        batches.shuffle(rng);
-        Self { batches }
-    }
-
-    /// Number of rows over all batches.
-    pub fn num_rows(&self) -> usize {
-        self.batches.iter().map(|batch| batch.rows.len()).sum()
-    }
-
-    /// Whether each of `num_rows` rows is in exactly one batch.
-    pub fn is_partition_of(&self, num_rows: usize) -> bool {
-        let mut seen = vec![false; num_rows];
-        self.batches
-            .iter()
-            .flat_map(|batch| &batch.rows)
-            .all(|&row| {
-                seen.get_mut(row)
-                    .is_some_and(|seen| !std::mem::replace(seen, true))
-            })
-            && seen.into_iter().all(|seen| seen)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seed::RunSeed;
 
     #[test]
     fn shorter_rows_are_padded_and_masked() {
@@ -94,35 +48,5 @@ mod tests {
         let mask: Vec<bool> = batch.pad_mask.into_data().iter::<bool>().collect();
         assert_eq!(ids, [1, 2, 3, 4, 9, 9]);
         assert_eq!(mask, [false, false, false, false, true, true]);
-    }
-
-    #[test]
-    fn shuffling_keeps_the_batches() {
-        let plan = BatchPlan {
-            batches: (0..20)
-                .map(|idx| PlannedBatch {
-                    cluster_idx: idx % 3,
-                    rows: vec![2 * idx, 2 * idx + 1],
-                })
-                .collect(),
-        };
-        let shuffled = plan.shuffled(&mut RunSeed(3).stream("epoch"));
-        assert_ne!(shuffled, plan);
-        assert!(shuffled.is_partition_of(40));
-        assert_eq!(shuffled.num_rows(), 40);
-    }
-
-    #[test]
-    fn a_repeated_or_missing_row_is_no_partition() {
-        let plan = |rows: &[usize]| BatchPlan {
-            batches: vec![PlannedBatch {
-                cluster_idx: 0,
-                rows: rows.to_vec(),
-            }],
-        };
-        assert!(plan(&[1, 0]).is_partition_of(2));
-        assert!(!plan(&[0, 0]).is_partition_of(2));
-        assert!(!plan(&[0]).is_partition_of(2));
-        assert!(!plan(&[0, 2]).is_partition_of(2));
     }
 }

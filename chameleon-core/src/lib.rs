@@ -9,7 +9,7 @@ pub mod pooling;
 pub mod seed;
 pub mod sequence;
 
-pub use batch::{BatchPlan, PlannedBatch, TokenBatch};
+pub use batch::TokenBatch;
 pub use device::{BackendKind, DeviceError, DeviceSpec, is_flex};
 pub use factors::{FactorShape, LoraFactors};
 pub use fused::{CausalAttention, HalfTurn, LowRankChange, RankMix};

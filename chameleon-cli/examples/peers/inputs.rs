@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
-use chameleon_core::{BatchPlan, PlannedBatch, SplitSequence};
+use chameleon_cluster::{BatchPlan, PlannedBatch};
+use chameleon_core::SplitSequence;
 use chameleon_models::data::Example;
 use chameleon_models::training::grouped_examples::embed_examples;
 use chameleon_models::{GroupedExamples, HubOptions, LoadedModel, ModelSource, load};

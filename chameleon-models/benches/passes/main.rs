@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
-use chameleon_core::{BatchPlan, PlannedBatch, RunSeed, SplitSequence, TokenBatch};
+use chameleon_cluster::{BatchPlan, PlannedBatch};
+use chameleon_core::{RunSeed, SplitSequence, TokenBatch};
 use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::data::{self, CorpusBuilder, NewDocument, Origin, WindowOptions};

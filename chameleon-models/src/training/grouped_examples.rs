@@ -2,7 +2,8 @@
 //! the final hidden states of the positions that predict scored tokens.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use chameleon_core::{BatchPlan, TokenBatch};
+use chameleon_cluster::BatchPlan;
+use chameleon_core::TokenBatch;
 use chameleon_hypernet::LayerFactors;
 
 use crate::adapter::prompts::embed_prompts;

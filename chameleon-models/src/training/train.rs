@@ -5,9 +5,8 @@ use std::time::Instant;
 
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
-use chameleon_core::{
-    BatchPlan, ChunkRows, HeadInput, LoraFactors, PlannedBatch, RunSeed, linear_cross_entropy,
-};
+use chameleon_cluster::{BatchPlan, PlannedBatch};
+use chameleon_core::{ChunkRows, HeadInput, LoraFactors, RunSeed, linear_cross_entropy};
 use chameleon_hypernet::{Condition, ControlPlan, PromptGroup};
 use serde::{Deserialize, Serialize};
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use burn::module::{Module as _, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use chameleon_core::{BatchPlan, FactorShape, PlannedBatch, RunSeed};
+use chameleon_cluster::{BatchPlan, PlannedBatch};
+use chameleon_core::{FactorShape, RunSeed};
 use chameleon_hypernet::{
     ConditionControl, FactorGenerator, FactorGeneratorConfig, GeneratorKind, HyperLoraHeadConfig,
     LoraHeadConfig,

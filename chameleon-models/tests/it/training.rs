@@ -4,7 +4,8 @@ use std::path::Path;
 
 use burn::module::Module as _;
 use burn::tensor::{Device, Tensor};
-use chameleon_core::{BatchPlan, FactorShape, PlannedBatch, RunSeed, SplitSequence};
+use chameleon_cluster::{BatchPlan, PlannedBatch};
+use chameleon_core::{FactorShape, RunSeed, SplitSequence};
 use chameleon_hypernet::{
     Condition, ConditionControl, ConditionScaling, GeneratorKind, HyperLoraHeadConfig,
     LoraHeadConfig,

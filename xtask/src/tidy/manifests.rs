@@ -12,7 +12,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("chameleon-hypernet", &["chameleon-core"]),
     (
         "chameleon-models",
-        &["chameleon-core", "chameleon-hypernet"],
+        &["chameleon-core", "chameleon-cluster", "chameleon-hypernet"],
     ),
     (
         "chameleon-cli",
@@ -153,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn models_may_not_know_clusters() {
+    fn clusters_may_not_know_models() {
         let member = member(
-            "chameleon-models",
-            &[("chameleon-cluster", Section::Normal)],
+            "chameleon-cluster",
+            &[("chameleon-models", Section::Normal)],
         );
         assert_eq!(
             illegal_edges(&member, MEMBERS),
-            ["chameleon-models may not depend on chameleon-cluster"]
+            ["chameleon-cluster may not depend on chameleon-models"]
         );
     }
 

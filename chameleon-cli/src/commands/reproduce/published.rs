@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
-use chameleon_cluster::{KMeansConfig, assign};
-use chameleon_core::{BatchPlan, PlannedBatch, RunSeed};
+use chameleon_cluster::{BatchPlan, KMeansConfig, PlannedBatch, assign};
+use chameleon_core::RunSeed;
 use chameleon_hypernet::{AdaptedLayers, ConditionControl, ControlPlan};
 use chameleon_models::{
     AdapterError, CausalLm as _, Example, HiddenCache, LayerAdaptation, LayerKind, LayerRange,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use chameleon_core::BatchPlan;
+use chameleon_cluster::BatchPlan;
 use chameleon_hypernet::LayerFactors;
 
 use super::rows::{PublishedLoss, PublishedRow, RowOptions};
