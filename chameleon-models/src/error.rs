@@ -303,6 +303,15 @@ pub enum ModelError {
         value: f32,
     },
 
+    /// Sequences are longer than the positions that the model has learned.
+    #[error("sequences of {found} tokens, the model has learned {max_seq_len} positions")]
+    TooManyPositions {
+        /// Tokens of a sequence.
+        found: usize,
+        /// Positions of the model.
+        max_seq_len: usize,
+    },
+
     // Tokens.
     /// The vocabulary or the rules of a tokenizer make no sense.
     #[error("{}: the tokenizer is broken", path.display())]

@@ -21,7 +21,7 @@ use crate::{
 pub(crate) fn run(config: &ClusterConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let loaded = context.load_model(&config.model)?;
     let encoding = config.encoding;
-    check_encoding(&loaded.model, encoding)?;
+    check_encoding(&loaded.model, encoding, config.span.seq_len)?;
     let corpus = texts::stream(&config.data, config.span, &loaded, context)?;
     let documents = corpus.all_documents();
     let limit = config.data.max_examples;

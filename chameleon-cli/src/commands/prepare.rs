@@ -118,8 +118,9 @@ fn train_and_aside(
     let mut loaded = context.load_model(sources.model)?;
     loaded.model = loaded.model.no_grad();
     // Before the long work starts.
-    check_adapter(&loaded.model, &sources.training.adapter)?;
     let span = sources.training.span;
+    loaded.model.check_positions(span.seq_len)?;
+    check_adapter(&loaded.model, &sources.training.adapter, span)?;
     let texts = Texts::read(sources.data, span, held_out, &loaded, context)?;
     let states_fingerprint = loaded.states_fingerprint();
     let limit = sources.data.max_examples;
@@ -169,7 +170,11 @@ fn train_and_aside(
 }
 
 /// Refuses modules and layers that the model does not have.
-fn check_adapter(model: &LanguageModel, flags: &AdapterFlags) -> Result<(), CliError> {
+fn check_adapter(
+    model: &LanguageModel,
+    flags: &AdapterFlags,
+    span: SpanConfig,
+) -> Result<(), CliError> {
     check_targets(model, &flags.targets).map_err(AdapterError::Target)?;
     let num_layers = model.sizes().num_layers;
     if let LayerRange::Between { end, .. } = flags.layers
@@ -178,19 +183,21 @@ fn check_adapter(model: &LanguageModel, flags: &AdapterFlags) -> Result<(), CliE
         let range = flags.layers;
         return Err(ImpossibleAdapter::Layers { range, num_layers }.into());
     }
-    check_encoding(model, flags.encoding)
+    check_encoding(model, flags.encoding, span.seq_len)
 }
 
-/// Refuses a representation by a layer that the model does not have.
+/// Refuses a representation by a layer that the model does not have, or of more positions than it has learned.
 pub(crate) fn check_encoding(
     model: &LanguageModel,
     encoding: PromptEncoding,
+    seq_len: usize,
 ) -> Result<(), CliError> {
     let num_layers = model.sizes().num_layers;
     match encoding.representation {
         Representation::Hidden { num_layers: found } if found > num_layers => {
             Err(ImpossibleAdapter::Representation { found, num_layers }.into())
         }
+        Representation::Hidden { .. } => Ok(model.check_positions(seq_len)?),
         _ => Ok(()),
     }
 }

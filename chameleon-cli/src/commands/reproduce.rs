@@ -16,8 +16,8 @@ use std::time::Instant;
 use burn::module::Module as _;
 use chameleon_core::RunSeed;
 use chameleon_models::{
-    LanguageModel, LoadedModel, files::atomic_file, training::hidden_cache::Fingerprint,
-    training::recipes::Quirk,
+    CausalLm as _, LanguageModel, LoadedModel, files::atomic_file,
+    training::hidden_cache::Fingerprint, training::recipes::Quirk,
 };
 
 use crate::{
@@ -97,6 +97,7 @@ impl Base {
     fn load(config: &ReproduceConfig, context: &Context) -> Result<Self, CliError> {
         let mut loaded = context.load_model(&config.model)?;
         loaded.model = loaded.model.no_grad();
+        loaded.model.check_positions(config.settings.seq_len)?;
         let base = Self {
             states_fingerprint: loaded.states_fingerprint(),
             loaded,

@@ -121,6 +121,9 @@ pub(super) fn model_help(error: &ModelError) -> Option<String> {
             "write something into the prompt; this model cannot begin from nothing".to_owned()
         }
         ModelError::PromptLen { .. } => "shorten the prompt".to_owned(),
+        ModelError::TooManyPositions { max_seq_len, .. } => {
+            format!("give `--context` or `--seq-len` {max_seq_len} or less")
+        }
         ModelError::UnsupportedArchitecture { .. } => {
             "`chameleon info --model ..` tells whether a model can be used".to_owned()
         }

@@ -47,7 +47,7 @@ pub(super) struct Chosen {
 
 impl Running {
     pub(super) fn is_cancelled(&self) -> bool {
-        self.is_cancelled.load(Ordering::Relaxed)
+        self.is_cancelled.load(Ordering::Acquire)
     }
 
     pub(super) fn tell(&mut self, event: Event) {

@@ -190,9 +190,11 @@ impl Cancellation {
 
 impl Drop for Cancellation {
     fn drop(&mut self) {
-        self.is_cancelled.store(true, Ordering::Relaxed);
+        // The worker clears `has_cancelled` before it looks for cancelled requests. Release here and acquire there
+        // order the two flags: whoever sees the second one sees this one too.
+        self.is_cancelled.store(true, Ordering::Release);
         if let Some(shared) = self.shared.upgrade() {
-            shared.has_cancelled.store(true, Ordering::Relaxed);
+            shared.has_cancelled.store(true, Ordering::Release);
             shared.changed.notify_all();
         }
     }

@@ -63,11 +63,12 @@ impl Worker<'_> {
             if queue.phase == Phase::Closed {
                 return None;
             }
-            if self.shared.has_cancelled.swap(false, Ordering::Relaxed) {
+            // Acquire pairs with the release in `Cancellation::drop`, so that the flag of the request is seen as well.
+            if self.shared.has_cancelled.swap(false, Ordering::AcqRel) {
                 let waiting = std::mem::take(&mut queue.waiting);
                 let (gone, waiting) = waiting
                     .into_iter()
-                    .partition(|pending| pending.is_cancelled.load(Ordering::Relaxed));
+                    .partition(|pending| pending.is_cancelled.load(Ordering::Acquire));
                 cancelled.extend::<Vec<Pending>>(gone);
                 queue.waiting = VecDeque::from(waiting);
             }

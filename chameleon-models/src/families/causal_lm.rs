@@ -9,6 +9,7 @@ use burn::tensor::{Bool, Int, Tensor};
 use chameleon_hypernet::LayerFactors;
 use serde::{Deserialize, Serialize};
 
+use crate::error::ModelError;
 use crate::families::kv_cache::{KvCache, Segment};
 
 /// The sizes of a model, the same words for every family.
@@ -125,6 +126,14 @@ pub struct CachedStates {
 pub trait CausalLm {
     /// The sizes of this model.
     fn sizes(&self) -> &ModelSizes;
+
+    /// Refuses sequences of more tokens than the model has learned positions for. Rotary embeddings are computed for
+    /// any position, so models that have them accept every length.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::TooManyPositions`] if `seq_len` exceeds the learned positions.
+    fn check_positions(&self, seq_len: usize) -> Result<(), ModelError>;
 
     /// The linear modules of one layer, which are those of every layer.
     fn linear_modules(&self) -> Vec<LinearModule>;

@@ -6,6 +6,7 @@ use burn::tensor::{Int, Tensor};
 use burn_pack::Tensor as StoredTensor;
 use chameleon_core::LoraFactors;
 
+use crate::error::ModelError;
 use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass};
 use crate::families::gpt2::Gpt2;
 use crate::families::kv_cache::{KvCache, Segment};
@@ -66,6 +67,10 @@ impl CausalLm for LanguageModel {
 
     fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
         self.as_causal_lm().embed(token_ids)
+    }
+
+    fn check_positions(&self, seq_len: usize) -> Result<(), ModelError> {
+        self.as_causal_lm().check_positions(seq_len)
     }
 
     fn linear_modules(&self) -> Vec<LinearModule> {

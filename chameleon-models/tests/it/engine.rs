@@ -373,6 +373,40 @@ fn a_dropped_ticket_frees_its_place() {
 }
 
 #[test]
+fn requests_cancelled_from_other_threads_all_leave() {
+    let engine = engine(EngineOptions {
+        max_batch_rows: 1,
+        ..options()
+    });
+    let mut long = Request::new(vec![1], 60);
+    long.end_of_text = chameleon_models::engine::EndOfText::Ignored;
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    let tickets: Vec<_> = (0..4).map(|_| engine.submit(long.clone())).collect();
+                    drop(tickets);
+                }
+            });
+        }
+    });
+    assert!(engine.wait_idle(Duration::from_secs(10)));
+    let stats = engine.stats();
+    assert_eq!(
+        (
+            stats.num_queued,
+            stats.num_queued_tokens,
+            stats.num_reserved_tokens
+        ),
+        (0, 0, 0)
+    );
+    assert_eq!(
+        stats.num_finished + stats.num_cancelled,
+        stats.num_submitted
+    );
+}
+
+#[test]
 fn what_cannot_be_answered_is_refused_at_once() {
     let engine = engine(EngineOptions {
         max_batch_rows: 1,

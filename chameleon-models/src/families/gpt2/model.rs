@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use chameleon_core::fused;
 
 use super::config::Gpt2Config;
+use crate::error::ModelError;
 use crate::families::causal_lm::{
     CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits,
 };
@@ -142,6 +143,17 @@ impl CausalLm for Gpt2 {
 
     fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
         self.wte.forward(token_ids)
+    }
+
+    fn check_positions(&self, seq_len: usize) -> Result<(), ModelError> {
+        let max_seq_len = self.sizes.max_seq_len;
+        if seq_len > max_seq_len {
+            return Err(ModelError::TooManyPositions {
+                found: seq_len,
+                max_seq_len,
+            });
+        }
+        Ok(())
     }
 
     fn linear_modules(&self) -> Vec<LinearModule> {

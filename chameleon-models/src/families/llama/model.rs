@@ -7,6 +7,7 @@ use chameleon_core::{HalfTurn, fused};
 
 use super::config::LlamaConfig;
 use super::rope::RotaryFrequencies;
+use crate::error::ModelError;
 use crate::families::causal_lm::{
     CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits,
 };
@@ -198,6 +199,10 @@ impl CausalLm for Llama {
 
     fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
         self.embed_tokens.forward(token_ids)
+    }
+
+    fn check_positions(&self, _seq_len: usize) -> Result<(), ModelError> {
+        Ok(())
     }
 
     fn linear_modules(&self) -> Vec<LinearModule> {
