@@ -383,26 +383,6 @@ pub enum ModelError {
         /// What it may be.
         expected: &'static str,
     },
-    /// A prompt is empty, or longer than the model allows.
-    #[error("prompt {prompt_idx} has {found} tokens, expected 1 to {max_seq_len}")]
-    PromptLen {
-        /// Position among the prompts.
-        prompt_idx: usize,
-        /// Its tokens.
-        found: usize,
-        /// The most the model takes.
-        max_seq_len: usize,
-    },
-    /// A prompt holds a token for which the model has no embedding.
-    #[error("prompt {prompt_idx} holds token id {token_id}, the model knows {vocab_size}")]
-    PromptToken {
-        /// Position among the prompts.
-        prompt_idx: usize,
-        /// The token.
-        token_id: u32,
-        /// Rows of the model's embedding.
-        vocab_size: usize,
-    },
 
     // Chat.
     /// A chat template cannot be parsed, or refuses the conversation.

@@ -117,10 +117,6 @@ pub(super) fn model_help(error: &ModelError) -> Option<String> {
         ModelError::VocabTooLarge { .. } => {
             "the tokenizer is of another model; use the one that came with it".to_owned()
         }
-        ModelError::PromptLen { found: 0, .. } => {
-            "write something into the prompt; this model cannot begin from nothing".to_owned()
-        }
-        ModelError::PromptLen { .. } => "shorten the prompt".to_owned(),
         ModelError::TooManyPositions { max_seq_len, .. } => {
             format!("give `--context` or `--seq-len` {max_seq_len} or less")
         }

@@ -30,10 +30,14 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    pub(crate) fn read(family: &str, case: &str) -> Self {
-        let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures", family, case]
+    pub(crate) fn folder(family: &str, case: &str) -> PathBuf {
+        [env!("CARGO_MANIFEST_DIR"), "tests/fixtures", family, case]
             .iter()
-            .collect();
+            .collect()
+    }
+
+    pub(crate) fn read(family: &str, case: &str) -> Self {
+        let folder = Self::folder(family, case);
         let json = std::fs::read_to_string(folder.join("expected.json")).unwrap();
         Self {
             weights: read_arrays(&folder.join("weights.safetensors")),

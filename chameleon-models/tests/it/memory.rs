@@ -13,7 +13,7 @@ use chameleon_models::{
 };
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::engine::{adapter, grouping, heard, ids, options};
+use crate::engine::{adapter, heard, ids, options};
 use crate::load::tiny_with_letters;
 
 const LAYER: usize = 1;
@@ -265,12 +265,10 @@ fn engine() -> Engine {
     let engine = Engine::start(tiny_with_letters(), options()).unwrap();
     for kind in ["core", "experts", "lora"] {
         let adapter = remembering(engine.model(), kind);
-        let grouping = grouping(&adapter);
-        engine.load_adapter(kind, adapter, grouping).unwrap();
+        engine.load_adapter(kind, adapter).unwrap();
     }
     let plain = adapter(engine.model(), "core", Condition::Centroid);
-    let grouping = grouping(&plain);
-    engine.load_adapter("plain", plain, grouping).unwrap();
+    engine.load_adapter("plain", plain).unwrap();
     engine
 }
 
