@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use chameleon_hypernet::LayerFactors;
 use serde::{Deserialize, Serialize};
 
@@ -83,9 +83,6 @@ pub struct SequencePass<'a> {
     pub input: PassInput,
     /// Where it ends.
     pub end: PassEnd,
-    /// `[batch, seq]`, `true` on tokens that attention leaves out. They keep their positions, and a token that would
-    /// see nothing sees itself.
-    pub unseen: Option<Tensor<2, Bool>>,
     /// What adapted modules add.
     pub factors: &'a LayerFactors,
 }
@@ -203,7 +200,6 @@ pub trait CausalLm {
         self.forward(SequencePass {
             input: PassInput::TokenIds(token_ids),
             end: PassEnd::Head,
-            unseen: None,
             factors: &LayerFactors::none(),
         })
     }

@@ -7,7 +7,9 @@ use burn_pack::Tensor as StoredTensor;
 use chameleon_core::LoraFactors;
 
 use crate::error::ModelError;
+use crate::families::attention::Attend;
 use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass};
+use crate::families::decoder;
 use crate::families::gpt2::Gpt2;
 use crate::families::kv_cache::{KvCache, Segment};
 use crate::families::llama::Llama;
@@ -50,6 +52,18 @@ impl LanguageModel {
             Self::Llama(model) => model.lm_head = Some(head),
         }
         merged
+    }
+
+    /// A pass over whole sequences with another attention than the model's.
+    pub(crate) fn forward_with(
+        &self,
+        pass: SequencePass<'_>,
+        attention: &mut dyn Attend,
+    ) -> Tensor<3> {
+        match self {
+            Self::Gpt2(model) => decoder::forward_with(model, pass, attention),
+            Self::Llama(model) => decoder::forward_with(model, pass, attention),
+        }
     }
 
     fn as_causal_lm(&self) -> &dyn CausalLm {

@@ -285,7 +285,6 @@ fn probabilities_are_those_of_the_merged_head() {
             let hidden = loaded.model.forward(SequencePass {
                 input: PassInput::TokenIds(ids(&prompt.map(i64::from))),
                 end: PassEnd::Head,
-                unseen: None,
                 factors: &layers.map_or_else(LayerFactors::none, |layers| layers.for_batch()),
             });
             let last = hidden.narrow(1, 6, 1).squeeze_dim::<2>(1);

@@ -165,7 +165,6 @@ pub(crate) fn adapted_logits(
     let hidden = model.forward(SequencePass {
         input: PassInput::TokenIds(token_ids),
         end: PassEnd::Head,
-        unseen: None,
         factors,
     });
     hidden.matmul(model.head_weight().unsqueeze())

@@ -24,7 +24,6 @@ fn entering(loaded: &LoadedModel, token_ids: &[i64]) -> Tensor<2> {
     let states = loaded.model.forward(SequencePass {
         input: PassInput::TokenIds(ids(token_ids)),
         end: PassEnd::Entering(LAYER),
-        unseen: None,
         factors: &LayerFactors::none(),
     });
     states.squeeze_dim(0)

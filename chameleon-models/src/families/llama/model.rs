@@ -8,11 +8,12 @@ use chameleon_core::{HalfTurn, fused};
 use super::config::LlamaConfig;
 use super::rope::RotaryFrequencies;
 use crate::error::ModelError;
+use crate::families::attention::{Attend, Projected};
 use crate::families::causal_lm::{
     CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits,
 };
 use crate::families::config_error::ConfigError;
-use crate::families::decoder::{self, Attention, Decoder, LayerContext, Projected};
+use crate::families::decoder::{self, Decoder, LayerContext};
 use crate::families::kv_cache::{KvCache, Segment};
 use crate::families::packed::PackedWeights;
 
@@ -277,7 +278,7 @@ impl Decoder for Llama {
         &self,
         states: Tensor<3>,
         context: &LayerContext<'_, HalfTurn>,
-        attention: Attention<'_, '_>,
+        attention: &mut dyn Attend,
     ) -> Tensor<3> {
         let layer = &self.layers[context.layer_idx];
         let normed = rms_norm(&layer.input_layernorm, states.clone());
@@ -301,7 +302,7 @@ impl LlamaAttention {
         &self,
         x: &Tensor<3>,
         context: &LayerContext<'_, HalfTurn>,
-        attention: Attention<'_, '_>,
+        attention: &mut dyn Attend,
     ) -> Tensor<3> {
         let attended = attention.attend(Projected {
             query: context.linear(Q_PROJ, &self.q_proj, x),
