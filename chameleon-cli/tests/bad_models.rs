@@ -159,3 +159,74 @@ fn spoilt_texts_are_refused() {
         put(&folder.join("rows.jsonl"), b"{\"body\": \"words\"}\n");
     });
 }
+
+/// A GPT-2 with 32 learned positions, whose tokens are letters, and a text for it.
+fn tiny_gpt2(into: &Path) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../chameleon-models/tests/fixtures/gguf_models/gpt2");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(from.join(name), into.join(name)).unwrap();
+    }
+    let vocab: serde_json::Map<String, serde_json::Value> = ('a'..='x')
+        .zip(0..)
+        .map(|(letter, id): (char, u32)| (letter.to_string(), id.into()))
+        .collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": {"type": "BPE", "vocab": vocab, "merges": []}
+    });
+    put(
+        &into.join("tokenizer.json"),
+        tokenizer.to_string().as_bytes(),
+    );
+    put(
+        &into.join("text.txt"),
+        "bdfhjlnprtvxacegikmoqsuw\n".repeat(20).as_bytes(),
+    );
+}
+
+#[test]
+fn sequences_longer_than_learned_positions_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    tiny_gpt2(folder.path());
+    let run = |command: &[&str], more: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_chameleon"))
+            .args(command)
+            .arg("--model")
+            .arg(folder.path())
+            .arg("--data")
+            .arg(folder.path().join("text.txt"))
+            .args(more)
+            .current_dir(folder.path())
+            .env("XDG_CACHE_HOME", folder.path().join("cache"))
+            .env("NO_COLOR", "1")
+            .output()
+            .unwrap()
+    };
+    let span = ["--prefix", "8", "--seq-len", "48"];
+    let out = [&span[..], &["--out", "out"]].concat();
+    let hidden = [&span[..], &["--representation", "hidden:1"]].concat();
+    for (command, more) in [
+        (&["eval"][..], &["--context", "48"][..]),
+        (&["train"], &out),
+        (&["compare"], &out),
+        (&["cluster"], &hidden),
+        (&["reproduce", "wikitext"], &out),
+    ] {
+        let output = run(command, more);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {stderr}");
+        assert!(
+            stderr.contains("sequences of 48 tokens, the model has learned 32 positions"),
+            "{command:?}: {stderr}"
+        );
+        assert!(
+            stderr.contains("help: give `--context` or `--seq-len` 32 or less"),
+            "{command:?}: {stderr}"
+        );
+    }
+    let output = run(&["eval"], &["--context", "32"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+}

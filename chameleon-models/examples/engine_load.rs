@@ -18,7 +18,7 @@ use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
 use chameleon_models::engine::{
-    EndOfText, Engine, EngineOptions, Event, Logprobs, NearestCentroid, Request, Ticket,
+    EndOfText, Engine, EngineOptions, Event, Logprobs, Request, Ticket,
 };
 use chameleon_models::{
     Adaptation, Adapter, AdapterConfig, HubOptions, ModelSource, PromptEncoding, RandomSampling,
@@ -75,16 +75,7 @@ fn start(source: &ModelSource, num_streams: usize) -> Result<Engine, Box<dyn Err
     let engine = Engine::start(loaded, options)?;
     for kind in [GeneratorKind::Core, GeneratorKind::DenseAsPublished] {
         let adapter = adapter(&engine, kind)?;
-        let centroids = adapter.centroids.clone();
-        let nearest = Box::new(move |embedding: &burn::tensor::Tensor<2>| {
-            let near = embedding.clone().matmul(centroids.clone().transpose());
-            let cluster_idx = near.argmax(1).into_scalar::<i64>();
-            Ok(NearestCentroid {
-                cluster_idx: usize::try_from(cluster_idx)?,
-                distance: 0.0,
-            })
-        });
-        engine.load_adapter(&kind.to_string(), adapter, nearest)?;
+        engine.load_adapter(&kind.to_string(), adapter)?;
     }
     Ok(engine)
 }

@@ -303,6 +303,15 @@ pub enum ModelError {
         value: f32,
     },
 
+    /// Sequences are longer than the positions that the model has learned.
+    #[error("sequences of {found} tokens, the model has learned {max_seq_len} positions")]
+    TooManyPositions {
+        /// Tokens of a sequence.
+        found: usize,
+        /// Positions of the model.
+        max_seq_len: usize,
+    },
+
     // Tokens.
     /// The vocabulary or the rules of a tokenizer make no sense.
     #[error("{}: the tokenizer is broken", path.display())]
@@ -373,26 +382,6 @@ pub enum ModelError {
         found: f64,
         /// What it may be.
         expected: &'static str,
-    },
-    /// A prompt is empty, or longer than the model allows.
-    #[error("prompt {prompt_idx} has {found} tokens, expected 1 to {max_seq_len}")]
-    PromptLen {
-        /// Position among the prompts.
-        prompt_idx: usize,
-        /// Its tokens.
-        found: usize,
-        /// The most the model takes.
-        max_seq_len: usize,
-    },
-    /// A prompt holds a token for which the model has no embedding.
-    #[error("prompt {prompt_idx} holds token id {token_id}, the model knows {vocab_size}")]
-    PromptToken {
-        /// Position among the prompts.
-        prompt_idx: usize,
-        /// The token.
-        token_id: u32,
-        /// Rows of the model's embedding.
-        vocab_size: usize,
     },
 
     // Chat.

@@ -15,9 +15,6 @@ pub use adapter::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
 pub use adapter::prompts::{PromptEncoding, Representation, embed_prompts, represent_prompts};
 pub use adapter::{Adapter, AdapterConfig, AdapterError, AdapterMemory, MemoryDescription, Recipe};
 pub use data::{Corpus, Document, Example, Examples};
-pub use engine::generate::{
-    FinishReason, GenerateOptions, GenerateOutput, GenerateTimings, Generation, NewToken, generate,
-};
 pub use engine::sampling::{RandomSampling, Sampler, Sampling};
 pub use error::ModelError;
 pub use families::causal_lm::{

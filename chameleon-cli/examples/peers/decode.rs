@@ -2,13 +2,10 @@
 //! side computes in f32, and with their number where each rounds in its own way.
 
 use std::error::Error;
-use std::ops::ControlFlow;
 
 use burn::tensor::Device;
-use chameleon_core::RunSeed;
-use chameleon_models::{
-    GenerateOptions, HubOptions, ModelSource, Sampling, WeightStorage, generate, load_as,
-};
+use chameleon_models::engine::{EndOfText, Engine, EngineOptions, Request};
+use chameleon_models::{HubOptions, ModelSource, WeightStorage, load_as};
 use serde_json::json;
 
 use crate::rounds;
@@ -21,17 +18,13 @@ const NUM_TOKENS: usize = 64;
 pub(crate) fn run(storage: WeightStorage, source: &ModelSource) -> Result<(), Box<dyn Error>> {
     let loaded = load_as(storage, source, &HubOptions::from_env(), &Device::flex())?;
     let prompt: Vec<u32> = PROMPT.collect();
-    let options = GenerateOptions {
-        max_new_tokens: NUM_TOKENS,
-        sampling: Sampling::Greedy,
-        stop_token_ids: Vec::new(),
-        seed: RunSeed(1),
-    };
+    let engine = Engine::start(loaded, EngineOptions::default())?;
     rounds::serve(&json!({ "tokens": NUM_TOKENS }), || {
-        let output = generate(&loaded.model, &[&prompt], &options, |_| {
-            ControlFlow::Continue(())
-        })?;
-        let token_ids = &output.generations[0].token_ids;
+        let request = Request {
+            end_of_text: EndOfText::Ignored,
+            ..Request::new(prompt.clone(), NUM_TOKENS)
+        };
+        let token_ids = engine.submit(request)?.wait()?.token_ids;
         Ok(match storage {
             WeightStorage::Numbers => token_ids.iter().map(|&token_id| f64::from(token_id)).sum(),
             WeightStorage::Packed => token_ids.len() as f64,

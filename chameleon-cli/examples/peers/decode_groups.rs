@@ -10,14 +10,11 @@ use std::path::Path;
 
 use burn::module::{Module as _, ModuleMapper, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use chameleon_cluster::CentroidIndex;
 use chameleon_core::LoraFactors;
 use chameleon_hypernet::memory::{GroupMemory, KeyProjection, MemoryGate};
 use chameleon_hypernet::{Condition, GroupLayers, LayerModule};
 use chameleon_models::adapter::empty_trainee;
-use chameleon_models::engine::{
-    EndOfText, Engine, EngineOptions, Event, Grouping, NearestCentroid, Request,
-};
+use chameleon_models::engine::{EndOfText, Engine, EngineOptions, Request};
 use chameleon_models::{
     Adapter, AdapterConfig, AdapterMemory, GroupMemories, LayerAdaptation, LayerKind, LoadedModel,
     MemoryConfig, Recipe, embed_prompts,
@@ -91,8 +88,7 @@ pub(crate) fn run(folder: &Path, crowd: Crowd, answers: Answers) -> Result<(), B
         ..EngineOptions::default()
     };
     let engine = Engine::start(loaded, options)?;
-    let grouping = grouping(&adapter)?;
-    engine.load_adapter(NAME, adapter, grouping)?;
+    engine.load_adapter(NAME, adapter)?;
     let request = |prompt: &Vec<u32>| Request {
         adapter: (answers != Answers::Base).then(|| NAME.to_owned()),
         end_of_text: EndOfText::Ignored,
@@ -106,13 +102,8 @@ pub(crate) fn run(folder: &Path, crowd: Crowd, answers: Answers) -> Result<(), B
             .collect::<Result<Vec<_>, _>>()?;
         let mut sum = 0.0;
         for ticket in tickets {
-            while let Some(event) = ticket.recv() {
-                match event {
-                    Event::Token(token) => sum += f64::from(token.token_id),
-                    Event::Failed(failure) => return Err(failure.into()),
-                    _ => {}
-                }
-            }
+            let token_ids = ticket.wait()?.token_ids;
+            sum += token_ids.into_iter().map(f64::from).sum::<f64>();
         }
         Ok(sum)
     })
@@ -215,18 +206,6 @@ fn remembering(adapter: Adapter) -> Adapter {
     let groups = vec![GroupMemory::new(keys, next_tokens); num_groups];
     let memories = GroupMemories { projection, groups };
     adapter.with_memory(AdapterMemory::new(config, gate, memories))
-}
-
-/// The nearest centroid, as the program finds it.
-fn grouping(adapter: &Adapter) -> Result<Box<Grouping>, Box<dyn Error>> {
-    let centroids = CentroidIndex::new(&adapter.centroids)?;
-    Ok(Box::new(move |embedding| {
-        let nearest = centroids.nearest(embedding)?;
-        Ok(NearestCentroid {
-            cluster_idx: nearest.assignments[0],
-            distance: nearest.distances[0],
-        })
-    }))
 }
 
 /// The factors of every group as PEFT orders them, scales included, by group and module: `N.MODULE.a` `[rank, in]`,

@@ -1,14 +1,10 @@
-//! Adapters for the commands that use one: read for a model, and joined with the search for the nearest centroid.
+//! Adapters for the commands that use one.
 
 use std::path::Path;
 
-use chameleon_cluster::CentroidIndex;
-use chameleon_models::{
-    Adapter, AdapterError, CausalLm, LoadedModel, MemoryConfig,
-    engine::{Grouping, NearestCentroid},
-};
+use chameleon_models::{Adapter, AdapterError, CausalLm, LoadedModel, MemoryConfig};
 
-use crate::{errors::CliError, resolve::MemoryUse};
+use crate::resolve::MemoryUse;
 
 /// Reads an adapter for a model, on the model's device.
 pub(crate) fn load(
@@ -22,18 +18,6 @@ pub(crate) fn load(
         MemoryUse::Used => adapter,
         MemoryUse::LeftOut => adapter.without_memory(),
     })
-}
-
-/// How an engine finds the group of a prompt: by the nearest of the adapter's centroids.
-pub(crate) fn grouping(adapter: &Adapter) -> Result<Box<Grouping>, CliError> {
-    let centroids = CentroidIndex::new(&adapter.centroids)?;
-    Ok(Box::new(move |embedding| {
-        let nearest = centroids.nearest(embedding)?;
-        Ok(NearestCentroid {
-            cluster_idx: nearest.assignments[0],
-            distance: nearest.distances[0],
-        })
-    }))
 }
 
 /// What a memory holds, for a person to read.

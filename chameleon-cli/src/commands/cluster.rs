@@ -24,7 +24,7 @@ use crate::{
 pub(crate) fn run(config: &ClusterConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let loaded = context.load_model(&config.model)?;
     let encoding = config.encoding;
-    check_encoding(&loaded.model, encoding)?;
+    check_encoding(&loaded.model, encoding, config.span.seq_len)?;
     let seed = context.settings.seed;
     let CutTexts { corpus, examples } =
         config

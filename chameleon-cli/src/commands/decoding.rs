@@ -10,7 +10,7 @@ use chameleon_models::{
 };
 
 use crate::{
-    commands::{Context, adapter},
+    commands::Context,
     errors::CliError,
     resolve::{DecodingConfig, Template},
 };
@@ -36,8 +36,7 @@ pub(crate) fn start(
         },
     )?;
     if let Some(adapter) = adapter {
-        let grouping = adapter::grouping(&adapter)?;
-        engine.load_adapter(ADAPTER, adapter, grouping)?;
+        engine.load_adapter(ADAPTER, adapter)?;
     }
     Ok(engine)
 }

@@ -23,6 +23,7 @@ pub(crate) fn run(config: &EvalConfig, context: &Context) -> Result<ExitStatus, 
     let start = Instant::now();
     let mut loaded = context.load_model_as(config.weights, &config.model)?;
     loaded.model = loaded.model.no_grad();
+    loaded.model.check_positions(config.windows.context)?;
     let scores = match &config.adapter {
         None => plain(config, &loaded, context),
         Some(folder) => {

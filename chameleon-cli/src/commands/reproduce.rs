@@ -26,7 +26,8 @@ pub(crate) fn run(config: &ReproduceConfig, context: &Context) -> Result<ExitSta
              about use, those under `causal` do",
         );
     }
-    let base = Base::new(context.load_model(&config.model)?);
+    let loaded = context.load_model(&config.model)?;
+    let base = Base::new(loaded, config.settings.seq_len)?;
     if base.end_of_text() == 0 {
         context.output.warn(
             "the model's end-of-text token is token 0, which the published masks do test for: its padding is \

@@ -161,10 +161,7 @@ pub(super) fn model(error: &ModelError) -> Option<&'static str> {
         ModelError::NothingPacked { .. } => "leave out `--weights quantised`",
         ModelError::UnsupportedDtype { .. } => "use a file in one of these formats",
         ModelError::VocabTooLarge { .. } => OTHER_TOKENIZER,
-        ModelError::PromptLen { found: 0, .. } => {
-            "write at least one token into the prompt; this model needs one to start from"
-        }
-        ModelError::PromptLen { .. } => "shorten the prompt",
+        ModelError::TooManyPositions { .. } => "make `--context` or `--seq-len` smaller",
         ModelError::UnsupportedArchitecture { .. } => {
             "check with `chameleon info --model ..` whether a model can be used"
         }

@@ -143,6 +143,11 @@ impl From<Refusal> for ApiError {
             Refusal::WrongBase { .. } => {
                 with_status(StatusCode::CONFLICT, "wrong_base").about("path")
             }
+            Refusal::Centroids { source } => Self::new(
+                StatusCode::BAD_REQUEST,
+                "broken_adapter",
+                source.to_string(),
+            ),
             Refusal::Draining => Self::draining(),
             refusal => {
                 tracing::error!("the engine refused: {refusal}");

@@ -23,10 +23,7 @@ use super::{
     error::ApiError,
     metrics::Metrics,
 };
-use crate::{
-    commands::adapter::grouping,
-    resolve::{MemoryUse, PromptLog, ServeLimits},
-};
+use crate::resolve::{MemoryUse, PromptLog, ServeLimits};
 
 /// Adapters loaded at most, so that loading cannot fill the memory.
 const MAX_ADAPTERS: usize = 64;
@@ -185,9 +182,6 @@ impl Server {
         path: Option<String>,
     ) -> Result<(), ApiError> {
         let record = AdapterRecord::new(&adapter, path);
-        let grouping = grouping(&adapter).map_err(|error| {
-            ApiError::new(StatusCode::BAD_REQUEST, "broken_adapter", error.to_string())
-        })?;
         let mut records = self.adapters();
         if records.len() >= MAX_ADAPTERS {
             let message = format!("{MAX_ADAPTERS} adapters are loaded, and no more may be");
@@ -197,7 +191,7 @@ impl Server {
                 message,
             ));
         }
-        self.engine.load_adapter(name, adapter, grouping)?;
+        self.engine.load_adapter(name, adapter)?;
         records.insert(name.to_owned(), record);
         Ok(())
     }

@@ -13,6 +13,8 @@ use crate::adapter::adaptation::Adaptation;
 use crate::adapter::identity::ModelIdentity;
 use crate::adapter::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
 use crate::adapter::prompts::{PromptEncoding, Representation};
+use crate::families::causal_lm::CausalLm as _;
+use crate::families::language_model::LanguageModel;
 use crate::training::train::TrainOptions;
 
 /// How examples were made, which inference must repeat.
@@ -100,6 +102,17 @@ pub(crate) fn read_config_for(
 }
 
 impl AdapterConfig {
+    /// Refuses examples that are longer than the positions that `model` has learned.
+    pub(crate) fn check_positions(&self, model: &LanguageModel) -> Result<(), ImpossibleAdapter> {
+        let Recipe::Causal { seq_len, .. } = self.recipe;
+        model
+            .check_positions(seq_len)
+            .map_err(|_| ImpossibleAdapter::Positions {
+                seq_len,
+                max_seq_len: model.sizes().max_seq_len,
+            })
+    }
+
     /// Refuses sizes that would panic or exhaust memory further on.
     ///
     /// # Errors

@@ -215,6 +215,14 @@ pub enum ImpossibleAdapter {
         /// Clusters of the adapter.
         num_clusters: usize,
     },
+    /// The sequences are longer than the positions that the model has learned.
+    #[error("sequences of {seq_len} tokens on a model that has learned {max_seq_len} positions")]
+    Positions {
+        /// Tokens of a whole example.
+        seq_len: usize,
+        /// Positions of the model.
+        max_seq_len: usize,
+    },
     /// The spans of the recipe leave nothing to look at or nothing to score.
     #[error("a prefix of {prefix} in sequences of {seq_len} tokens")]
     Spans {

@@ -105,6 +105,12 @@ impl Adapter {
         device: &Device,
     ) -> Result<Self, AdapterError> {
         let config = read_config_for(folder, identity)?;
+        config
+            .check_positions(model)
+            .map_err(|source| AdapterError::Impossible {
+                path: folder.join(CONFIG_FILE),
+                source,
+            })?;
         let mut adapter = load_tensors(&folder.join(TENSOR_FILE), config, model, device)?;
         if let Some(description) = adapter.config.memory.clone() {
             let path = folder.join(MEMORY_FILE);

@@ -103,7 +103,6 @@ pub fn represent_prompts(
                 let states = model.forward(SequencePass {
                     input: PassInput::TokenIds(batch.token_ids),
                     end: PassEnd::Entering(num_layers),
-                    unseen: None,
                     factors: &LayerFactors::none(),
                 });
                 masked_mean(states, batch.pad_mask)

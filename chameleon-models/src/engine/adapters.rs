@@ -1,40 +1,24 @@
 //! The adapters an engine has loaded, and what happened to their groups.
 
-use std::error::Error;
-use std::fmt;
-
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Mutex;
 
 use burn::tensor::Tensor;
+use chameleon_cluster::{CentroidIndex, ClusterError};
 use chameleon_hypernet::Condition;
 
-use super::lock;
+use super::isolation::lock;
 use crate::adapter::adaptation::{Adaptation, FactorWriter};
 use crate::adapter::{Adapter, MemoryDescription, Recipe};
 
-/// The trained centroid a prompt belongs to.
+/// The group of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct NearestCentroid {
-    /// Its index.
+pub struct NearestGroup {
+    /// The trained centroid nearest to the prompt.
     pub cluster_idx: usize,
     /// The Euclidean distance to it.
     pub distance: f32,
-}
-
-/// Finds the trained centroid nearest to a prompt embedding `[1, hidden]`.
-///
-/// The search is another crate's; the program joins both, as it does for training.
-pub type Grouping =
-    dyn Fn(&Tensor<2>) -> Result<NearestCentroid, Box<dyn Error + Send + Sync>> + Send + Sync;
-
-/// What a prompt looks like to an adapter.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PromptGrouping {
-    /// The prompt embedding, `[hidden]`.
-    pub embedding: Vec<f32>,
-    /// The group it falls in; nothing without an adapter.
-    pub nearest: Option<NearestCentroid>,
 }
 
 /// A loaded adapter.
@@ -46,15 +30,15 @@ pub struct AdapterInfo {
     pub head: Adaptation,
     /// Names of the adapted modules inside the layers.
     pub targets: Vec<String>,
-    /// What it was trained with.
+    /// The condition it was trained with.
     pub condition: Condition,
     /// Its groups.
     pub num_clusters: usize,
-    /// Tokens of a prompt that decide its group.
+    /// Tokens of a prompt by which it is grouped.
     pub prefix: usize,
-    /// What its groups remember, if it answers with a memory.
+    /// The memory of its groups, if it has one.
     pub memory: Option<MemoryDescription>,
-    /// Requests answered with it.
+    /// Requests started with it.
     pub num_requests: u64,
 }
 
@@ -73,25 +57,15 @@ pub struct ClusterInfo {
     pub recent_request_ids: Vec<u64>,
 }
 
-impl fmt::Display for NearestCentroid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "group {}, {:.3} from its centre",
-            self.cluster_idx, self.distance
-        )
-    }
-}
-
-/// An adapter with its name and its history. Requests keep it alive after it was unloaded.
+/// An adapter with its name and its counts. Requests keep it alive after it was unloaded.
 pub(super) struct LoadedAdapter {
     /// Tells apart two adapters that had the same name one after the other.
     pub(super) id: u64,
     pub(super) name: String,
     pub(super) adapter: Adapter,
-    /// Writes the factors of its groups.
+    /// Produces the factors of its groups.
     pub(super) writer: FactorWriter,
-    pub(super) grouping: Box<Grouping>,
+    centroids: CentroidIndex,
     clusters: Mutex<Vec<ClusterHistory>>,
 }
 
@@ -104,20 +78,30 @@ struct ClusterHistory {
 }
 
 impl LoadedAdapter {
-    pub(super) fn new(id: u64, name: String, adapter: Adapter, grouping: Box<Grouping>) -> Self {
+    pub(super) fn new(id: u64, name: String, adapter: Adapter) -> Result<Self, ClusterError> {
+        let centroids = CentroidIndex::new(&adapter.centroids)?;
         let clusters = vec![ClusterHistory::default(); adapter.config.num_clusters];
         let writer = adapter.trainee.factor_writer();
-        Self {
+        Ok(Self {
             id,
             name,
             adapter,
             writer,
-            grouping,
+            centroids,
             clusters: Mutex::new(clusters),
-        }
+        })
     }
 
-    /// Tokens of a prompt that decide its group.
+    /// The trained centroid nearest to a prompt embedding, `[1, hidden]`.
+    pub(super) fn nearest(&self, embedding: &Tensor<2>) -> Result<NearestGroup, ClusterError> {
+        let nearest = self.centroids.nearest(embedding)?;
+        Ok(NearestGroup {
+            cluster_idx: nearest.assignments[0],
+            distance: nearest.distances[0],
+        })
+    }
+
+    /// Tokens of a prompt by which it is grouped.
     pub(super) fn prefix(&self) -> usize {
         let Recipe::Causal { prefix, .. } = self.adapter.config.recipe;
         prefix
@@ -161,7 +145,7 @@ impl LoadedAdapter {
             .collect()
     }
 
-    /// Remembers that a request of this group has started.
+    /// Counts a request of this group that has started.
     pub(super) fn record_start(&self, cluster_idx: usize, request_id: u64, num_recent: usize) {
         let history = &mut lock(&self.clusters)[cluster_idx];
         history.num_requests += 1;
@@ -172,12 +156,12 @@ impl LoadedAdapter {
         }
     }
 
-    /// Remembers that a request of this group is over.
+    /// Counts a request of this group that has ended.
     pub(super) fn record_end(&self, cluster_idx: usize) {
         lock(&self.clusters)[cluster_idx].num_running -= 1;
     }
 
-    /// Remembers how much a group's factors change the head.
+    /// Keeps how much a group's factors change the head.
     pub(super) fn record_norm(&self, cluster_idx: usize, delta_norm: f32) {
         lock(&self.clusters)[cluster_idx].delta_norm = Some(delta_norm);
     }

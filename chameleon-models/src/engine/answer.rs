@@ -1,4 +1,4 @@
-//! The text of one answer while it grows: whole characters only, and nothing of a stop text.
+//! The text of one answer while it grows: whole characters only, and no part of a stop text.
 
 use crate::error::ModelError;
 use crate::files::tokenizer::{TextStream, Tokenizer};
@@ -8,7 +8,7 @@ use crate::files::tokenizer::{TextStream, Tokenizer};
 pub(super) struct Answer {
     stops: Vec<String>,
     stream: TextStream,
-    /// Text that was not given out yet.
+    /// Text that was not returned yet.
     held: String,
     is_stopped: bool,
 }
@@ -24,7 +24,7 @@ impl Answer {
         }
     }
 
-    /// Adds a token; answers with the text that may be shown now.
+    /// Adds a token; returns the text that may be shown now.
     pub(super) fn push(
         &mut self,
         token_id: u32,
@@ -34,7 +34,7 @@ impl Answer {
         Ok(self.add(&fresh))
     }
 
-    /// Ends the answer; answers with the text that was held back.
+    /// Ends the answer; returns the text that was held back.
     pub(super) fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String, ModelError> {
         if self.is_stopped {
             return Ok(String::new());
@@ -45,7 +45,7 @@ impl Answer {
         Ok(text)
     }
 
-    /// Whether a stop text was met.
+    /// Whether the text reached a stop text.
     pub(super) fn is_stopped(&self) -> bool {
         self.is_stopped
     }

@@ -1,18 +1,21 @@
-//! The handle of an engine: what any thread may ask of it.
+//! The handle of an engine: what any thread may call.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::adapters::{AdapterInfo, ClusterInfo, Grouping, LoadedAdapter, PromptGrouping};
+use super::adapters::{AdapterInfo, ClusterInfo, LoadedAdapter};
+use super::error::Refusal;
+use super::event::Event;
+use super::grouping::{self, PromptGrouping};
+use super::isolation::lock;
 use super::options::EngineOptions;
-use super::refusal::Refusal;
 use super::request::{ConditionChoice, GivenCondition, Request};
+use super::shared::{Pending, Phase, Queue, Shared};
 use super::stats::EngineStats;
-use super::ticket::{Cancellation, Event, Ticket};
-use super::{lock, start, worker};
+use super::ticket::{Cancellation, Ticket};
+use super::worker;
 use crate::adapter::Adapter;
 use crate::families::causal_lm::CausalLm;
 use crate::families::load::LoadedModel;
@@ -22,72 +25,6 @@ use crate::families::load::LoadedModel;
 pub struct Engine {
     shared: Arc<Shared>,
     _worker: Arc<WorkerThread>,
-}
-
-/// What handles and the worker share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) loaded: LoadedModel,
-    pub(super) options: EngineOptions,
-    pub(super) queue: Mutex<Queue>,
-    /// Whether a request that may still wait was cancelled.
-    pub(super) has_cancelled: AtomicBool,
-    /// Told when the queue changes, and when the engine has nothing left to do.
-    pub(super) changed: Condvar,
-    pub(super) stats: Mutex<EngineStats>,
-    adapters: Mutex<Adapters>,
-}
-
-/// What waits, and whether more may come.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    pub(super) waiting: VecDeque<Pending>,
-    pub(super) num_tokens: usize,
-    /// Requests taken out of the queue and not over yet.
-    pub(super) num_running: usize,
-    pub(super) phase: Phase,
-    next_request_id: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Phase {
-    /// Requests are taken on.
-    #[default]
-    Open,
-    /// What was taken on is finished.
-    Draining,
-    /// Everything ends now.
-    Closed,
-}
-
-/// A request that waits.
-pub(super) struct Pending {
-    pub(super) request_id: u64,
-    pub(super) request: Request,
-    pub(super) adapter: Option<Arc<LoadedAdapter>>,
-    /// Tokens it may need in the end.
-    pub(super) num_tokens: usize,
-    pub(super) is_cancelled: Arc<AtomicBool>,
-    pub(super) submitted: Instant,
-    pub(super) sink: Sink,
-}
-
-/// Where the events of a request go.
-pub(super) type Sink = Box<dyn FnMut(Event) + Send>;
-
-impl std::fmt::Debug for Pending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // No prompt: logs must not hold what people ask.
-        f.debug_struct("Pending")
-            .field("request_id", &self.request_id)
-            .finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug, Default)]
-struct Adapters {
-    by_name: BTreeMap<String, Arc<LoadedAdapter>>,
-    next_id: u64,
 }
 
 #[derive(Debug)]
@@ -127,7 +64,7 @@ impl Engine {
         })
     }
 
-    /// The model that answers: its tokenizer, its chat template, its identity.
+    /// The model, with its tokenizer, its chat template and its identity.
     pub fn model(&self) -> &LoadedModel {
         &self.shared.loaded
     }
@@ -141,11 +78,11 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Refusal`] says why the request is not taken on.
+    /// [`Refusal`] says why the request is not accepted.
     pub fn submit(&self, request: Request) -> Result<Ticket, Refusal> {
         let (sender, events) = mpsc::channel();
         let cancellation = self.submit_with(request, move |event| {
-            // Nobody listens any more: the ticket is gone, and so will be the request.
+            // Sending fails when the ticket was dropped, which cancels the request as well.
             let _ = sender.send(event);
         })?;
         Ok(Ticket {
@@ -154,12 +91,12 @@ impl Engine {
         })
     }
 
-    /// Queues a request whose events are handed to `on_event`, on the engine's thread: it should pass them on and
-    /// return. Never waits.
+    /// Queues a request whose events are passed to `on_event` on the engine's thread, so the callback must not block.
+    /// Never waits.
     ///
     /// # Errors
     ///
-    /// [`Refusal`] says why the request is not taken on.
+    /// [`Refusal`] says why the request is not accepted.
     pub fn submit_with(
         &self,
         request: Request,
@@ -219,13 +156,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the name is taken or not one, or the adapter was trained on another model.
-    pub fn load_adapter(
-        &self,
-        name: &str,
-        adapter: Adapter,
-        grouping: Box<Grouping>,
-    ) -> Result<AdapterInfo, Refusal> {
+    /// When the name is taken or not a valid one, when the adapter was trained on another model, or when its centroids
+    /// are not finite.
+    pub fn load_adapter(&self, name: &str, adapter: Adapter) -> Result<AdapterInfo, Refusal> {
         if !is_adapter_name(name) {
             return Err(Refusal::AdapterName {
                 name: name.to_owned(),
@@ -244,18 +177,20 @@ impl Engine {
             });
         }
         let id = adapters.next_id;
+        let loaded = LoadedAdapter::new(id, name.to_owned(), adapter)
+            .map_err(|source| Refusal::Centroids { source })?;
+        let loaded = Arc::new(loaded);
         adapters.next_id += 1;
-        let loaded = Arc::new(LoadedAdapter::new(id, name.to_owned(), adapter, grouping));
         let info = loaded.info();
         adapters.by_name.insert(name.to_owned(), loaded);
         Ok(info)
     }
 
-    /// Takes an adapter away. Requests that were taken on with it are finished with it.
+    /// Unloads an adapter. Requests that were accepted with it are finished with it.
     ///
     /// # Errors
     ///
-    /// When there is none of this name.
+    /// When no adapter has this name.
     pub fn unload_adapter(&self, name: &str) -> Result<(), Refusal> {
         let mut adapters = lock(&self.shared.adapters);
         match adapters.by_name.remove(name) {
@@ -278,18 +213,18 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When there is no adapter of this name.
+    /// When no adapter has this name.
     pub fn clusters(&self, adapter: &str) -> Result<Vec<ClusterInfo>, Refusal> {
         Ok(lock(&self.shared.adapters).get(adapter)?.clusters())
     }
 
-    /// The prompt embedding of a text, and with an adapter the group it falls in. Takes no place in the queue.
+    /// The prompt embedding of a text, and with an adapter the group it falls in. Does not wait in the queue.
     ///
-    /// With an adapter only as many tokens count as its recipe looks at.
+    /// With an adapter, only the tokens of its recipe's prefix count.
     ///
     /// # Errors
     ///
-    /// When there is no token, an unknown one, or no adapter of this name.
+    /// When there is no token or an unknown one, or when no adapter has this name.
     pub fn embed(
         &self,
         token_ids: &[u32],
@@ -297,16 +232,17 @@ impl Engine {
     ) -> Result<PromptGrouping, Refusal> {
         self.check_tokens(token_ids)?;
         let adapter = self.find_adapter(adapter)?;
-        start::group(&self.shared, adapter.as_deref(), token_ids)
+        grouping::group(&self.shared, adapter.as_deref(), token_ids)
             .map_err(|source| Refusal::Grouping { source })
     }
 
     /// Groups and conditions of prompts that are all known beforehand, for runs over whole files. Where the adapter's
-    /// condition sums up the prompts of a group, it sums up all of them, in whichever portions they are answered.
+    /// condition is a mean over the prompts of a group, it is the mean over all of them, in whichever portions they
+    /// are submitted.
     ///
     /// # Errors
     ///
-    /// When a prompt has no token or an unknown one, or there is no adapter of this name.
+    /// When a prompt has no token or an unknown one, or when no adapter has this name.
     pub fn conditions_of_all(
         &self,
         adapter: &str,
@@ -316,11 +252,11 @@ impl Engine {
             self.check_tokens(prompt)?;
         }
         let adapter = Arc::clone(lock(&self.shared.adapters).get(adapter)?);
-        start::group_all(&self.shared, &adapter, prompts)
+        grouping::group_all(&self.shared, &adapter, prompts)
             .map_err(|source| Refusal::Grouping { source })
     }
 
-    /// What it has done so far, and what is going on now.
+    /// Counts since the start, and the present load.
     pub fn stats(&self) -> EngineStats {
         let (num_queued, num_queued_tokens, num_running) = {
             let queue = lock(&self.shared.queue);
@@ -334,8 +270,8 @@ impl Engine {
         }
     }
 
-    /// Finishes what was taken on and refuses everything else. Returns at once; [`wait_idle`](Self::wait_idle)
-    /// tells when it is done.
+    /// Finishes what was accepted and refuses everything else. Returns at once; [`wait_idle`](Self::wait_idle) waits
+    /// for the end.
     pub fn drain(&self) {
         let mut queue = lock(&self.shared.queue);
         if queue.phase == Phase::Open {
@@ -345,7 +281,7 @@ impl Engine {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until nothing runs and nothing waits; answers whether that came true in time.
+    /// Waits until no request runs or waits; returns whether that happened in time.
     pub fn wait_idle(&self, timeout: Duration) -> bool {
         let queue = lock(&self.shared.queue);
         let is_busy = |queue: &mut Queue| queue.num_running > 0 || !queue.waiting.is_empty();
@@ -353,7 +289,7 @@ impl Engine {
             .shared
             .changed
             .wait_timeout_while(queue, timeout, is_busy)
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+            .unwrap_or_else(PoisonError::into_inner);
         queue.num_running == 0 && queue.waiting.is_empty()
     }
 
@@ -434,25 +370,8 @@ impl Engine {
     }
 }
 
-/// More than any factor is worth multiplying by; it keeps logits finite.
+/// Bounds what logits are multiplied by, so that they stay finite.
 const MAX_SCALE: f64 = 1000.0;
-
-impl Adapters {
-    fn get(&self, name: &str) -> Result<&Arc<LoadedAdapter>, Refusal> {
-        self.by_name.get(name).ok_or_else(|| self.unknown(name))
-    }
-
-    fn unknown(&self, name: &str) -> Refusal {
-        let known: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
-        Refusal::UnknownAdapter {
-            name: name.to_owned(),
-            known: match known.as_slice() {
-                [] => "none".to_owned(),
-                known => known.join(", "),
-            },
-        }
-    }
-}
 
 impl Drop for WorkerThread {
     fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! The factors of groups: generated once, kept while they are used, and applied to the rows of a step.
+//! The factors of groups: generated once, cached, and applied to the rows of a step.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,17 +8,16 @@ use chameleon_core::LoraFactors;
 use chameleon_hypernet::{GroupLayers, GroupedFactors, RowGroups};
 
 use super::adapters::LoadedAdapter;
-use crate::adapter::adaptation::HeadAdapter;
+use crate::adapter::adaptation::{GroupFactors, HeadAdapter};
 use crate::families::indices::index_tensor;
 
-/// The factors of one group.
+/// The factors of one group, in the cache and in the rows that use them.
 #[derive(Debug)]
-pub(super) struct GroupFactors {
-    /// Tells apart the factors of all groups of all adapters.
+pub(super) struct CachedFactors {
+    /// Unique among the factors of all groups of all adapters.
     id: u64,
     adapter: Arc<LoadedAdapter>,
-    head: LoraFactors,
-    layers: Option<GroupLayers>,
+    group: GroupFactors,
 }
 
 /// What factors depend on.
@@ -26,27 +25,27 @@ pub(super) struct GroupFactors {
 struct FactorKey {
     adapter_id: u64,
     cluster_idx: usize,
-    /// The bits of the condition, if the head looks at one.
+    /// The bits of the condition, if the head depends on one.
     condition: Vec<u32>,
 }
 
-/// Factors that were generated lately.
+/// The factors that were used last.
 #[derive(Debug)]
 pub(super) struct FactorCache {
-    kept: BTreeMap<FactorKey, Kept>,
-    max_kept: usize,
-    num_asked: u64,
+    entries: BTreeMap<FactorKey, CacheEntry>,
+    max_entries: usize,
+    num_lookups: u64,
     num_generated: u64,
 }
 
 #[derive(Debug)]
-struct Kept {
-    factors: Arc<GroupFactors>,
-    /// When they were asked for last, counted in questions.
+struct CacheEntry {
+    factors: Arc<CachedFactors>,
+    /// The number of the last look-up.
     last_used: u64,
 }
 
-/// The hypernetwork wrote numbers that are none.
+/// The hypernetwork produced non-finite factors.
 #[derive(Debug, thiserror::Error)]
 #[error("the adapter's factors for group {cluster_idx} are not finite")]
 pub(super) struct NotFinite {
@@ -54,17 +53,17 @@ pub(super) struct NotFinite {
 }
 
 impl FactorCache {
-    pub(super) fn new(max_kept: usize) -> Self {
+    pub(super) fn new(max_entries: usize) -> Self {
         Self {
-            kept: BTreeMap::new(),
-            max_kept,
-            num_asked: 0,
+            entries: BTreeMap::new(),
+            max_entries,
+            num_lookups: 0,
             num_generated: 0,
         }
     }
 
     pub(super) fn num_hits(&self) -> u64 {
-        self.num_asked - self.num_generated
+        self.num_lookups - self.num_generated
     }
 
     pub(super) fn num_misses(&self) -> u64 {
@@ -72,18 +71,18 @@ impl FactorCache {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.kept.len()
+        self.entries.len()
     }
 
     /// The factors of a group under a condition, `[hidden]`.
     ///
-    /// They are generated for one condition at a time, so that they do not depend on which others were asked for.
+    /// They are generated for one condition at a time, so that they do not depend on other requests.
     pub(super) fn get(
         &mut self,
         adapter: &Arc<LoadedAdapter>,
         cluster_idx: usize,
         condition: &[f32],
-    ) -> Result<Arc<GroupFactors>, NotFinite> {
+    ) -> Result<Arc<CachedFactors>, NotFinite> {
         let condition = match &adapter.adapter.trainee.head {
             HeadAdapter::Hyper(_) => condition,
             HeadAdapter::Lora(_) | HeadAdapter::Experts(_) => &[],
@@ -93,10 +92,10 @@ impl FactorCache {
             cluster_idx,
             condition: condition.iter().map(|value| value.to_bits()).collect(),
         };
-        self.num_asked += 1;
-        if let Some(kept) = self.kept.get_mut(&key) {
-            kept.last_used = self.num_asked;
-            return Ok(Arc::clone(&kept.factors));
+        self.num_lookups += 1;
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.last_used = self.num_lookups;
+            return Ok(Arc::clone(&entry.factors));
         }
         let data = TensorData::new(condition.to_vec(), [1, condition.len()]);
         let device = adapter.adapter.centroids.device();
@@ -109,28 +108,28 @@ impl FactorCache {
             return Err(NotFinite { cluster_idx });
         }
         adapter.record_norm(cluster_idx, norm);
-        let factors = Arc::new(GroupFactors {
+        let factors = Arc::new(CachedFactors {
             id: self.num_generated,
             adapter: Arc::clone(adapter),
-            head: group.head,
-            layers: group.layers,
+            group,
         });
         self.num_generated += 1;
-        if self.kept.len() >= self.max_kept {
-            self.forget_one();
+        if self.entries.len() >= self.max_entries {
+            self.evict_one();
         }
-        let kept = Kept {
+        let entry = CacheEntry {
             factors: Arc::clone(&factors),
-            last_used: self.num_asked,
+            last_used: self.num_lookups,
         };
-        self.kept.insert(key, kept);
+        self.entries.insert(key, entry);
         Ok(factors)
     }
 
-    fn forget_one(&mut self) {
-        let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.last_used);
+    fn evict_one(&mut self) {
+        let entries = self.entries.iter();
+        let oldest = entries.min_by_key(|(_, entry)| entry.last_used);
         if let Some(key) = oldest.map(|(key, _)| key.clone()) {
-            self.kept.remove(&key);
+            self.entries.remove(&key);
         }
     }
 }
@@ -145,21 +144,21 @@ fn delta_norm(factors: &LoraFactors) -> f32 {
         reason = "it is shown, not computed with"
     )]
     let scale = factors.scale.abs() as f32;
-    // Rounding may leave a tiny negative number where there is nothing.
+    // Rounding may leave a tiny negative number in place of zero.
     square.max(0.0).sqrt() * scale
 }
 
-/// What one row takes.
+/// The factors of one row, and their scale.
 #[derive(Debug, Clone)]
 pub(super) struct RowFactors {
-    pub(super) factors: Arc<GroupFactors>,
+    pub(super) factors: Arc<CachedFactors>,
     pub(super) scale: f64,
 }
 
 impl RowFactors {
     /// What is changed inside the layers for the row.
     pub(super) fn layers(&self) -> Option<GroupLayers> {
-        let layers = self.factors.layers.clone()?;
+        let layers = self.factors.group.layers.clone()?;
         Some(layers.with_strength(self.scale))
     }
 }
@@ -177,7 +176,7 @@ struct Joined {
 }
 
 impl JoinedFactors {
-    /// What is added to the logits of rows that take these factors; nothing if no row takes any.
+    /// What is added to the logits of rows with these factors; `None` if no row has any.
     ///
     /// # Shapes
     ///
@@ -188,7 +187,7 @@ impl JoinedFactors {
         hidden: &Tensor<2>,
         rows: &[Option<RowFactors>],
     ) -> Option<Tensor<2>> {
-        let mut by_adapter: BTreeMap<u64, Vec<&Arc<GroupFactors>>> = BTreeMap::new();
+        let mut by_adapter: BTreeMap<u64, Vec<&Arc<CachedFactors>>> = BTreeMap::new();
         for row in rows.iter().flatten() {
             let wanted = by_adapter.entry(row.factors.adapter.id).or_default();
             if wanted.iter().all(|other| other.id != row.factors.id) {
@@ -207,7 +206,7 @@ impl JoinedFactors {
     }
 
     /// The factors side by side; those of the last step if they suffice.
-    fn join(&mut self, adapter_id: u64, wanted: &[&Arc<GroupFactors>]) -> &Joined {
+    fn join(&mut self, adapter_id: u64, wanted: &[&Arc<CachedFactors>]) -> &Joined {
         let suffices = self.by_adapter.get(&adapter_id).is_some_and(|joined| {
             joined.ids.len() <= 2 * wanted.len() + 2
                 && wanted
@@ -216,9 +215,12 @@ impl JoinedFactors {
         });
         if !suffices {
             let head = &wanted[0].adapter.adapter.trainee.head;
-            let factors = wanted.iter().map(|group| group.head.clone()).collect();
+            let factors = wanted
+                .iter()
+                .map(|cached| cached.group.head.clone())
+                .collect();
             let joined = Joined {
-                ids: wanted.iter().map(|group| group.id).collect(),
+                ids: wanted.iter().map(|cached| cached.id).collect(),
                 factors: head.join(factors),
             };
             self.by_adapter.insert(adapter_id, joined);

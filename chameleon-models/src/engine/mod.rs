@@ -1,44 +1,39 @@
-//! An engine that answers many requests at once: what a server, or a run over a whole file, drives.
+//! How are requests answered together? Queue, groups, batches, sampling: what a server, or a run over a file, drives.
 //!
-//! One worker thread owns the decoding. Requests wait in a bounded queue, are grouped by the trained centroid
-//! nearest to their prompt, join and leave the running batch between steps, and may each use another adapter.
-//! Conditioned on centroids, an answer is the same, bit for bit, whoever else is in the batch.
-//!
-//! Owns no transport and knows no clustering: whoever loads an adapter says how prompts find their centroid.
+//! One worker thread decodes. Requests wait in a bounded queue, are grouped by the trained centroid nearest to their
+//! prompt, join and leave the running batch between steps, and may each use another adapter. Conditioned on
+//! centroids, an answer is the same, bit for bit, whichever requests are in the batch. Owns no transport.
 
-pub mod generate;
 pub mod sampling;
 
+mod active;
 mod adapters;
 mod answer;
+mod decode_batch;
+mod error;
+mod event;
+mod grouping;
 mod handle;
 mod head;
-pub(crate) mod lane;
+mod isolation;
+mod logprobs;
 mod options;
 mod recall;
-mod refusal;
 mod request;
-mod running;
+mod shared;
 mod start;
 mod stats;
 mod ticket;
 mod worker;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-pub use adapters::{AdapterInfo, ClusterInfo, Grouping, NearestCentroid, PromptGrouping};
+pub use adapters::{AdapterInfo, ClusterInfo, NearestGroup};
+pub use error::Refusal;
+pub use event::{
+    EndReason, Event, RequestFailure, Started, StartedGroup, TokenChoice, TokenEvent, Usage,
+};
+pub use grouping::PromptGrouping;
 pub use handle::Engine;
 pub use options::EngineOptions;
-pub use refusal::Refusal;
 pub use request::{ConditionChoice, EndOfText, GivenCondition, Logprobs, Request};
 pub use stats::EngineStats;
-pub use ticket::{
-    Cancellation, EndReason, Event, RequestFailure, Started, StartedGroup, Ticket, TokenChoice,
-    TokenEvent, Usage,
-};
-
-/// The value behind a lock. What is kept behind locks here is whole after every statement, so a panic elsewhere
-/// spoils nothing.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub use ticket::{Cancellation, Completion, Ticket};

@@ -1,24 +1,24 @@
-//! How much an engine takes on.
+//! The bounds of an engine.
 
-use super::refusal::Refusal;
+use super::error::Refusal;
 
 /// The bounds of an engine. Every value is checked when it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Requests that are decoded together at most.
+    /// Most requests in a batch.
     pub max_batch_rows: usize,
-    /// Tokens whose keys and values are kept at most, over all running requests. A request counts with its prompt
-    /// and with all it may write, so that one that runs can always finish.
+    /// Most tokens in the KV cache, over all running requests. A request counts with its prompt and with all tokens it
+    /// may generate, so that one that runs can always finish.
     pub max_cached_tokens: usize,
-    /// Prompt tokens read between two decoding steps at most, so that a long prompt does not stall the others.
+    /// Most prompt tokens between two decode steps, so that a long prompt does not stall the other requests.
     pub prefill_chunk: usize,
-    /// Requests that wait at most; one more is refused.
+    /// Most requests in the queue; one more is refused.
     pub max_queued_requests: usize,
-    /// Tokens, counted as in `max_cached_tokens`, of the requests that wait at most.
+    /// Most tokens of the requests in the queue, counted as in `max_cached_tokens`.
     pub max_queued_tokens: usize,
-    /// Groups whose factors are kept at most; those not used for longest are generated anew.
+    /// Most groups whose factors are cached; the least recently used leave first.
     pub max_cached_factors: usize,
-    /// Names of recent requests remembered for each group.
+    /// Most request numbers that are listed for each group.
     pub num_recent_requests: usize,
 }
 
@@ -37,7 +37,7 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// Refuses bounds with which nothing could ever run.
+    /// Refuses bounds of zero, with which no request could run.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What the memory of a row's group changes about its next token.
+//! The memory of a row's group, mixed into the prediction of its next token.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,20 +7,20 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use super::adapters::LoadedAdapter;
-use super::running::log_sum_exp;
+use super::logprobs::log_sum_exp;
 use crate::adapter::{AdapterMemory, Recollection};
 
-/// The memory that one row takes.
+/// The memory of one row's group.
 #[derive(Clone)]
 pub(super) struct RowMemory {
     adapter: Arc<LoadedAdapter>,
     group_idx: usize,
-    /// The memory's part of a prediction is multiplied by this, 0 to 1.
+    /// The memory's share of a prediction is multiplied by this, 0 to 1.
     strength: f64,
 }
 
 impl RowMemory {
-    /// The memory of a group, if its adapter has one and the strength of the adapter leaves anything of it.
+    /// The memory of a group; `None` if its adapter has none or the scale of the adapter is zero or below.
     pub(super) fn of(adapter: &Arc<LoadedAdapter>, group_idx: usize, scale: f64) -> Option<Self> {
         let strength = scale.clamp(0.0, 1.0);
         (adapter.adapter.memory.is_some() && strength > 0.0).then(|| Self {
@@ -30,20 +30,20 @@ impl RowMemory {
         })
     }
 
-    /// The layer whose incoming states the memory is asked by.
+    /// The layer whose incoming states the memory is searched by.
     pub(super) fn layer_idx(&self) -> usize {
         self.memory().description.config.layer_idx
     }
 
-    /// Turns the logits of a row into logarithms of what model and memory predict together.
+    /// Replaces the logits of a row by logarithms of the probabilities that model and memory predict together.
     ///
-    /// Rows are asked one at a time, so that what one gets does not depend on the others.
+    /// Rows are searched one at a time, so that the result of one does not depend on the others.
     ///
     /// # Shapes
     ///
     /// - `entering`: of each tapped layer, `[rows, hidden]`
     /// - `logits`: `[vocab]`
-    pub(super) fn change(
+    pub(super) fn mix_into(
         &self,
         entering: &BTreeMap<usize, Tensor<2>>,
         row_idx: usize,

@@ -1,68 +1,69 @@
-//! What is asked of an engine.
+//! What a caller requests of an engine.
 
 use std::sync::Arc;
 
 use chameleon_core::RunSeed;
 use chameleon_hypernet::Condition;
 
-use crate::engine::sampling::Sampling;
+use super::sampling::Sampling;
 
 /// A prompt, and how it is to be continued.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// What is continued.
+    /// The tokens to continue.
     pub prompt_token_ids: Vec<u32>,
-    /// What the prompt is grouped by: its text as it is, without chat template and without a token that begins a
-    /// text, because that is what adapters are trained on. The first `prefix` tokens of the adapter's recipe count.
-    /// When empty, the prompt itself.
+    /// The tokens by which the prompt is grouped: its text as it is, without chat template and without a token that
+    /// begins a text, because adapters are trained on such texts. The first `prefix` tokens of the adapter's recipe
+    /// count. When empty, the prompt itself.
     pub grouping_token_ids: Vec<u32>,
-    /// The adapter, by its name; without one the base model answers.
+    /// The name of the adapter; `None` is the base model.
     pub adapter: Option<String>,
-    /// What the hypernetwork sees of the group.
+    /// The condition of the hypernetwork.
     pub condition: ConditionChoice,
     /// Multiplies what the adapter adds; 0 is the base model.
     pub scale: f64,
-    /// How each token is chosen.
+    /// How each token is sampled.
     pub sampling: Sampling,
-    /// The request's own stream of random numbers; nothing else names it.
+    /// The seed of the request's own random stream.
     pub seed: RunSeed,
-    /// Tokens written at most.
+    /// New tokens at most.
     pub max_new_tokens: usize,
     /// Texts that end the answer and are no part of it.
     pub stop: Vec<String>,
     /// Whether tokens that end a text end the answer.
     pub end_of_text: EndOfText,
-    /// What is told about the probability of every token.
+    /// Which probabilities are reported with every token.
     pub logprobs: Logprobs,
 }
 
-/// What the model's own end of a text does.
+/// What a token that ends a text does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EndOfText {
     /// It ends the answer.
     #[default]
     Ends,
-    /// It is a token like others, so that answers have the length that was asked for.
+    /// It is a token like others, so that answers have the length that was requested.
     Ignored,
 }
 
-/// What is told about the probability of every token.
+/// Which probabilities are reported with every token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Logprobs {
-    /// Nothing, which costs nothing.
+    /// None.
     #[default]
     None,
-    /// The logarithm of the probability of the chosen token, and of so many of the likeliest.
+    /// The logarithm of the probability of the sampled token, and of so many of the likeliest.
     Top(usize),
 }
 
-/// What the hypernetwork sees of a request's group.
+/// The condition of the hypernetwork for a request.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum ConditionChoice {
-    /// What the adapter was trained with.
+    /// Made as in the training of the adapter.
     #[default]
     AsTrained,
-    /// This one. [`Condition::Batch`] and [`Condition::Blend`] see the requests of the group that start together.
+    /// Made like this. [`Condition::Batch`] and [`Condition::Blend`] are made of the requests of the group that start
+    /// together.
     Use(Condition),
     /// One that was computed beforehand, for runs that know all their prompts.
     Given(Arc<GivenCondition>),
@@ -75,11 +76,11 @@ pub struct GivenCondition {
     pub cluster_idx: usize,
     /// How far the prompt is from its centroid.
     pub distance: f32,
-    /// How the group was summed up, for the record.
+    /// How it was made, for the record.
     pub condition: Condition,
     /// `[hidden]`, shared by the prompts of a group.
     pub values: Arc<[f32]>,
-    /// How many prompts it sums up.
+    /// How many prompts it is the mean of.
     pub group_size: usize,
 }
 

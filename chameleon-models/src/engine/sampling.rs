@@ -1,11 +1,11 @@
-//! Choosing the next token from logits, on the host and repeatably.
+//! Sampling of the next token from logits, on the host and repeatable.
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::ModelError;
 
-/// How the next token is chosen.
+/// How the next token is sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Sampling {
     /// The most likely token; of equal ones, that with the lowest id.
@@ -82,7 +82,7 @@ impl RandomSampling {
     }
 }
 
-/// Chooses the tokens of one row, from a stream of its own.
+/// Samples the tokens of one row, from a random stream of its own.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     sampling: Sampling,
@@ -95,7 +95,7 @@ impl Sampler {
         Self { sampling, stream }
     }
 
-    /// The next token, given the logits of the whole vocabulary. A logit that is NaN is never chosen.
+    /// The next token, given the logits of the whole vocabulary. A logit that is NaN is never taken.
     ///
     /// # Panics
     ///

@@ -1,11 +1,89 @@
 //! Attention as both families use it: several query heads may share one key-value head.
 //!
-//! Projections, positions and caches are the caller's.
+//! A layer projects its states and leaves the rest to an [`Attend`], which is what differs between kinds of passes.
 
-use burn::tensor::activation::softmax;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Tensor, TensorData, assert_shape};
+use burn::tensor::{Bool, Tensor, assert_shape};
+use chameleon_core::fused::{self, CausalAttention, RotaryHalves};
+
+/// Attention of one kind of pass.
+pub(crate) trait Attend {
+    /// The values each query attends to, heads side by side.
+    ///
+    /// # Shapes
+    ///
+    /// - output: `[batch, seq, heads * head_dim]`
+    fn attend(&mut self, projected: Projected<'_>) -> Tensor<3>;
+}
+
+/// Query, key and value of a layer as its projections leave them.
+pub(crate) struct Projected<'a> {
+    /// `[batch, seq, heads * head_dim]`
+    pub(crate) query: Tensor<3>,
+    /// `[batch, seq, kv_heads * head_dim]`
+    pub(crate) key: Tensor<3>,
+    /// `[batch, seq, kv_heads * head_dim]`
+    pub(crate) value: Tensor<3>,
+    pub(crate) head_dim: usize,
+    /// The rotary embedding of queries and keys, if the family has one.
+    pub(crate) rotary: Option<&'a RotaryHalves>,
+}
+
+/// Query, key and value with their positions, split into heads.
+pub(crate) struct Heads {
+    /// `[batch, heads, seq, head_dim]`
+    pub(crate) query: Tensor<4>,
+    /// `[batch, kv_heads, seq, head_dim]`
+    pub(crate) key: Tensor<4>,
+    /// `[batch, kv_heads, seq, head_dim]`
+    pub(crate) value: Tensor<4>,
+}
+
+impl Projected<'_> {
+    /// Splits into heads and applies the rotary embedding.
+    pub(crate) fn into_heads(self) -> Heads {
+        let Self {
+            query,
+            key,
+            value,
+            head_dim,
+            rotary,
+        } = self;
+        let rotated = |x| match rotary {
+            Some(rotary) => rotary.apply(heads(x, head_dim)),
+            None => heads(x, head_dim),
+        };
+        Heads {
+            query: rotated(query),
+            key: rotated(key),
+            value: heads(value, head_dim),
+        }
+    }
+}
+
+/// `[batch, seq, heads * head_dim]` -> `[batch, heads, seq, head_dim]`
+fn heads(projected: Tensor<3>, head_dim: usize) -> Tensor<4> {
+    let [batch, seq_len, width] = projected.dims();
+    projected
+        .reshape([batch, seq_len, width / head_dim, head_dim])
+        .swap_dims(1, 2)
+}
+
+/// Attention of a pass over whole sequences: each token to itself and to those before it.
+pub(crate) struct Causal;
+
+impl Attend for Causal {
+    fn attend(&mut self, projected: Projected<'_>) -> Tensor<3> {
+        fused::causal_attention(CausalAttention {
+            query: projected.query,
+            key: projected.key,
+            value: projected.value,
+            head_dim: projected.head_dim,
+            rotary: projected.rotary.cloned(),
+        })
+    }
+}
 
 /// Query, key and value of one layer, split into heads.
 #[derive(Debug)]
@@ -30,32 +108,6 @@ pub(crate) enum AttentionMask {
     Hidden(Tensor<4, Bool>),
 }
 
-impl AttentionMask {
-    /// The mask of a pass over whole sequences in which nobody looks at the tokens marked in `unseen`, not even
-    /// they themselves; a token to which nothing would be left looks at itself.
-    ///
-    /// # Shapes
-    ///
-    /// - `unseen`: `[batch, seq]`, `true` on tokens that are left out
-    pub(crate) fn causal_without(unseen: Tensor<2, Bool>) -> Self {
-        let device = unseen.device();
-        let [batch, seq_len] = unseen.dims();
-        let unseen: Vec<bool> = unseen.into_data().iter::<bool>().collect();
-        let mut hidden = Vec::with_capacity(batch * seq_len * seq_len);
-        for row in unseen.chunks(seq_len) {
-            for query in 0..seq_len {
-                let sees_none = row[..=query].iter().all(|&unseen| unseen);
-                hidden.extend((0..seq_len).map(|slot| {
-                    let is_itself = sees_none && slot == query;
-                    slot > query || (row[slot] && !is_itself)
-                }));
-            }
-        }
-        let shape = [batch, 1, seq_len, seq_len];
-        Self::Hidden(Tensor::from_data(TensorData::new(hidden, shape), &device))
-    }
-}
-
 /// Softmax of the scaled, masked scores times the values, heads side by side.
 ///
 /// # Shapes
@@ -67,23 +119,7 @@ pub(crate) fn attend(input: AttentionInput<'_>) -> Tensor<3> {
     assert_shape!(input.key, [batch, num_kv_heads, num_slots, head_dim]);
     assert_shape!(input.value, [batch, num_kv_heads, num_slots, head_dim]);
 
-    let tracked = input.query.is_tracked() || input.key.is_tracked() || input.value.is_tracked();
-    let attended = if let AttentionMask::Hidden(hidden) = input.mask
-        && tracked
-    {
-        attend_recorded(input.query, &input.key, input.value, hidden)
-    } else if input.query.is_autodiff() && !tracked {
-        // Nothing to record below the first adapter: take the fused operation of the plain backend.
-        Tensor::from_inner(attend_fused(AttentionInput {
-            query: input.query.inner(),
-            key: input.key.inner(),
-            value: input.value.inner(),
-            mask: input.mask,
-        }))
-    } else {
-        attend_fused(input)
-    };
-    attended
+    attend_fused(input)
         .swap_dims(1, 2) // [batch, seq, heads, head_dim]
         .reshape([batch, seq_len, num_heads * head_dim])
 }
@@ -127,35 +163,4 @@ fn for_each_query_head(x: Tensor<4>, group_size: usize) -> Tensor<4> {
     x.unsqueeze_dim::<5>(2)
         .repeat_dim(2, group_size) // [batch, kv_heads, group, slots, head_dim]
         .reshape([batch, num_kv_heads * group_size, num_slots, head_dim])
-}
-
-/// The same from separate operations, whose gradients Burn knows.
-fn attend_recorded(
-    query: Tensor<4>,
-    key: &Tensor<4>,
-    value: Tensor<4>,
-    hidden: &Tensor<4, Bool>,
-) -> Tensor<4> {
-    let [batch, num_heads, seq_len, head_dim] = query.dims();
-    let [_, num_kv_heads, num_slots, _] = key.dims();
-    let group_size = num_heads / num_kv_heads;
-
-    // The queries that share a key-value head stand below one another, so no key or value is copied.
-    let query = (query * (head_dim as f64).sqrt().recip()).reshape([
-        batch,
-        num_kv_heads,
-        group_size * seq_len,
-        head_dim,
-    ]);
-    let hidden = hidden
-        .clone()
-        .expand([batch, num_heads, seq_len, num_slots]);
-    let scores = query
-        .matmul(key.clone().transpose()) // [batch, kv_heads, group * seq, slots]
-        .reshape([batch, num_heads, seq_len, num_slots])
-        .mask_fill(hidden, f32::NEG_INFINITY);
-    softmax(scores, 3)
-        .reshape([batch, num_kv_heads, group_size * seq_len, num_slots])
-        .matmul(value)
-        .reshape([batch, num_heads, seq_len, head_dim])
 }

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use chameleon_hypernet::LayerFactors;
 use serde::{Deserialize, Serialize};
 
+use crate::error::ModelError;
 use crate::families::kv_cache::{KvCache, Segment};
 
 /// The sizes of a model, the same words for every family.
@@ -82,9 +83,6 @@ pub struct SequencePass<'a> {
     pub input: PassInput,
     /// Where it ends.
     pub end: PassEnd,
-    /// `[batch, seq]`, `true` on tokens that attention leaves out. They keep their positions, and a token that would
-    /// see nothing sees itself.
-    pub unseen: Option<Tensor<2, Bool>>,
     /// What adapted modules add.
     pub factors: &'a LayerFactors,
 }
@@ -125,6 +123,14 @@ pub struct CachedStates {
 pub trait CausalLm {
     /// The sizes of this model.
     fn sizes(&self) -> &ModelSizes;
+
+    /// Refuses sequences of more tokens than the model has learned positions for. Rotary embeddings are computed for
+    /// any position, so models that have them accept every length.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::TooManyPositions`] if `seq_len` exceeds the learned positions.
+    fn check_positions(&self, seq_len: usize) -> Result<(), ModelError>;
 
     /// The linear modules of one layer, which are those of every layer.
     fn linear_modules(&self) -> Vec<LinearModule>;
@@ -194,7 +200,6 @@ pub trait CausalLm {
         self.forward(SequencePass {
             input: PassInput::TokenIds(token_ids),
             end: PassEnd::Head,
-            unseen: None,
             factors: &LayerFactors::none(),
         })
     }

@@ -1,18 +1,18 @@
 //! The stack of layers that every family has: one loop, whatever a layer is made of.
 //!
-//! A family says how tokens enter, what one layer does and how states leave ([`Decoder`]); where a pass begins and
-//! ends, masks, caches and the factors of adapted modules are handled here.
+//! A family defines how tokens enter, what one layer does and how states leave ([`Decoder`]). Where a pass begins and
+//! ends, attention, caches and the factors of adapted modules are handled here.
 
 use std::collections::BTreeMap;
 
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
-use chameleon_core::fused::{self, CausalAttention, LinearInput, RotaryHalves};
+use chameleon_core::fused::{self, LinearInput};
 use chameleon_hypernet::LayerFactors;
 
-use crate::families::attention::{AttentionInput, AttentionMask, attend};
+use crate::families::attention::{Attend, Causal};
 use crate::families::causal_lm::{CachedStates, PassEnd, PassInput, SequencePass};
-use crate::families::kv_cache::{KvCache, LayerPass, Segment};
+use crate::families::kv_cache::{KvCache, Segment};
 use crate::families::packed::{PackedMatrix, PackedWeights};
 
 /// What a family implements.
@@ -33,7 +33,7 @@ pub(crate) trait Decoder {
         &self,
         states: Tensor<3>,
         context: &LayerContext<'_, Self::Positions>,
-        attention: Attention<'_, '_>,
+        attention: &mut dyn Attend,
     ) -> Tensor<3>;
 
     /// Its packed weights, for families that know any.
@@ -45,21 +45,13 @@ pub(crate) trait Decoder {
     fn final_norm(&self, states: Tensor<3>) -> Tensor<3>;
 }
 
-/// What one layer of a pass is given besides the states and what it looks at.
+/// What one layer of a pass needs besides the states and attention.
 pub(crate) struct LayerContext<'a, P> {
     pub(crate) layer_idx: usize,
     pub(crate) positions: &'a P,
     pub(crate) factors: &'a LayerFactors,
     /// Modules that are multiplied as they are packed.
     pub(crate) packed: Option<&'a PackedWeights>,
-}
-
-/// What the queries of a layer look at.
-pub(crate) enum Attention<'p, 'a> {
-    /// The tokens of this pass.
-    Pass(&'p AttentionMask),
-    /// Those and the ones before, which are in a cache.
-    Cached(LayerPass<'p, 'a>),
 }
 
 impl<P> LayerContext<'_, P> {
@@ -100,67 +92,17 @@ fn forward_packed(packed: &PackedMatrix, linear: &Linear, x: &Tensor<3>) -> Tens
     }
 }
 
-/// Query, key and value of a layer as its projections leave them.
-pub(crate) struct Projected<'a> {
-    /// `[batch, seq, heads * head_dim]`
-    pub(crate) query: Tensor<3>,
-    /// `[batch, seq, kv_heads * head_dim]`
-    pub(crate) key: Tensor<3>,
-    /// `[batch, seq, kv_heads * head_dim]`
-    pub(crate) value: Tensor<3>,
-    pub(crate) head_dim: usize,
-    /// The rotary embedding of queries and keys, if the model has one.
-    pub(crate) rotary: Option<&'a RotaryHalves>,
-}
-
-impl Attention<'_, '_> {
-    /// # Shapes
-    ///
-    /// - output: `[batch, seq, heads * head_dim]`
-    pub(crate) fn attend(self, projected: Projected<'_>) -> Tensor<3> {
-        let Projected {
-            query,
-            key,
-            value,
-            head_dim,
-            rotary,
-        } = projected;
-        if let Self::Pass(AttentionMask::Causal) = self {
-            return fused::causal_attention(CausalAttention {
-                query,
-                key,
-                value,
-                head_dim,
-                rotary: rotary.cloned(),
-            });
-        }
-        let rotated = |x| match rotary {
-            Some(rotary) => rotary.apply(heads(x, head_dim)),
-            None => heads(x, head_dim),
-        };
-        let (query, key, value) = (rotated(query), rotated(key), heads(value, head_dim));
-        match self {
-            Self::Pass(mask) => attend(AttentionInput {
-                query,
-                key,
-                value,
-                mask,
-            }),
-            Self::Cached(pass) => pass.attend(&query, &key, &value),
-        }
-    }
-}
-
-/// `[batch, seq, heads * head_dim]` -> `[batch, heads, seq, head_dim]`
-fn heads(projected: Tensor<3>, head_dim: usize) -> Tensor<4> {
-    let [batch, seq_len, width] = projected.dims();
-    projected
-        .reshape([batch, seq_len, width / head_dim, head_dim])
-        .swap_dims(1, 2)
-}
-
 /// A pass over whole sequences.
 pub(crate) fn forward<D: Decoder>(decoder: &D, pass: SequencePass<'_>) -> Tensor<3> {
+    forward_with(decoder, pass, &mut Causal)
+}
+
+/// A pass over whole sequences with another attention.
+pub(crate) fn forward_with<D: Decoder>(
+    decoder: &D,
+    pass: SequencePass<'_>,
+    attention: &mut dyn Attend,
+) -> Tensor<3> {
     let [_, seq_len] = match &pass.input {
         PassInput::TokenIds(token_ids) => token_ids.dims(),
         PassInput::Entering { states, .. } => {
@@ -170,10 +112,6 @@ pub(crate) fn forward<D: Decoder>(decoder: &D, pass: SequencePass<'_>) -> Tensor
     };
     let rows = [(0..seq_len).collect()];
     let positions = decoder.positions(&rows);
-    let mask = match pass.unseen {
-        Some(unseen) => AttentionMask::causal_without(unseen),
-        None => AttentionMask::Causal,
-    };
     let (mut states, first_layer) = match pass.input {
         PassInput::TokenIds(token_ids) => (decoder.enter(token_ids, &rows), 0),
         PassInput::Entering { layer_idx, states } => (states, layer_idx),
@@ -189,7 +127,7 @@ pub(crate) fn forward<D: Decoder>(decoder: &D, pass: SequencePass<'_>) -> Tensor
             factors: pass.factors,
             packed: decoder.packed(),
         };
-        states = decoder.layer(states, &context, Attention::Pass(&mask));
+        states = decoder.layer(states, &context, attention);
     }
     match pass.end {
         PassEnd::Head => decoder.final_norm(states),
@@ -197,10 +135,10 @@ pub(crate) fn forward<D: Decoder>(decoder: &D, pass: SequencePass<'_>) -> Tensor
     }
 }
 
-/// A pass over tokens that continue rows of a cache; hands out the states that enter the tapped layers as well.
+/// A pass over tokens that continue rows of a cache; returns the states that enter the tapped layers as well.
 ///
-/// The whole pass runs on one of the threads that share its products. Asked from outside, each of the hundreds of
-/// products of a pass would put the asking thread to sleep and wake it again, which takes as long as a small product.
+/// The whole pass runs on a thread of the pool that computes its products. Called from another thread, each of the
+/// hundreds of products of a pass would put that thread to sleep and wake it, which takes as long as a small product.
 pub(crate) fn forward_with_cache<D: Decoder + Sync>(
     decoder: &D,
     segments: &[Segment<'_>],
@@ -231,8 +169,7 @@ fn pass_with_cache<D: Decoder>(
             factors: &factors,
             packed: decoder.packed(),
         };
-        let attention = Attention::Cached(pass.layer(layer_idx));
-        states = decoder.layer(states, &context, attention);
+        states = decoder.layer(states, &context, &mut pass.layer(layer_idx));
     }
     CachedStates {
         hidden: pass.asked(decoder.final_norm(states)),

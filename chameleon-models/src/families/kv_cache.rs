@@ -17,7 +17,7 @@ use crate::families::causal_lm::ModelSizes;
 use kept_factors::KeptFactors;
 use shelf::{Shelf, ShelfShape};
 
-pub(crate) use pass::{LayerPass, MIN_PRODUCT_ROWS};
+pub(crate) use pass::MIN_PRODUCT_ROWS;
 
 /// Rows get room in multiples of this, so that few of them move at a time.
 const SLOT_BLOCK: usize = 64;

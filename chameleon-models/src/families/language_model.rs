@@ -6,7 +6,10 @@ use burn::tensor::{Int, Tensor};
 use burn_pack::Tensor as StoredTensor;
 use chameleon_core::LoraFactors;
 
+use crate::error::ModelError;
+use crate::families::attention::Attend;
 use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass};
+use crate::families::decoder;
 use crate::families::gpt2::Gpt2;
 use crate::families::kv_cache::{KvCache, Segment};
 use crate::families::llama::Llama;
@@ -51,6 +54,18 @@ impl LanguageModel {
         merged
     }
 
+    /// A pass over whole sequences with another attention than the model's.
+    pub(crate) fn forward_with(
+        &self,
+        pass: SequencePass<'_>,
+        attention: &mut dyn Attend,
+    ) -> Tensor<3> {
+        match self {
+            Self::Gpt2(model) => decoder::forward_with(model, pass, attention),
+            Self::Llama(model) => decoder::forward_with(model, pass, attention),
+        }
+    }
+
     fn as_causal_lm(&self) -> &dyn CausalLm {
         match self {
             Self::Gpt2(model) => model,
@@ -66,6 +81,10 @@ impl CausalLm for LanguageModel {
 
     fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
         self.as_causal_lm().embed(token_ids)
+    }
+
+    fn check_positions(&self, seq_len: usize) -> Result<(), ModelError> {
+        self.as_causal_lm().check_positions(seq_len)
     }
 
     fn linear_modules(&self) -> Vec<LinearModule> {

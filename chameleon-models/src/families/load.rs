@@ -19,8 +19,8 @@ use crate::files::key_map::ImportReport;
 use crate::files::source::ModelSource;
 use crate::files::tokenizer::Tokenizer;
 
-/// A model that is ready to run, with what came along.
-#[derive(Debug)]
+/// A model that is ready to run, with what came along. Clones share the weights.
+#[derive(Debug, Clone)]
 pub struct LoadedModel {
     /// The model.
     pub model: LanguageModel,

@@ -29,27 +29,29 @@ pub enum WeightStorage {
 /// The packed weights of a model.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PackedWeights {
-    modules: Arc<BTreeMap<(usize, String), PackedMatrix>>,
+    /// By layer and path; two maps, so that a look-up needs no owned key.
+    layers: Arc<BTreeMap<usize, BTreeMap<String, PackedMatrix>>>,
     head: Option<Arc<PackedMatrix>>,
 }
 
 impl PackedWeights {
     pub(crate) fn new(
-        modules: BTreeMap<(usize, String), PackedMatrix>,
+        modules: impl IntoIterator<Item = ((usize, String), PackedMatrix)>,
         head: Option<PackedMatrix>,
     ) -> Self {
+        let mut layers: BTreeMap<usize, BTreeMap<String, PackedMatrix>> = BTreeMap::new();
+        for ((layer_idx, path), matrix) in modules {
+            layers.entry(layer_idx).or_default().insert(path, matrix);
+        }
         Self {
-            modules: Arc::new(modules),
+            layers: Arc::new(layers),
             head: head.map(Arc::new),
         }
     }
 
     /// A linear module of a layer, if it is packed.
     pub(crate) fn module(&self, layer_idx: usize, path: &str) -> Option<&PackedMatrix> {
-        if self.modules.is_empty() {
-            return None;
-        }
-        self.modules.get(&(layer_idx, path.to_owned()))
+        self.layers.get(&layer_idx)?.get(path)
     }
 
     /// The head, if it is packed.
@@ -59,7 +61,8 @@ impl PackedWeights {
 
     /// Adds all of them to a digest.
     pub(crate) fn update(&self, digest: &mut Sha256) {
-        let modules = self.modules.values().chain(self.head());
-        modules.for_each(|matrix| matrix.update(digest));
+        let modules = self.layers.values().flat_map(BTreeMap::values);
+        let matrices = modules.chain(self.head());
+        matrices.for_each(|matrix| matrix.update(digest));
     }
 }

@@ -8,6 +8,7 @@ use chameleon_hypernet::HypernetError;
 use crate::adapter::group_memory::MemoryError;
 use crate::adapter::{AdapterError, ImpossibleAdapter};
 use crate::data::DataError;
+use crate::engine::{Refusal, RequestFailure};
 use crate::error::ModelError;
 use crate::training::hidden_cache::HiddenCacheError;
 use crate::training::hub_dataset::HubDatasetError;
@@ -98,6 +99,12 @@ pub enum TrainingError {
     /// A control that draws other conditions has none to draw from.
     #[error("redrawn conditions need a second batch to take a condition from, and there is one")]
     OneBatch,
+    /// The engine refuses a prompt.
+    #[error(transparent)]
+    Engine(#[from] Refusal),
+    /// An answer could not be completed.
+    #[error(transparent)]
+    Answer(#[from] RequestFailure),
     /// A data set of the hub cannot be had.
     #[error(transparent)]
     HubDataset(#[from] HubDatasetError),

@@ -71,20 +71,9 @@ impl<'a> From<&'a Example> for StateRequest<'a> {
     }
 }
 
-/// Which tokens attention may look at, besides being causal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Visibility {
-    /// Every token that came before.
-    AllTokens,
-    /// All but those with this id, which keep their positions.
-    AllBut(u32),
-}
-
 /// What is run over some sequences.
 #[derive(Debug, Clone, Copy)]
 pub struct StatePass<'a> {
-    /// What attention may look at.
-    pub visibility: Visibility,
     /// Where it ends.
     pub end: PassEnd,
     /// What adapted modules add.
@@ -109,16 +98,9 @@ pub fn requested_hidden_states(
     let device = model.head_weight().device();
     // Attention is causal and padding is on the right, so no real position sees it.
     let batch = TokenBatch::from_rows(&rows, 0, &device);
-    let unseen = match pass.visibility {
-        Visibility::AllBut(id) if rows.iter().any(|row| row.contains(&id)) => {
-            Some(batch.token_ids.clone().equal_elem(id))
-        }
-        Visibility::AllTokens | Visibility::AllBut(_) => None,
-    };
     let states = model.forward(SequencePass {
         input: PassInput::TokenIds(batch.token_ids),
         end: pass.end,
-        unseen,
         factors: pass.factors,
     });
     let positions = requests
@@ -173,11 +155,11 @@ pub fn cache_entering_states(
     let wanted = WantedStates {
         fingerprint: entering_fingerprint(model_fingerprint, examples, layer_idx),
         requests: &requests,
-        visibility: Visibility::AllTokens,
-        end: PassEnd::Entering(layer_idx),
+        hidden_size: model.sizes().hidden_size,
         row_type: RowType::F16,
     };
-    cache_requested_states(model, wanted, path, observe)
+    let end = PassEnd::Entering(layer_idx);
+    cache_requested_states(wanted, frozen_states(model, end), path, observe)
 }
 
 /// What the states that enter a layer depend on: the model's weights, the layer and every token.
@@ -230,43 +212,49 @@ pub fn cache_hidden_states(
     let wanted = WantedStates {
         fingerprint: states_fingerprint(model_fingerprint, examples),
         requests: &requests,
-        visibility: Visibility::AllTokens,
-        end: PassEnd::Head,
+        hidden_size: model.sizes().hidden_size,
         row_type: RowType::F16,
     };
-    cache_requested_states(model, wanted, path, observe)
+    cache_requested_states(wanted, frozen_states(model, PassEnd::Head), path, observe)
+}
+
+/// States of the frozen model.
+fn frozen_states(model: &impl CausalLm, end: PassEnd) -> impl Fn(&[StateRequest<'_>]) -> Tensor<2> {
+    move |requests| {
+        let factors = &LayerFactors::none();
+        requested_hidden_states(model, requests, StatePass { end, factors })
+    }
 }
 
 /// Which states a cache is to hold.
 #[derive(Debug, Clone, Copy)]
-pub struct WantedStates<'a> {
+pub(crate) struct WantedStates<'a> {
     /// Everything they depend on.
-    pub fingerprint: Fingerprint,
+    pub(crate) fingerprint: Fingerprint,
     /// Sequences and positions.
-    pub requests: &'a [StateRequest<'a>],
-    /// What attention may look at.
-    pub visibility: Visibility,
-    /// Where the pass ends whose states they are.
-    pub end: PassEnd,
+    pub(crate) requests: &'a [StateRequest<'a>],
+    /// Width of a state.
+    pub(crate) hidden_size: usize,
     /// How a value is kept.
-    pub row_type: RowType,
+    pub(crate) row_type: RowType,
 }
 
-/// Like [`cache_hidden_states`], for any positions of any sequences.
+/// Like [`cache_hidden_states`], for any positions of any sequences. `states_of` computes the states of some of them,
+/// `[rows, hidden]`.
 ///
 /// # Errors
 ///
 /// When the cache cannot be read or written.
-pub fn cache_requested_states(
-    model: &impl CausalLm,
+pub(crate) fn cache_requested_states(
     wanted: WantedStates<'_>,
+    states_of: impl Fn(&[StateRequest<'_>]) -> Tensor<2>,
     path: &std::path::Path,
     mut observe: impl FnMut(CacheProgress) -> Proceed,
 ) -> Result<Option<HiddenCache>, HiddenCacheError> {
     let requests = wanted.requests;
     let spec = CacheSpec {
         fingerprint: wanted.fingerprint,
-        hidden_size: model.sizes().hidden_size,
+        hidden_size: wanted.hidden_size,
         dtype: wanted.row_type,
         rows_per_example: requests
             .iter()
@@ -288,12 +276,7 @@ pub fn cache_requested_states(
         }
         let end = (writer.num_written() + CHUNK_EXAMPLES).min(requests.len());
         let chunk = &requests[writer.num_written()..end];
-        let pass = StatePass {
-            visibility: wanted.visibility,
-            end: wanted.end,
-            factors: &LayerFactors::none(),
-        };
-        let mut states = requested_hidden_states(model, chunk, pass);
+        let mut states = states_of(chunk);
         for request in chunk {
             let num_rows = request.positions.len();
             let rest = states.dims()[0];

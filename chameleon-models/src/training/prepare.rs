@@ -123,7 +123,8 @@ impl TrainingData {
     ) -> Result<Self, TrainingError> {
         loaded.model = loaded.model.no_grad();
         // Before the long work starts.
-        check_adapter(&loaded.model, &config.adapter)?;
+        loaded.model.check_positions(config.span.seq_len)?;
+        check_adapter(&loaded.model, &config.adapter, config.span)?;
         let texts = Texts::read(sources, config.span, &loaded, seed, observer)?;
         let states_fingerprint = loaded.states_fingerprint();
         let limit = sources.train.max_examples;
@@ -236,7 +237,11 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Vec<u8> {
 }
 
 /// Refuses modules and layers that the model does not have.
-fn check_adapter(model: &LanguageModel, options: &AdapterOptions) -> Result<(), TrainingError> {
+fn check_adapter(
+    model: &LanguageModel,
+    options: &AdapterOptions,
+    span: SpanConfig,
+) -> Result<(), TrainingError> {
     check_targets(model, &options.targets).map_err(AdapterError::Target)?;
     let num_layers = model.sizes().num_layers;
     if let LayerRange::Between { end, .. } = options.layers
@@ -245,10 +250,10 @@ fn check_adapter(model: &LanguageModel, options: &AdapterOptions) -> Result<(), 
         let range = options.layers;
         return Err(ImpossibleAdapter::Layers { range, num_layers }.into());
     }
-    check_encoding(model, options.encoding)
+    check_encoding(model, options.encoding, span.seq_len)
 }
 
-/// Refuses a representation by a layer that the model does not have.
+/// Refuses a representation by a layer that the model does not have, or of more positions than it has learned.
 ///
 /// # Errors
 ///
@@ -256,13 +261,15 @@ fn check_adapter(model: &LanguageModel, options: &AdapterOptions) -> Result<(), 
 pub fn check_encoding(
     model: &LanguageModel,
     encoding: PromptEncoding,
+    seq_len: usize,
 ) -> Result<(), TrainingError> {
     let num_layers = model.sizes().num_layers;
     match encoding.representation {
         Representation::Hidden { num_layers: found } if found > num_layers => {
             Err(ImpossibleAdapter::Representation { found, num_layers }.into())
         }
-        _ => Ok(()),
+        Representation::Hidden { .. } => Ok(model.check_positions(seq_len)?),
+        Representation::TokenEmbeddings => Ok(()),
     }
 }
 

@@ -85,7 +85,6 @@ impl HiddenStates<'_> {
         let states = model.forward(SequencePass {
             input,
             end: PassEnd::Head,
-            unseen: None,
             factors,
         });
         let positions = examples

@@ -30,10 +30,14 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    pub(crate) fn read(family: &str, case: &str) -> Self {
-        let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures", family, case]
+    pub(crate) fn folder(family: &str, case: &str) -> PathBuf {
+        [env!("CARGO_MANIFEST_DIR"), "tests/fixtures", family, case]
             .iter()
-            .collect();
+            .collect()
+    }
+
+    pub(crate) fn read(family: &str, case: &str) -> Self {
+        let folder = Self::folder(family, case);
         let json = std::fs::read_to_string(folder.join("expected.json")).unwrap();
         Self {
             weights: read_arrays(&folder.join("weights.safetensors")),
@@ -161,7 +165,6 @@ pub(crate) fn adapted_logits(
     let hidden = model.forward(SequencePass {
         input: PassInput::TokenIds(token_ids),
         end: PassEnd::Head,
-        unseen: None,
         factors,
     });
     hidden.matmul(model.head_weight().unsqueeze())

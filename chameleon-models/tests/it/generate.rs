@@ -1,12 +1,13 @@
 //! Decoding: cached equals full, a batch equals one by one, and the texts are those of transformers.
 
-use std::ops::ControlFlow;
-
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::RunSeed;
+use chameleon_models::engine::{
+    Completion, EndOfText, EndReason, Engine, EngineOptions, Event, Request, Ticket,
+};
 use chameleon_models::{
-    CacheRow, CausalLm, FinishReason, GenerateOptions, GenerateOutput, KvCache, LanguageModel,
-    ModelError, NewToken, RandomSampling, Sampling, Segment, generate,
+    CacheRow, CausalLm, HubOptions, KvCache, LanguageModel, LoadedModel, ModelSource,
+    RandomSampling, Sampling, Segment, files::atomic_file,
 };
 use proptest::prelude::*;
 
@@ -30,17 +31,54 @@ fn load(family: &str, case: &str) -> LanguageModel {
     }
 }
 
-fn greedy(max_new_tokens: usize) -> GenerateOptions {
-    GenerateOptions {
-        max_new_tokens,
-        sampling: Sampling::Greedy,
-        stop_token_ids: vec![],
-        seed: RunSeed(5),
+/// A fixture as a folder with a tokenizer of 96 letters, of which the second half ends a text.
+fn loaded(family: &str, case: &str) -> LoadedModel {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |file: &str, bytes: &[u8]| {
+        atomic_file::write(&folder.path().join(file), bytes).unwrap();
+    };
+    let mut config = Fixture::read(family, case).json["config"].clone();
+    config["model_type"] = family.into();
+    config["eos_token_id"] = (64..96).collect::<Vec<u32>>().into();
+    put("config.json", config.to_string().as_bytes());
+    let weights = Fixture::folder(family, case).join("weights.safetensors");
+    put("model.safetensors", &std::fs::read(weights).unwrap());
+    let vocab: serde_json::Map<String, serde_json::Value> = ('\u{4e00}'..)
+        .zip(0..96)
+        .map(|(letter, id): (char, u32)| (letter.to_string(), id.into()))
+        .collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": null, "post_processor": null, "decoder": {"type": "Fuse"},
+        "model": {"type": "BPE", "vocab": vocab, "merges": []}
+    });
+    put("tokenizer.json", tokenizer.to_string().as_bytes());
+    let source = ModelSource::Folder(folder.path().to_path_buf());
+    chameleon_models::load(&source, &HubOptions::from_env(), &Device::flex()).unwrap()
+}
+
+fn engine(family: &str, case: &str) -> Engine {
+    Engine::start(loaded(family, case), EngineOptions::default()).unwrap()
+}
+
+/// A greedy request that no token ends.
+fn endless(prompt: &[u32], max_new_tokens: usize) -> Request {
+    Request {
+        end_of_text: EndOfText::Ignored,
+        ..Request::new(prompt.to_vec(), max_new_tokens)
     }
 }
 
-fn run(model: &LanguageModel, prompts: &[&[u32]], options: &GenerateOptions) -> GenerateOutput {
-    generate(model, prompts, options, |_| ControlFlow::Continue(())).unwrap()
+/// All requests at once.
+fn answers(engine: &Engine, requests: Vec<Request>) -> Vec<Completion> {
+    let tickets: Vec<Ticket> = requests
+        .into_iter()
+        .map(|request| engine.submit(request).unwrap())
+        .collect();
+    tickets
+        .into_iter()
+        .map(|ticket| ticket.wait().unwrap())
+        .collect()
 }
 
 fn ids(rows: &[Vec<u32>]) -> Tensor<2, Int> {
@@ -57,17 +95,19 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 fn greedy_texts_are_those_of_transformers() {
     for (family, case) in CASES {
         let fixture = Fixture::read(family, case);
-        let model = load(family, case);
+        let engine = engine(family, case);
         let prompts = fixture.id_lists("prompts");
-        let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
         let expected = fixture.id_lists("continuations");
-        let output = run(&model, &prompts, &greedy(expected[0].len()));
-        for (generation, expected) in output.generations.iter().zip(expected) {
-            assert_eq!(generation.token_ids, expected, "{family} {case}");
-            assert_eq!(generation.finish_reason, FinishReason::MaxNewTokens);
+        let len = expected[0].len();
+        let requests = prompts.iter().map(|prompt| endless(prompt, len)).collect();
+        for (answer, expected) in answers(&engine, requests).iter().zip(expected) {
+            assert_eq!(answer.token_ids, expected, "{family} {case}");
+            assert_eq!(answer.reason, EndReason::MaxNewTokens);
+            assert_eq!(answer.usage.num_new_tokens, len);
         }
-        assert_eq!(output.timings.num_prompt_tokens, 11);
-        assert_eq!(output.timings.num_decoded_tokens, 3 * 11);
+        let stats = engine.stats();
+        assert_eq!(stats.num_prompt_tokens, 11);
+        assert_eq!(stats.num_generated_tokens, (prompts.len() * len) as u64);
     }
 }
 
@@ -165,13 +205,15 @@ proptest! {
         prompts in prop::collection::vec(prop::collection::vec(0_u32..96, 1..8), 1..5),
     ) {
         let (family, case) = CASES[case_idx];
-        let model = load(family, case);
         // Tokens of the vocabulary's second half end a text, so that rows leave at different times.
-        let options = GenerateOptions { stop_token_ids: (64..96).collect(), ..greedy(8) };
-        let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-        let together = run(&model, &prompts, &options).generations;
-        for (prompt, generation) in prompts.iter().zip(together) {
-            prop_assert_eq!(&run(&model, &[prompt], &options).generations[0], &generation);
+        let engine = engine(family, case);
+        let request = |prompt: &Vec<u32>| Request::new(prompt.clone(), 8);
+        let together = answers(&engine, prompts.iter().map(request).collect());
+        for (prompt, together) in prompts.iter().zip(together) {
+            let alone = &answers(&engine, vec![request(prompt)])[0];
+            prop_assert_eq!(&alone.token_ids, &together.token_ids);
+            prop_assert_eq!(&alone.text, &together.text);
+            prop_assert_eq!(alone.reason, together.reason);
         }
     }
 }
@@ -197,90 +239,71 @@ fn rows_that_outgrow_their_room_keep_what_they_saw() {
 }
 
 #[test]
-fn tokens_arrive_as_they_are_chosen_and_the_caller_may_stop_a_row() {
-    let model = load("llama", "llama3_rope");
-    let prompts: [&[u32]; 2] = [&[54], &[1, 17, 5]];
-    let whole = run(&model, &prompts, &greedy(6));
-    let mut heard = vec![vec![]; 2];
-    let output = generate(&model, &prompts, &greedy(6), |token: NewToken| {
-        assert_eq!(token.token_idx, heard[token.prompt_idx].len());
-        heard[token.prompt_idx].push(token.token_id);
-        match (token.prompt_idx, token.token_idx) {
-            (0, 2) => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        }
-    })
-    .unwrap();
-    assert_eq!(output.generations[0].finish_reason, FinishReason::Stopped);
-    assert_eq!(heard[0], whole.generations[0].token_ids[..3]);
-    assert_eq!(heard[1], whole.generations[1].token_ids);
-    for (heard, generation) in heard.iter().zip(&output.generations) {
-        assert_eq!(heard, &generation.token_ids);
-    }
+fn tokens_arrive_as_they_are_sampled_and_the_caller_may_stop_a_row() {
+    let engine = engine("llama", "llama3_rope");
+    let requests = || vec![endless(&[54], 6), endless(&[1, 17, 5], 6)];
+    let whole = answers(&engine, requests());
+    let mut tickets: Vec<Ticket> = requests()
+        .into_iter()
+        .map(|request| engine.submit(request).unwrap())
+        .collect();
+    let other = tickets.pop().unwrap();
+    let stopped = tickets.pop().unwrap();
+    let token_id = |event: Event| match event {
+        Event::Token(token) => Some(token.token_id),
+        _ => None,
+    };
+    let first: Vec<u32> = stopped.filter_map(token_id).take(3).collect();
+    assert_eq!(first, whole[0].token_ids[..3]);
+    let other: Vec<u32> = other.filter_map(token_id).collect();
+    assert_eq!(other, whole[1].token_ids);
 }
 
 #[test]
 fn random_texts_repeat_and_do_not_depend_on_neighbours() {
-    let model = load("llama", "untied");
-    let options = GenerateOptions {
+    let engine = engine("llama", "untied");
+    let request = |prompt: &[u32], seed: u64| Request {
         sampling: Sampling::Random(RandomSampling::new(1.5).unwrap()),
-        ..greedy(10)
+        seed: RunSeed(seed),
+        ..endless(prompt, 10)
     };
-    let both = run(&model, &[&[3, 4], &[9]], &options);
-    assert_eq!(
-        both.generations,
-        run(&model, &[&[3, 4], &[9]], &options).generations
-    );
-    let alone = run(&model, &[&[3, 4]], &options);
-    assert_eq!(both.generations[0], alone.generations[0]);
-    let other = GenerateOptions {
-        seed: RunSeed(6),
-        ..options
+    let token_ids = |requests: Vec<Request>| -> Vec<Vec<u32>> {
+        let answers = answers(&engine, requests);
+        answers.into_iter().map(|answer| answer.token_ids).collect()
     };
-    assert_ne!(
-        alone.generations,
-        run(&model, &[&[3, 4]], &other).generations
-    );
+    let both = token_ids(vec![request(&[3, 4], 5), request(&[9], 5)]);
+    let again = token_ids(vec![request(&[3, 4], 5), request(&[9], 5)]);
+    assert_eq!(both, again);
+    let alone = token_ids(vec![request(&[3, 4], 5)]);
+    assert_eq!(both[0], alone[0]);
+    let other = token_ids(vec![request(&[3, 4], 6)]);
+    assert_ne!(alone, other);
 }
 
 #[test]
 fn a_text_ends_where_the_model_does() {
-    let model = load("gpt2", "tied");
+    let engine = engine("gpt2", "tied");
     let prompt: Vec<u32> = (0..62).collect();
-    let output = run(&model, &[&prompt, &[1]], &greedy(4));
-    assert_eq!(output.generations[0].token_ids.len(), 3);
-    assert_eq!(
-        output.generations[0].finish_reason,
-        FinishReason::ContextFull
-    );
-    assert_eq!(output.generations[1].token_ids.len(), 4);
+    let answers = answers(&engine, vec![endless(&prompt, 4), endless(&[1], 4)]);
+    assert_eq!(answers[0].token_ids.len(), 3);
+    assert_eq!(answers[0].reason, EndReason::ContextFull);
+    assert_eq!(answers[1].token_ids.len(), 4);
 }
 
 #[test]
 fn impossible_prompts_are_refused_and_nothing_to_do_is_fine() {
-    let model = load("gpt2", "tied");
-    let refusal = |prompts: &[&[u32]]| -> ModelError {
-        generate(&model, prompts, &greedy(1), |_| {
-            unreachable!("no pass is made")
-        })
-        .unwrap_err()
-    };
+    let engine = engine("gpt2", "tied");
+    let refusal = |prompt: &[u32]| engine.submit(endless(prompt, 1)).unwrap_err().to_string();
+    assert_eq!(refusal(&[]), "the prompt is empty");
     assert_eq!(
-        refusal(&[&[1], &[]]).to_string(),
-        "prompt 1 has 0 tokens, expected 1 to 64"
+        refusal(&[0; 65]),
+        "the prompt has 65 tokens, the model takes 64"
     );
     assert_eq!(
-        refusal(&[&[0; 65]]).to_string(),
-        "prompt 0 has 65 tokens, expected 1 to 64"
+        refusal(&[96]),
+        "the prompt holds token id 96, the model knows 96"
     );
-    assert_eq!(
-        refusal(&[&[96]]).to_string(),
-        "prompt 0 holds token id 96, the model knows 96"
-    );
-    assert!(run(&model, &[], &greedy(1)).generations.is_empty());
-    assert!(
-        run(&model, &[&[1]], &greedy(0)).generations[0]
-            .token_ids
-            .is_empty()
-    );
+    let nothing = &answers(&engine, vec![endless(&[1], 0)])[0];
+    assert!(nothing.token_ids.is_empty());
+    assert_eq!(nothing.reason, EndReason::MaxNewTokens);
 }

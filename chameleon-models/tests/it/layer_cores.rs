@@ -143,7 +143,6 @@ fn a_pass_that_begins_above_the_frozen_layers_gives_the_same() {
             case.model.forward(SequencePass {
                 input,
                 end,
-                unseen: None,
                 factors,
             })
         };

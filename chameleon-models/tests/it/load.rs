@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor};
+use chameleon_hypernet::Condition;
+use chameleon_models::adapter::ImpossibleAdapter;
 use chameleon_models::{
-    CausalLm, HubAccess, HubOptions, HubProgress, LoadedModel, ModelError, ModelIdentity,
-    ModelSource, load,
+    Adapter, AdapterError, CausalLm, HubAccess, HubOptions, HubProgress, LoadedModel, ModelError,
+    ModelIdentity, ModelSource, Recipe, load,
 };
 
+use crate::engine::adapter;
 use crate::gguf_builder::{GgufBuilder, Value};
 
 fn fixture(name: &str) -> PathBuf {
@@ -247,4 +250,40 @@ fn a_model_in_the_hub_cache_loads_offline() {
     let source = "hf:owner/name".parse().unwrap();
     let loaded = load(&source, &offline(cache.path()), &Device::flex()).unwrap();
     assert!(loaded.report.is_complete());
+}
+
+#[test]
+fn an_adapter_for_more_positions_than_the_model_has_learned_is_refused() {
+    for (model, is_refused) in [("gpt2", true), ("llama", false)] {
+        let loaded = load_path(complete(model).path()).unwrap();
+        let max_seq_len = loaded.model.sizes().max_seq_len;
+        assert!(loaded.model.check_positions(max_seq_len).is_ok());
+        let mut adapter = adapter(&loaded, "core", Condition::Centroid);
+        let folder = tempfile::tempdir().unwrap();
+        let mut load = |seq_len| {
+            adapter.config.recipe = Recipe::Causal { prefix: 6, seq_len };
+            adapter.save(folder.path()).unwrap();
+            Adapter::load(
+                folder.path(),
+                &loaded.model,
+                &loaded.identity,
+                &Device::flex(),
+            )
+        };
+        assert!(load(max_seq_len).is_ok());
+        let more = load(max_seq_len + 1);
+        assert_eq!(more.is_err(), is_refused, "{model}: {more:?}");
+        if let Err(error) = more {
+            assert!(
+                matches!(
+                    error,
+                    AdapterError::Impossible {
+                        source: ImpossibleAdapter::Positions { .. },
+                        ..
+                    }
+                ),
+                "{error:?}"
+            );
+        }
+    }
 }

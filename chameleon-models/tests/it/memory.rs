@@ -15,7 +15,7 @@ use chameleon_models::{
 };
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::engine::{adapter, grouping, heard, ids, options};
+use crate::engine::{adapter, heard, ids, options};
 use crate::load::tiny_with_letters;
 
 const LAYER: usize = 1;
@@ -26,7 +26,6 @@ fn entering(loaded: &LoadedModel, token_ids: &[i64]) -> Tensor<2> {
     let states = loaded.model.forward(SequencePass {
         input: PassInput::TokenIds(ids(token_ids)),
         end: PassEnd::Entering(LAYER),
-        unseen: None,
         factors: &LayerFactors::none(),
     });
     states.squeeze_dim(0)
@@ -274,12 +273,10 @@ fn engine() -> Engine {
     let engine = Engine::start(tiny_with_letters(), options()).unwrap();
     for kind in ["core", "experts", "lora"] {
         let adapter = remembering(engine.model(), kind);
-        let grouping = grouping(&adapter);
-        engine.load_adapter(kind, adapter, grouping).unwrap();
+        engine.load_adapter(kind, adapter).unwrap();
     }
     let plain = adapter(engine.model(), "core", Condition::Centroid);
-    let grouping = grouping(&plain);
-    engine.load_adapter("plain", plain, grouping).unwrap();
+    engine.load_adapter("plain", plain).unwrap();
     engine
 }
 

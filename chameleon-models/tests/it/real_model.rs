@@ -3,35 +3,12 @@
 //! `CHAMELEON_TEST_GGUF` names the model, `CHAMELEON_TEST_GREEDY` a JSON file with `prompts` and
 //! `continuations` as token ids, decoded greedily by transformers from the same dequantised weights.
 
-use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::PathBuf;
 
-use burn::tensor::{Bytes, DType, Device};
-use chameleon_core::RunSeed;
-use chameleon_models::{Checkpoint, GenerateOptions, Llama, LlamaConfig, Sampling, generate};
+use burn::tensor::Device;
+use chameleon_models::engine::{EndOfText, Engine, EngineOptions, Request};
+use chameleon_models::{HubOptions, ModelSource, load};
 use serde_json::Value;
-
-fn load(path: &Path) -> Llama {
-    let checkpoint = Checkpoint::open(path).unwrap();
-    let config: LlamaConfig = serde_json::from_value(checkpoint.config().clone()).unwrap();
-    let mut model = config.init(&Device::flex()).unwrap();
-    let tensors = checkpoint
-        .tensors()
-        .map(|(name, info)| {
-            burn_pack::Tensor::new(
-                name.to_owned(),
-                DType::F32,
-                info.shape.clone(),
-                None,
-                Bytes::from_elems(checkpoint.read_f32(name).unwrap()),
-            )
-        })
-        .collect();
-    let report = model.import(tensors);
-    assert!(report.is_complete(), "{report:?}");
-    assert!(report.unused.is_empty(), "{report:?}");
-    model
-}
 
 #[test]
 fn greedy_texts_of_a_real_model_are_those_of_transformers() {
@@ -46,16 +23,15 @@ fn greedy_texts_of_a_real_model_are_those_of_transformers() {
     let lists = |key: &str| -> Vec<Vec<u32>> { serde_json::from_value(json[key].clone()).unwrap() };
     let (prompts, expected) = (lists("prompts"), lists("continuations"));
 
-    let model = load(Path::new(&model));
-    let options = GenerateOptions {
-        max_new_tokens: expected[0].len(),
-        sampling: Sampling::Greedy,
-        stop_token_ids: vec![],
-        seed: RunSeed(0),
-    };
-    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    let output = generate(&model, &prompts, &options, |_| ControlFlow::Continue(())).unwrap();
-    for (generation, expected) in output.generations.iter().zip(&expected) {
-        assert_eq!(&generation.token_ids, expected);
+    let source = ModelSource::Gguf(PathBuf::from(model));
+    let loaded = load(&source, &HubOptions::from_env(), &Device::flex()).unwrap();
+    assert!(loaded.report.is_complete(), "{:?}", loaded.report);
+    assert!(loaded.report.unused.is_empty(), "{:?}", loaded.report);
+    let engine = Engine::start(loaded, EngineOptions::default()).unwrap();
+    for (prompt, expected) in prompts.into_iter().zip(&expected) {
+        let mut request = Request::new(prompt, expected.len());
+        request.end_of_text = EndOfText::Ignored;
+        let answer = engine.submit(request).unwrap().wait().unwrap();
+        assert_eq!(&answer.token_ids, expected);
     }
 }

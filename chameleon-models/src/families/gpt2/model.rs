@@ -6,11 +6,13 @@ use burn::tensor::{Device, Int, Tensor};
 use chameleon_core::fused;
 
 use super::config::Gpt2Config;
+use crate::error::ModelError;
+use crate::families::attention::{Attend, Projected};
 use crate::families::causal_lm::{
     CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits,
 };
 use crate::families::config_error::ConfigError;
-use crate::families::decoder::{self, Attention, Decoder, LayerContext, Projected};
+use crate::families::decoder::{self, Decoder, LayerContext};
 use crate::families::indices::index_tensor;
 use crate::families::kv_cache::{KvCache, Segment};
 
@@ -144,6 +146,17 @@ impl CausalLm for Gpt2 {
         self.wte.forward(token_ids)
     }
 
+    fn check_positions(&self, seq_len: usize) -> Result<(), ModelError> {
+        let max_seq_len = self.sizes.max_seq_len;
+        if seq_len > max_seq_len {
+            return Err(ModelError::TooManyPositions {
+                found: seq_len,
+                max_seq_len,
+            });
+        }
+        Ok(())
+    }
+
     fn linear_modules(&self) -> Vec<LinearModule> {
         let ModelSizes {
             hidden_size,
@@ -219,7 +232,7 @@ impl Decoder for Gpt2 {
         &self,
         states: Tensor<3>,
         context: &LayerContext<'_, ()>,
-        attention: Attention<'_, '_>,
+        attention: &mut dyn Attend,
     ) -> Tensor<3> {
         let layer = &self.h[context.layer_idx];
         let normed = layer.ln_1.forward(states.clone());
@@ -239,7 +252,7 @@ impl Gpt2Attention {
         &self,
         x: &Tensor<3>,
         context: &LayerContext<'_, ()>,
-        attention: Attention<'_, '_>,
+        attention: &mut dyn Attend,
     ) -> Tensor<3> {
         let [_, _, hidden_size] = x.dims();
         let projected = context.linear(C_ATTN, &self.c_attn, x); // [batch, seq, 3 * hidden]

@@ -6,7 +6,7 @@ use burn::tensor::{Bool, Int, Tensor, TensorData, assert_shape};
 use chameleon_hypernet::{GroupLayers, LayerFactors};
 
 use super::{CacheRow, KvCache, Segment};
-use crate::families::attention::{AttentionInput, AttentionMask, attend};
+use crate::families::attention::{Attend, AttentionInput, AttentionMask, Heads, Projected, attend};
 use crate::families::indices::index_tensor;
 
 /// A product over a single row takes another kernel than one over several, which adds up in another order. No pass
@@ -340,16 +340,13 @@ impl<'a> CachePass<'a> {
     }
 }
 
-impl LayerPass<'_, '_> {
-    /// Stores the new keys and values and lets every token look at what its row holds up to itself.
-    ///
-    /// # Shapes
-    ///
-    /// - `query`: `[1, heads, tokens, head_dim]`
-    /// - `key`, `value`: `[1, kv_heads, tokens, head_dim]`
-    /// - output: `[1, tokens, heads * head_dim]`
-    pub(crate) fn attend(self, query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -> Tensor<3> {
-        let Self { pass, layer_idx } = self;
+impl Attend for LayerPass<'_, '_> {
+    /// Stores the new keys and values; every token attends to the tokens of its row up to itself.
+    fn attend(&mut self, projected: Projected<'_>) -> Tensor<3> {
+        let layer_idx = self.layer_idx;
+        let pass = &mut *self.pass;
+        let Heads { query, key, value } = projected.into_heads();
+        let (query, key, value) = (&query, &key, &value);
         let [_, num_heads, num_tokens, head_dim] = query.dims();
         let [_, num_kv_heads, _, _] = key.dims();
         assert_shape!(key, [1, num_kv_heads, num_tokens, head_dim]);

@@ -7,11 +7,13 @@ use chameleon_core::fused::{self, RotaryHalves};
 
 use super::config::LlamaConfig;
 use super::rope::RotaryFrequencies;
+use crate::error::ModelError;
+use crate::families::attention::{Attend, Projected};
 use crate::families::causal_lm::{
     CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits,
 };
 use crate::families::config_error::ConfigError;
-use crate::families::decoder::{self, Attention, Decoder, LayerContext, Projected};
+use crate::families::decoder::{self, Decoder, LayerContext};
 use crate::families::kv_cache::{KvCache, Segment};
 use crate::families::packed::PackedWeights;
 
@@ -200,6 +202,10 @@ impl CausalLm for Llama {
         self.embed_tokens.forward(token_ids)
     }
 
+    fn check_positions(&self, _seq_len: usize) -> Result<(), ModelError> {
+        Ok(())
+    }
+
     fn linear_modules(&self) -> Vec<LinearModule> {
         let sizes = &self.sizes;
         let query_size = sizes.num_heads * sizes.head_dim;
@@ -272,7 +278,7 @@ impl Decoder for Llama {
         &self,
         states: Tensor<3>,
         context: &LayerContext<'_, RotaryHalves>,
-        attention: Attention<'_, '_>,
+        attention: &mut dyn Attend,
     ) -> Tensor<3> {
         let layer = &self.layers[context.layer_idx];
         let normed = rms_norm(&layer.input_layernorm, states.clone());
@@ -296,7 +302,7 @@ impl LlamaAttention {
         &self,
         x: &Tensor<3>,
         context: &LayerContext<'_, RotaryHalves>,
-        attention: Attention<'_, '_>,
+        attention: &mut dyn Attend,
     ) -> Tensor<3> {
         let attended = attention.attend(Projected {
             query: context.linear(Q_PROJ, &self.q_proj, x),

@@ -1,15 +1,13 @@
 //! Answers to prompts of an experiment, compared with the references.
 
-use std::ops::ControlFlow;
-
 use burn::tensor::Tensor;
-use chameleon_core::{LoraFactors, RunSeed};
+use chameleon_core::LoraFactors;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::prompts::embed_prompts;
 use crate::data::Example;
-use crate::engine::generate::{GenerateOptions, generate};
-use crate::engine::sampling::Sampling;
+use crate::engine::{Engine, EngineOptions, Event, Request, RequestFailure, Ticket};
+use crate::families::load::LoadedModel;
 use crate::training::error::TrainingError;
 use crate::training::observer::{Observer, Work};
 use crate::training::text_metrics::{Stemming, bleu, meteor, rouge};
@@ -54,51 +52,36 @@ impl PromptBatch<'_> {
 /// Tokens of an answer at most; Alpaca's answers have 60 words on average.
 const MAX_NEW_TOKENS: usize = 128;
 
-/// Generates greedy answers and scores them.
+/// Prompt tokens of a pass.
+const PREFILL_CHUNK: usize = 512;
+
+/// Decodes answers greedily and scores them.
 pub(super) fn answer(
     batches: Vec<PromptBatch<'_>>,
     base: &Base,
     observer: &dyn Observer,
 ) -> Result<TextScores, TrainingError> {
     let tokenizer = &base.loaded.tokenizer;
-    let options = GenerateOptions {
-        max_new_tokens: MAX_NEW_TOKENS,
-        sampling: Sampling::Greedy,
-        stop_token_ids: tokenizer.special_token_ids().eos.clone(),
-        seed: RunSeed(0),
-    };
     let num_prompts = batches.iter().map(|batch| batch.examples.len()).sum();
     let mut progress = observer.begin(Work::items("answers", num_prompts));
     let mut pairs = Vec::new();
     for batch in batches {
-        let prompts: Vec<&[u32]> = batch
+        let engine = engine(&batch, base)?;
+        let tickets = batch
             .examples
             .iter()
-            .map(|example| example.sequence.conditioning())
-            .collect();
-        let on_token = |_| {
-            if observer.is_interrupted() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        };
-        let output = match &batch.factors {
-            Some(factors) => {
-                let adapted = base.model().with_merged_head(factors);
-                generate(&adapted, &prompts, &options, on_token)?
-            }
-            None => generate(base.model(), &prompts, &options, on_token)?,
-        };
-        if observer.is_interrupted() {
-            return Err(TrainingError::Interrupted);
-        }
-        for (example, generation) in batch.examples.iter().zip(output.generations) {
-            let answer = tokenizer.decode(&generation.token_ids)?;
+            .map(|example| {
+                let prompt = example.sequence.conditioning().to_vec();
+                engine.submit(Request::new(prompt, MAX_NEW_TOKENS))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        for (example, ticket) in batch.examples.iter().zip(tickets) {
+            let token_ids = follow(&ticket, observer)?;
+            let answer = tokenizer.decode(&token_ids)?;
             let reference = tokenizer.decode(example.sequence.scored())?;
             pairs.push((answer.trim().to_owned(), reference.trim().to_owned()));
+            progress.set_position(pairs.len() as u64);
         }
-        progress.set_position(pairs.len() as u64);
     }
     let rouge = rouge(&pairs, Stemming::Porter);
     Ok(TextScores {
@@ -109,4 +92,42 @@ pub(super) fn answer(
         rouge_l: rouge.rouge_l,
         meteor: meteor(&pairs).score,
     })
+}
+
+/// An engine whose model has the factors of a batch folded in.
+fn engine(batch: &PromptBatch<'_>, base: &Base) -> Result<Engine, TrainingError> {
+    let model = match &batch.factors {
+        Some(factors) => base.model().with_merged_head(factors),
+        None => base.model().clone(),
+    };
+    let loaded = LoadedModel {
+        model,
+        ..base.loaded.clone()
+    };
+    let options = EngineOptions {
+        max_batch_rows: batch.examples.len().max(1),
+        max_cached_tokens: usize::MAX,
+        prefill_chunk: PREFILL_CHUNK,
+        max_queued_requests: usize::MAX,
+        max_queued_tokens: usize::MAX,
+        ..EngineOptions::default()
+    };
+    Ok(Engine::start(loaded, options)?)
+}
+
+/// The tokens of an answer.
+fn follow(ticket: &Ticket, observer: &dyn Observer) -> Result<Vec<u32>, TrainingError> {
+    let mut token_ids = Vec::new();
+    while let Some(event) = ticket.recv() {
+        if observer.is_interrupted() {
+            return Err(TrainingError::Interrupted);
+        }
+        match event {
+            Event::Token(token) => token_ids.push(token.token_id),
+            Event::Finished { .. } => return Ok(token_ids),
+            Event::Failed(failure) => return Err(failure.into()),
+            _ => {}
+        }
+    }
+    Err(RequestFailure::Stopped.into())
 }

@@ -23,6 +23,7 @@ pub use published::data::{
     PublishedData, PublishedStates, StateIndex, cache_published_states, embed_rows,
     published_fingerprint,
 };
+pub use published::masked::Visibility;
 pub use published::rows::{PublishedLoss, PublishedRow, PublishedText, RowOptions, published_rows};
 pub use published::score::{BatchScore, PublishedScore, PublishedScorer};
 pub use published::train::PublishedObjective;

@@ -8,6 +8,8 @@ use chameleon_hypernet::ConditionControl;
 
 use crate::adapter::adaptation::Trainee;
 use crate::data::InstructionCondition;
+use crate::error::ModelError;
+use crate::families::causal_lm::CausalLm;
 use crate::families::language_model::LanguageModel;
 use crate::families::load::LoadedModel;
 use crate::files::hub::HubOptions;
@@ -67,13 +69,18 @@ pub struct Base {
 }
 
 impl Base {
-    /// Freezes a model.
-    pub fn new(mut loaded: LoadedModel) -> Self {
+    /// Freezes a model for rows of `seq_len` tokens.
+    ///
+    /// # Errors
+    ///
+    /// When the model has fewer learned positions.
+    pub fn new(mut loaded: LoadedModel, seq_len: usize) -> Result<Self, ModelError> {
         loaded.model = loaded.model.no_grad();
-        Self {
+        loaded.model.check_positions(seq_len)?;
+        Ok(Self {
             states_fingerprint: loaded.states_fingerprint(),
             loaded,
-        }
+        })
     }
 
     pub(super) fn model(&self) -> &LanguageModel {

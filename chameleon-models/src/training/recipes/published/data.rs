@@ -7,14 +7,14 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_cluster::BatchPlan;
 use chameleon_hypernet::LayerFactors;
 
+use super::masked::{self, Visibility};
 use super::rows::{PublishedLoss, PublishedRow, RowOptions};
 use crate::adapter::prompts::embed_prompts;
-use crate::families::causal_lm::{CausalLm, PassEnd};
+use crate::families::causal_lm::CausalLm;
 use crate::families::indices::index_tensor;
 use crate::families::language_model::LanguageModel;
 use crate::training::grouped_examples::{
-    CacheProgress, Proceed, StatePass, StateRequest, Visibility, WantedStates,
-    cache_requested_states, requested_hidden_states,
+    CacheProgress, Proceed, StateRequest, WantedStates, cache_requested_states,
 };
 use crate::training::hidden_cache::{Fingerprint, HiddenCache, HiddenCacheError, RowType};
 
@@ -157,7 +157,7 @@ pub enum PublishedStates<'a> {
     Layers {
         /// The model, frozen and off the autodiff device.
         model: &'a LanguageModel,
-        /// What attention may look at.
+        /// Which tokens attention leaves out.
         visibility: Visibility,
     },
 }
@@ -192,12 +192,7 @@ impl PublishedStates<'_> {
             PublishedStates::Layers { model, visibility } => {
                 let requests: Vec<StateRequest<'_>> =
                     rows.iter().map(|&row| data.rows[row].request()).collect();
-                let pass = StatePass {
-                    visibility,
-                    end: PassEnd::Head,
-                    factors,
-                };
-                Ok(requested_hidden_states(model, &requests, pass))
+                Ok(masked::hidden_states(model, &requests, visibility, factors))
             }
         }
     }
@@ -238,7 +233,7 @@ pub fn published_fingerprint(
 ///
 /// When the cache cannot be read or written.
 pub fn cache_published_states(
-    model: &impl CausalLm,
+    model: &LanguageModel,
     fingerprint: Fingerprint,
     rows: &[PublishedRow],
     index: &StateIndex,
@@ -249,13 +244,16 @@ pub fn cache_published_states(
     let wanted = WantedStates {
         fingerprint,
         requests: &index.requests(rows),
-        visibility: options.visibility(),
-        end: PassEnd::Head,
+        hidden_size: model.sizes().hidden_size,
         // One state a row takes no room; one for each token does.
         row_type: match options.loss {
             PublishedLoss::Last => RowType::F32,
             PublishedLoss::Full => RowType::F16,
         },
     };
-    cache_requested_states(model, wanted, path, observe)
+    let visibility = options.visibility();
+    let states_of = |requests: &[StateRequest<'_>]| {
+        masked::hidden_states(model, requests, visibility, &LayerFactors::none())
+    };
+    cache_requested_states(wanted, states_of, path, observe)
 }

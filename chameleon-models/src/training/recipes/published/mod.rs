@@ -2,6 +2,7 @@
 
 pub(super) mod data;
 pub(super) mod experiment;
+pub(super) mod masked;
 pub(super) mod rows;
 pub(super) mod score;
 pub(super) mod train;

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::training::grouped_examples::{StateRequest, Visibility};
+use super::masked::Visibility;
+use crate::training::grouped_examples::StateRequest;
 use crate::training::recipes::quirks::{Quirk, Quirks};
 
 /// The id that the published masks and losses take for padding.
@@ -84,7 +85,7 @@ pub fn published_rows(texts: &[PublishedText], options: &RowOptions) -> Vec<Publ
 }
 
 impl RowOptions {
-    /// What attention may look at.
+    /// Which tokens attention leaves out.
     pub fn visibility(&self) -> Visibility {
         if self.quirks.has(Quirk::ScoredPadding) {
             Visibility::AllBut(TESTED_ID)

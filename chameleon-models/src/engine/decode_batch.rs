@@ -1,7 +1,7 @@
-//! Rows that run through one transformer: prompts that are being read, piece by piece, and rows that write.
+//! The rows of a batch: prompts in prefill, chunk by chunk, and rows that decode.
 //!
-//! Owns what happens between token ids and the hidden states of the tokens that come next. Heads, sampling and
-//! text are the caller's.
+//! Defines what happens between token ids and the hidden states that predict the next tokens. Heads, sampling and
+//! text are handled by the caller.
 
 use std::collections::BTreeMap;
 
@@ -12,26 +12,26 @@ use crate::families::causal_lm::{CausalLm, ModelSizes};
 use crate::families::indices::index_tensor;
 use crate::families::kv_cache::{CacheRow, KvCache, MIN_PRODUCT_ROWS, Segment};
 
-/// Rows, by the keys their owner gave them.
+/// The rows that run together, by the keys of their owner.
 #[derive(Debug)]
-pub(crate) struct Lane<K> {
+pub(crate) struct DecodeBatch<K> {
     cache: KvCache,
     /// In the order in which they came.
-    rows: Vec<LaneRow<K>>,
+    rows: Vec<BatchRow<K>>,
 }
 
 #[derive(Debug)]
-struct LaneRow<K> {
+struct BatchRow<K> {
     key: K,
     cache_row: CacheRow,
-    /// The prompt, then the token that was chosen last.
-    unread: Vec<u32>,
-    /// How many of these are read.
-    num_read: usize,
+    /// The prompt, then the token that was sampled last.
+    pending: Vec<u32>,
+    /// How many of these are in the cache.
+    num_cached: usize,
     stage: Stage,
-    /// What is changed inside the layers for it.
+    /// The change of the layers for it.
     layers: Option<GroupLayers>,
-    /// The layer whose incoming states are wanted where a token is chosen.
+    /// The layer whose incoming states are returned where a token is sampled.
     tapped_layer: Option<usize>,
 }
 
@@ -40,38 +40,38 @@ struct LaneRow<K> {
 pub(crate) struct NewRow {
     /// At least one token.
     pub(crate) prompt: Vec<u32>,
-    /// What is changed inside the layers for it.
+    /// The change of the layers for it.
     pub(crate) layers: Option<GroupLayers>,
-    /// The layer whose incoming states are wanted where a token is chosen.
+    /// The layer whose incoming states are returned where a token is sampled.
     pub(crate) tapped_layer: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Its prompt is being read.
-    Reading,
-    /// A token is about to be chosen.
-    Choosing,
-    /// It goes on by the token that was chosen.
-    Writing,
+    /// Some of its prompt is not in the cache yet.
+    Prefill,
+    /// Its next token is about to be sampled.
+    Sampling,
+    /// It goes on by the token that was sampled.
+    Decode,
 }
 
-/// What a pass found out.
+/// The result of a pass.
 #[derive(Debug)]
-pub(crate) struct LaneStep<K> {
-    /// The rows whose next token can be chosen.
+pub(crate) struct BatchStep<K> {
+    /// The rows whose next token can be sampled.
     pub(crate) keys: Vec<K>,
-    /// Their last hidden states; nothing if no row is that far. `[keys, hidden]`
+    /// Their last hidden states; `None` if there are no such rows. `[keys, hidden]`
     pub(crate) hidden: Option<Tensor<2>>,
     /// Their states as they entered each layer that one of them taps, `[keys, hidden]`.
     pub(crate) entering: BTreeMap<usize, Tensor<2>>,
-    /// Prompt tokens that were read.
+    /// Prompt tokens of the pass.
     pub(crate) num_prompt_tokens: usize,
     /// Rows that went on by one token.
-    pub(crate) num_writing: usize,
+    pub(crate) num_decoded: usize,
 }
 
-impl<K: Copy + PartialEq> Lane<K> {
+impl<K: Copy + PartialEq> DecodeBatch<K> {
     pub(crate) fn new(sizes: &ModelSizes, device: &Device) -> Self {
         Self {
             cache: KvCache::new(sizes, device),
@@ -81,27 +81,27 @@ impl<K: Copy + PartialEq> Lane<K> {
 
     /// A row that continues a prompt.
     pub(crate) fn add(&mut self, key: K, row: NewRow) {
-        self.rows.push(LaneRow {
+        self.rows.push(BatchRow {
             key,
             cache_row: self.cache.add_row(),
-            unread: row.prompt,
-            num_read: 0,
-            stage: Stage::Reading,
+            pending: row.prompt,
+            num_cached: 0,
+            stage: Stage::Prefill,
             layers: row.layers,
             tapped_layer: row.tapped_layer,
         });
     }
 
-    /// The token that was chosen for a row after [`step`](Self::step) named it.
+    /// Adds the token that was sampled for a row after [`step`](Self::step) named it.
     pub(crate) fn push(&mut self, key: K, token_id: u32) {
-        let row = self.row_mut(key).expect("only rows of the lane go on");
-        row.unread.clear();
-        row.unread.push(token_id);
-        row.num_read = 0;
-        row.stage = Stage::Writing;
+        let row = self.row_mut(key).expect("only rows of the batch go on");
+        row.pending.clear();
+        row.pending.push(token_id);
+        row.num_cached = 0;
+        row.stage = Stage::Decode;
     }
 
-    /// Forgets a row; one that is not there is forgotten already.
+    /// Removes a row, if it is there.
     pub(crate) fn remove(&mut self, key: K) {
         if let Some(row_idx) = self.rows.iter().position(|row| row.key == key) {
             let row = self.rows.remove(row_idx);
@@ -117,40 +117,40 @@ impl<K: Copy + PartialEq> Lane<K> {
         self.rows.is_empty()
     }
 
-    /// Tokens whose keys and values are kept.
+    /// Tokens in the KV cache.
     pub(crate) fn num_tokens(&self) -> usize {
         self.cache.num_tokens()
     }
 
-    /// One pass: every row that writes goes on by its token, and of the prompts about `prefill_chunk` tokens are read,
-    /// the oldest first.
+    /// One pass: every row that decodes goes on by its token, and about `prefill_chunk` prompt tokens are prefilled, the
+    /// oldest first.
     ///
-    /// Prompts are cut at multiples of `prefill_chunk` from their own start, wherever else there would be room, so
-    /// that what a row gets does not depend on the others.
+    /// Prompts are cut at multiples of `prefill_chunk` from their own start, even where there would be room for more, so
+    /// that the result of a row does not depend on the other rows.
     ///
-    /// Does nothing when every row waits for a token to be chosen.
+    /// Does nothing when every row waits for a token to be sampled.
     pub(crate) fn step<M: CausalLm + ?Sized>(
         &mut self,
         model: &M,
         prefill_chunk: usize,
-    ) -> LaneStep<K> {
+    ) -> BatchStep<K> {
         let mut segments = Vec::new();
         let mut last_tokens = Vec::new();
         let mut tapped_layers = Vec::new();
-        let mut step = LaneStep {
+        let mut step = BatchStep {
             keys: Vec::new(),
             hidden: None,
             entering: BTreeMap::new(),
             num_prompt_tokens: 0,
-            num_writing: 0,
+            num_decoded: 0,
         };
         let mut num_tokens = 0;
         for row in &mut self.rows {
-            let rest = row.unread.len() - row.num_read;
+            let rest = row.pending.len() - row.num_cached;
             let len = match row.stage {
-                Stage::Choosing => continue,
-                Stage::Writing => rest,
-                Stage::Reading => {
+                Stage::Sampling => continue,
+                Stage::Decode => rest,
+                Stage::Prefill => {
                     let len = rest.min(prefill_chunk);
                     let is_first = step.num_prompt_tokens == 0;
                     if !is_first && step.num_prompt_tokens + len > prefill_chunk {
@@ -160,16 +160,16 @@ impl<K: Copy + PartialEq> Lane<K> {
                     len
                 }
             };
-            step.num_writing += usize::from(row.stage == Stage::Writing);
+            step.num_decoded += usize::from(row.stage == Stage::Decode);
             segments.push(Segment {
                 row: row.cache_row,
-                token_ids: &row.unread[row.num_read..row.num_read + len],
+                token_ids: &row.pending[row.num_cached..row.num_cached + len],
                 layers: row.layers.as_ref(),
             });
-            row.num_read += len;
+            row.num_cached += len;
             num_tokens += len;
             if len == rest {
-                row.stage = Stage::Choosing;
+                row.stage = Stage::Sampling;
                 step.keys.push(row.key);
                 tapped_layers.extend(row.tapped_layer);
                 last_tokens.push(num_tokens - 1);
@@ -194,12 +194,12 @@ impl<K: Copy + PartialEq> Lane<K> {
         step
     }
 
-    fn row_mut(&mut self, key: K) -> Option<&mut LaneRow<K>> {
+    fn row_mut(&mut self, key: K) -> Option<&mut BatchRow<K>> {
         self.rows.iter_mut().find(|row| row.key == key)
     }
 }
 
-/// Makes rows enough for products that do not depend on their number; the added ones are to be ignored.
+/// Repeats rows until products no longer depend on their number; the caller ignores the added ones.
 ///
 /// # Shapes
 ///
@@ -214,7 +214,7 @@ pub(crate) fn enough_rows(rows: Tensor<2>) -> Tensor<2> {
     }
 }
 
-/// Numbers of a tensor in host memory, row by row.
+/// Values of a tensor in host memory, row by row.
 pub(crate) fn on_host(tensor: Tensor<2>) -> Vec<f32> {
     let data: TensorData = tensor.into_data();
     data.convert::<f32>()

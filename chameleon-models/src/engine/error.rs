@@ -1,8 +1,10 @@
-//! Why an engine does not take something on.
+//! Why an engine refuses a request or an adapter.
 
 use std::time::Duration;
 
-/// Something the engine does not take on; nothing has changed by asking.
+use chameleon_cluster::ClusterError;
+
+/// Why an engine refuses something. A refusal changes nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -112,6 +114,12 @@ pub enum Refusal {
     Grouping {
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The centroids of an adapter cannot be searched.
+    #[error("the adapter's centroids cannot be used")]
+    Centroids {
+        /// Why not.
+        source: ClusterError,
     },
     /// The worker thread could not be started.
     #[error("the engine's thread could not be started")]

@@ -1,0 +1,107 @@
+//! What the handles of an engine and its worker share: the queue, the adapters, the counts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use super::adapters::LoadedAdapter;
+use super::error::Refusal;
+use super::event::Event;
+use super::options::EngineOptions;
+use super::request::Request;
+use super::stats::EngineStats;
+use crate::families::load::LoadedModel;
+
+/// What handles and the worker share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) loaded: LoadedModel,
+    pub(super) options: EngineOptions,
+    pub(super) queue: Mutex<Queue>,
+    /// Whether a request that may still wait was cancelled.
+    pub(super) has_cancelled: AtomicBool,
+    /// Notified when the queue changes, and when the engine has nothing left to do.
+    pub(super) changed: Condvar,
+    pub(super) stats: Mutex<EngineStats>,
+    pub(super) adapters: Mutex<Adapters>,
+}
+
+/// What waits, and whether more may come.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) waiting: VecDeque<Pending>,
+    pub(super) num_tokens: usize,
+    /// Requests taken out of the queue and not over yet.
+    pub(super) num_running: usize,
+    pub(super) phase: Phase,
+    pub(super) next_request_id: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Phase {
+    /// Requests are accepted.
+    #[default]
+    Open,
+    /// What was accepted is finished, and nothing else is accepted.
+    Draining,
+    /// Everything ends now.
+    Closed,
+}
+
+/// A request that waits.
+pub(super) struct Pending {
+    pub(super) request_id: u64,
+    pub(super) request: Request,
+    pub(super) adapter: Option<Arc<LoadedAdapter>>,
+    /// Tokens it may need in the end.
+    pub(super) num_tokens: usize,
+    pub(super) is_cancelled: Arc<AtomicBool>,
+    pub(super) submitted: Instant,
+    pub(super) sink: Sink,
+}
+
+/// Where the events of a request go.
+pub(super) type Sink = Box<dyn FnMut(Event) + Send>;
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No prompt: logs must not hold what people ask.
+        f.debug_struct("Pending")
+            .field("request_id", &self.request_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The loaded adapters.
+#[derive(Debug, Default)]
+pub(super) struct Adapters {
+    pub(super) by_name: BTreeMap<String, Arc<LoadedAdapter>>,
+    pub(super) next_id: u64,
+}
+
+impl Adapters {
+    pub(super) fn get(&self, name: &str) -> Result<&Arc<LoadedAdapter>, Refusal> {
+        self.by_name.get(name).ok_or_else(|| self.unknown(name))
+    }
+
+    pub(super) fn unknown(&self, name: &str) -> Refusal {
+        let known: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
+        Refusal::UnknownAdapter {
+            name: name.to_owned(),
+            known: match known.as_slice() {
+                [] => "none".to_owned(),
+                known => known.join(", "),
+            },
+        }
+    }
+}
+
+/// Reports an event to the caller. A callback that panics gets no more attention than a line in the log.
+pub(super) fn report(sink: &mut Sink, event: Event) {
+    if catch_unwind(AssertUnwindSafe(|| sink(event))).is_err() {
+        tracing::error!("a callback for the events of a request panicked");
+    }
+}
