@@ -17,7 +17,7 @@ use chameleon_core::device::DeviceError;
 use chameleon_models::{
     AdapterError, ModelError,
     data::DataError,
-    engine::{Refusal, RequestFailure},
+    engine::{EngineError, RequestFailure},
     training::TrainingError,
 };
 
@@ -73,7 +73,7 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Training(#[from] TrainingError),
     #[error(transparent)]
-    Engine(#[from] Refusal),
+    Engine(#[from] EngineError),
     #[error("cannot {action} {}", path.display())]
     File {
         action: &'static str,
@@ -92,7 +92,7 @@ pub(crate) enum CliError {
     #[error("prompt {number} is empty")]
     EmptyPrompt { number: usize },
     #[error("prompt {number} cannot be answered")]
-    Prompt { number: usize, source: Refusal },
+    Prompt { number: usize, source: EngineError },
     #[error("the answer to prompt {number} could not be completed")]
     Answer {
         number: usize,

@@ -16,13 +16,13 @@ use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::adapter::adaptation::head_shape;
-use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
+use chameleon_models::adapter::{FORMAT_VERSION, empty_module};
 use chameleon_models::engine::{
     EndOfText, Engine, EngineOptions, Event, Logprobs, Request, Ticket,
 };
 use chameleon_models::{
-    Adaptation, Adapter, AdapterConfig, HubOptions, ModelSource, PromptEncoding, RandomSampling,
-    Recipe, Sampling, TrainOptions, embed_prompts, load,
+    Adapter, AdapterConfig, HeadAdaptation, HubOptions, ModelSource, PromptEncoding,
+    RandomSampling, Recipe, Sampling, TrainOptions, embed_prompts, load,
 };
 
 /// Texts of many kinds. Each is the centre of a group, and requests begin at different places of them.
@@ -90,7 +90,7 @@ fn adapter(engine: &Engine, kind: GeneratorKind) -> Result<Adapter, Box<dyn Erro
             prefix: 32,
             seq_len: 128,
         },
-        head: Adaptation::Hyper {
+        head: HeadAdaptation::Hyper {
             config: HyperLoraHeadConfig::preset(kind, shape.in_size, shape),
         },
         layers: None,
@@ -110,7 +110,7 @@ fn adapter(engine: &Engine, kind: GeneratorKind) -> Result<Adapter, Box<dyn Erro
     let texts = loaded.tokenizer.encode_batch(&TEXTS)?;
     let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
     Ok(Adapter {
-        trainee: empty_trainee(&config, &loaded.model, &Device::flex())?,
+        module: empty_module(&config, &loaded.model, &Device::flex())?,
         centroids: embed_prompts(&loaded.model, &texts),
         memory: None,
         config,

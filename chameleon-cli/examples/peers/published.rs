@@ -13,7 +13,7 @@ use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHe
 use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::training::grouped_examples::cache_hidden_states;
 use chameleon_models::{
-    Adaptation, CausalLm as _, HiddenStates, Proceed, TrainOptions, TrainSetup, Trainee,
+    AdapterModule, CausalLm as _, HeadAdaptation, HiddenStates, Proceed, TrainOptions, TrainSetup,
 };
 use serde_json::json;
 
@@ -30,7 +30,7 @@ pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
     let data = inputs::grouped(&loaded, inputs::tokens(folder, "lines.json")?, 8)?;
     let fingerprint = loaded.identity.fingerprint.clone();
     let shape = head_shape(&loaded.model, RANK);
-    let head = Adaptation::Hyper {
+    let head = HeadAdaptation::Hyper {
         config: HyperLoraHeadConfig::preset(GeneratorKind::Dense, shape.in_size, shape),
     };
     let setup = json!({ "trainable": head.num_trainable_params(), "epochs": NUM_EPOCHS });
@@ -62,8 +62,8 @@ pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
             },
             seed: SEED,
         };
-        let trainee = head.init(SEED, &device.clone().autodiff());
-        let mut trainer = train_setup.trainer(Trainee::head_only(trainee));
+        let module = head.init(SEED, &device.clone().autodiff());
+        let mut trainer = train_setup.trainer(AdapterModule::head_only(module));
         let mut losses = Vec::new();
         while let Some(report) = trainer.next_step()? {
             losses.push(report.loss);

@@ -8,10 +8,10 @@ use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::adapter::adaptation::head_shape;
-use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
+use chameleon_models::adapter::{FORMAT_VERSION, empty_module};
 use chameleon_models::{
-    Adaptation, AdapterConfig, CausalLm as _, HiddenStates, LayerAdaptation, LayerKind, LayerRange,
-    LoadedModel, PromptEncoding, Recipe, TrainOptions, TrainSetup,
+    AdapterConfig, CausalLm as _, HeadAdaptation, HiddenStates, LayerAdaptation, LayerKind,
+    LayerRange, LoadedModel, PromptEncoding, Recipe, TrainOptions, TrainSetup,
 };
 use serde_json::json;
 
@@ -38,8 +38,8 @@ pub(crate) fn run(folder: &Path, targets: &[&str]) -> Result<(), Box<dyn Error>>
     let loaded = inputs::model(folder, &device)?;
     let data = inputs::grouped(&loaded, inputs::tokens(folder, "batch.json")?, 4)?;
     let config = config(&loaded, targets);
-    let trainee = empty_trainee(&config, &loaded.model, &device.clone().autodiff())?;
-    let setup = json!({ "trainable": trainee.num_trainable_params() });
+    let module = empty_module(&config, &loaded.model, &device.clone().autodiff())?;
+    let setup = json!({ "trainable": module.num_trainable_params() });
     let model = loaded.model.no_grad();
     let train_setup = TrainSetup {
         data: &data,
@@ -51,7 +51,7 @@ pub(crate) fn run(folder: &Path, targets: &[&str]) -> Result<(), Box<dyn Error>>
         options: config.training,
         seed: SEED,
     };
-    let mut trainer = train_setup.trainer(trainee);
+    let mut trainer = train_setup.trainer(module);
     rounds::serve(&setup, || {
         let report = trainer.next_step()?.ok_or("more rounds than steps")?;
         Ok(report.loss)
@@ -68,7 +68,7 @@ pub(crate) fn config(loaded: &LoadedModel, targets: &[&str]) -> AdapterConfig {
             prefix: 1,
             seq_len: 128,
         },
-        head: Adaptation::Hyper {
+        head: HeadAdaptation::Hyper {
             config: HyperLoraHeadConfig::preset(GeneratorKind::Core, shape.in_size, shape),
         },
         layers: Some(LayerAdaptation {

@@ -5,7 +5,9 @@ use std::time::SystemTime;
 
 use chameleon_models::{
     Adapter, LoadedModel,
-    engine::{ConditionChoice, EndReason, Engine, EngineOptions, GivenCondition, Refusal, Request},
+    engine::{
+        ConditionChoice, EndReason, Engine, EngineError, EngineOptions, GivenCondition, Request,
+    },
     files::chat::{ChatEnding, ChatMessage},
 };
 
@@ -85,9 +87,9 @@ fn conditions(engine: &Engine, prompts: &[&str]) -> Result<Vec<Arc<GivenConditio
 }
 
 /// A refusal with the number of its prompt.
-pub(crate) fn refused(number: usize, refusal: Refusal) -> CliError {
+pub(crate) fn refused(number: usize, refusal: EngineError) -> CliError {
     match refusal {
-        Refusal::EmptyPrompt => CliError::EmptyPrompt { number },
+        EngineError::EmptyPrompt => CliError::EmptyPrompt { number },
         source => CliError::Prompt { number, source },
     }
 }

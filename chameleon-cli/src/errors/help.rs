@@ -6,7 +6,7 @@ use chameleon_cluster::ClusterError;
 use chameleon_core::device::DeviceError;
 use chameleon_models::{
     AdapterError, HubDatasetError, MemoryError, ModelError, TrainError, adapter::ImpossibleAdapter,
-    data::DataError, engine::Refusal, training::TrainingError,
+    data::DataError, engine::EngineError, training::TrainingError,
     training::hidden_cache::HiddenCacheError,
 };
 
@@ -176,13 +176,13 @@ pub(super) fn model(error: &ModelError) -> Option<&'static str> {
     })
 }
 
-pub(super) fn refusal(refusal: &Refusal) -> Option<&'static str> {
+pub(super) fn refusal(refusal: &EngineError) -> Option<&'static str> {
     Some(match refusal {
-        Refusal::PromptTooLong { .. } => "shorten the prompt",
-        Refusal::TooManyTokens { .. } => "shorten the prompt or ask for fewer tokens",
-        Refusal::EmptyStop => "give `--stop` a text",
-        Refusal::WrongBase { .. } => OTHER_BASE,
-        Refusal::UnknownToken { .. } => OTHER_TOKENIZER,
+        EngineError::PromptTooLong { .. } => "shorten the prompt",
+        EngineError::TooManyTokens { .. } => "shorten the prompt or ask for fewer tokens",
+        EngineError::EmptyStop => "give `--stop` a text",
+        EngineError::WrongBase { .. } => OTHER_BASE,
+        EngineError::UnknownToken { .. } => OTHER_TOKENIZER,
         _ => return None,
     })
 }

@@ -18,7 +18,7 @@ use crate::families::causal_lm::CausalLm;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum Adaptation {
+pub enum HeadAdaptation {
     /// One LoRA for every prompt.
     Lora {
         /// The factors.
@@ -53,7 +53,7 @@ pub enum HeadAdapter {
     Hyper(HyperLoraHead),
 }
 
-impl Adaptation {
+impl HeadAdaptation {
     /// A head whose weights depend on `seed` and on nothing else.
     ///
     /// # Panics
@@ -144,7 +144,7 @@ impl HeadAdapter {
 
 /// Everything an optimizer moves: the adapted head, and the adapted modules inside the layers.
 #[derive(Module, Debug)]
-pub struct Trainee {
+pub struct AdapterModule {
     /// Standardises prompts; fixed numbers that nothing trains.
     pub prompt_norm: Option<ConditionNorm>,
     /// The adapted head.
@@ -153,16 +153,16 @@ pub struct Trainee {
     pub layers: Option<AdaptedLayers>,
 }
 
-impl Trainee {
-    /// A trainee whose parameters are named by their place instead of by chance, so that an optimizer's state finds
+impl AdapterModule {
+    /// A module whose parameters are named by their place instead of by chance, so that an optimizer's state finds
     /// them again in another process.
     pub fn new(head: HeadAdapter, layers: Option<AdaptedLayers>) -> Self {
-        let trainee = Self {
+        let module = Self {
             prompt_norm: None,
             head,
             layers,
         };
-        trainee.map(&mut StableIds { path: Vec::new() })
+        module.map(&mut StableIds { path: Vec::new() })
     }
 
     /// The same with statistics of the training prompts.
@@ -172,14 +172,14 @@ impl Trainee {
         self
     }
 
-    /// A head-only trainee.
+    /// A head-only module.
     pub fn head_only(head: HeadAdapter) -> Self {
         Self::new(head, None)
     }
 
-    /// What writes the factors of groups, as the trainee is now.
-    pub fn factor_writer(&self) -> FactorWriter {
-        FactorWriter {
+    /// What writes the factors of groups, as the module is now.
+    pub fn factor_producer(&self) -> FactorProducer {
+        FactorProducer {
             head: self.head.clone(),
             layers: self.layers.as_ref().map(AdaptedLayers::shared),
         }
@@ -193,10 +193,10 @@ impl Trainee {
     }
 }
 
-/// Writes the factors of groups. Keep it as long as the trainee does not change: the factors it writes share what is
+/// Writes the factors of groups. Keep it as long as the module does not change: the factors it writes share what is
 /// the same for all groups, and rows of one batch are then changed together.
 #[derive(Debug, Clone)]
-pub struct FactorWriter {
+pub struct FactorProducer {
     head: HeadAdapter,
     layers: Option<SharedLayers>,
 }
@@ -210,7 +210,7 @@ pub struct GroupFactors {
     pub layers: Option<GroupLayers>,
 }
 
-impl FactorWriter {
+impl FactorProducer {
     /// The factors for a group: one set, or one for each condition.
     ///
     /// # Shapes

@@ -6,7 +6,7 @@ use chameleon_core::{HeadInput, LoraFactors, RunSeed, linear_cross_entropy};
 use chameleon_hypernet::{Condition, ControlPlan, PromptGroup};
 use rand::seq::SliceRandom as _;
 
-use crate::adapter::adaptation::{Trainee, layer_factors};
+use crate::adapter::adaptation::{AdapterModule, layer_factors};
 use crate::data::Example;
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
 use crate::training::hidden_cache::HiddenCacheError;
@@ -36,9 +36,9 @@ pub struct TrainSetup<'a> {
 
 impl<'a> TrainSetup<'a> {
     /// A training before its first step.
-    pub fn trainer(self, trainee: Trainee) -> Trainer<'a> {
+    pub fn trainer(self, module: AdapterModule) -> Trainer<'a> {
         let schedule = self.options.schedule(self.seed);
-        Trainer::new(CausalObjective::new(self, &trainee), schedule, trainee)
+        Trainer::new(CausalObjective::new(self, &module), schedule, module)
     }
 
     /// A training that continues where another one stopped; see [`Trainer::resume`].
@@ -48,13 +48,13 @@ impl<'a> TrainSetup<'a> {
     /// When the optimizer's state cannot be read, or `cursor` is not a position of this training.
     pub fn resume(
         self,
-        trainee: Trainee,
+        module: AdapterModule,
         optimizer_state: Vec<u8>,
         cursor: Cursor,
     ) -> Result<Trainer<'a>, TrainError> {
         let schedule = self.options.schedule(self.seed);
-        let objective = CausalObjective::new(self, &trainee);
-        Trainer::resume(objective, schedule, trainee, optimizer_state, cursor)
+        let objective = CausalObjective::new(self, &module);
+        Trainer::resume(objective, schedule, module, optimizer_state, cursor)
     }
 }
 
@@ -62,8 +62,8 @@ impl<'a> TrainSetup<'a> {
 struct CausalObjective<'a>(TrainSetup<'a>);
 
 impl<'a> CausalObjective<'a> {
-    fn new(mut setup: TrainSetup<'a>, trainee: &Trainee) -> Self {
-        if trainee.layers.is_none() {
+    fn new(mut setup: TrainSetup<'a>, module: &AdapterModule) -> Self {
+        if module.layers.is_none() {
             setup.head_weight = row_major(setup.head_weight);
         }
         Self(setup)
@@ -87,7 +87,7 @@ impl Objective for CausalObjective<'_> {
 
     fn loss(
         &self,
-        trainee: &Trainee,
+        module: &AdapterModule,
         batch_idx: usize,
         step: usize,
     ) -> Result<BatchLoss, HiddenCacheError> {
@@ -106,8 +106,8 @@ impl Objective for CausalObjective<'_> {
             &setup.control,
             step,
         );
-        let groups = trainee
-            .factor_writer()
+        let groups = module
+            .factor_producer()
             .groups(batch.cluster_idx, conditions.autodiff());
         let hidden = setup
             .hidden_states

@@ -8,7 +8,7 @@ use chameleon_hypernet::HypernetError;
 use crate::adapter::group_memory::MemoryError;
 use crate::adapter::{AdapterError, ImpossibleAdapter};
 use crate::data::DataError;
-use crate::engine::{Refusal, RequestFailure};
+use crate::engine::{EngineError, RequestFailure};
 use crate::error::ModelError;
 use crate::training::hidden_cache::HiddenCacheError;
 use crate::training::hub_dataset::HubDatasetError;
@@ -101,7 +101,7 @@ pub enum TrainingError {
     OneBatch,
     /// The engine refuses a prompt.
     #[error(transparent)]
-    Engine(#[from] Refusal),
+    Engine(#[from] EngineError),
     /// An answer could not be completed.
     #[error(transparent)]
     Answer(#[from] RequestFailure),

@@ -7,7 +7,7 @@ use chameleon_core::{HeadInput, LoraFactors, perplexity, score_rows};
 use chameleon_hypernet::{Condition, ControlPlan};
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::adaptation::{Trainee, layer_factors};
+use crate::adapter::adaptation::{AdapterModule, layer_factors};
 use crate::data::{EvalWindow, Example};
 use crate::families::causal_lm::CausalLm;
 use crate::training::causal_objective::{batch_conditions, segments};
@@ -106,7 +106,7 @@ pub fn summaries_by<K: Ord>(
 #[derive(Debug, Clone)]
 pub struct Scorer<'a> {
     /// The adapter, off the autodiff device; `None` scores the frozen model.
-    pub trainee: Option<&'a Trainee>,
+    pub module: Option<&'a AdapterModule>,
     /// The hidden states of the examples.
     pub hidden_states: HiddenStates<'a>,
     /// `[hidden, vocab]`, frozen.
@@ -152,7 +152,7 @@ impl Scorer<'_> {
         data: &GroupedExamples,
         mut observe: impl FnMut(usize),
     ) -> Result<Vec<TokenScores>, HiddenCacheError> {
-        let writer = self.trainee.map(Trainee::factor_writer);
+        let producer = self.module.map(AdapterModule::factor_producer);
         let mut scores = vec![None; data.examples.len()];
         for (batch_idx, batch) in data.plan.batches.iter().enumerate() {
             let examples: Vec<&Example> =
@@ -165,9 +165,9 @@ impl Scorer<'_> {
                 &self.control,
                 batch_idx,
             );
-            let groups = writer
+            let groups = producer
                 .as_ref()
-                .map(|writer| writer.groups(batch.cluster_idx, conditions));
+                .map(|producer| producer.groups(batch.cluster_idx, conditions));
             let hidden = self.hidden_states.of_batch(
                 &batch.rows,
                 &examples,

@@ -7,7 +7,7 @@ use chameleon_cluster::assign;
 use chameleon_hypernet::ConditionControl;
 
 use crate::adapter::Adapter;
-use crate::adapter::adaptation::Trainee;
+use crate::adapter::adaptation::AdapterModule;
 use crate::adapter::group_memory::{MemorySource, TextsWithStates, with_memory};
 use crate::data::{EvalWindow, Example};
 use crate::families::causal_lm::CausalLm;
@@ -81,25 +81,26 @@ pub fn score_adapter(
     let fingerprint = loaded.states_fingerprint();
     let cache = final_states(model, &fingerprint, &data.examples, states_folder, observer)?;
     let config = &adapter.config;
-    let score = |trainee: Option<&Trainee>, states| -> Result<Vec<TokenScores>, TrainingError> {
-        let scorer = Scorer {
-            trainee,
-            hidden_states: states,
-            head_weight: model.head_weight(),
-            centroids: adapter.centroids.clone(),
-            condition: config.condition,
-            control: ConditionControl::None.plan(config.num_clusters, config.seed)?,
+    let score =
+        |module: Option<&AdapterModule>, states| -> Result<Vec<TokenScores>, TrainingError> {
+            let scorer = Scorer {
+                module,
+                hidden_states: states,
+                head_weight: model.head_weight(),
+                centroids: adapter.centroids.clone(),
+                condition: config.condition,
+                control: ConditionControl::None.plan(config.num_clusters, config.seed)?,
+            };
+            Ok(scorer.score_tokens(&data, |_| {})?)
         };
-        Ok(scorer.score_tokens(&data, |_| {})?)
-    };
     let cached = HiddenStates::Cached(&cache);
-    let trainee = adapter.trainee.valid();
-    let states = match trainee.layers {
+    let module = adapter.module.valid();
+    let states = match module.layers {
         Some(_) => HiddenStates::Layers(model),
         None => cached,
     };
     let base = ScoreSummary::of_tokens(&score(None, cached)?);
-    let scores = score(Some(&trainee), states)?;
+    let scores = score(Some(&module), states)?;
     let adapted = ScoreSummary::of_tokens(&scores);
     let Some(memory) = &adapter.memory else {
         return Ok(AdapterScores {

@@ -4,7 +4,7 @@ use chameleon_hypernet::ConditionControl;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::AdapterConfig;
-use crate::adapter::adaptation::Trainee;
+use crate::adapter::adaptation::AdapterModule;
 use crate::families::causal_lm::CausalLm;
 use crate::training::causal_objective::TrainSetup;
 use crate::training::error::TrainingError;
@@ -49,7 +49,7 @@ pub struct KeptEpoch {
 #[derive(Debug)]
 pub struct Fitted {
     /// The adapter of the kept epoch; `None` if the training diverged in its first epoch.
-    pub trainee: Option<Trainee>,
+    pub module: Option<AdapterModule>,
     /// The kept epoch.
     pub kept: Option<KeptEpoch>,
     /// Every epoch, in order.
@@ -112,7 +112,7 @@ pub fn fit(
     name: &str,
     mut trainer: Trainer<'_>,
     selection: Selection,
-    mut validate: impl FnMut(&Trainee) -> Result<f64, TrainingError>,
+    mut validate: impl FnMut(&AdapterModule) -> Result<f64, TrainingError>,
     hooks: &mut dyn FitHooks,
     observer: &dyn Observer,
 ) -> Result<Fitted, TrainingError> {
@@ -123,7 +123,7 @@ pub fn fit(
     });
     progress.set_position(trainer.cursor().step as u64);
     let mut fitted = Fitted {
-        trainee: None,
+        module: None,
         kept: None,
         curve: Vec::new(),
         diverged_at_step: None,
@@ -150,7 +150,7 @@ pub fn fit(
             hooks.stepped(&trainer, &report)?;
             continue;
         }
-        let valid_loss = validate(trainer.trainee())?;
+        let valid_loss = validate(trainer.module())?;
         if !valid_loss.is_finite() {
             fitted.diverged_at_step = Some(cursor.step);
             break;
@@ -171,7 +171,7 @@ pub fn fit(
                 epoch: cursor.epoch,
                 valid_loss,
             });
-            fitted.trainee = Some(trainer.trainee().clone());
+            fitted.module = Some(trainer.module().clone());
         }
         hooks.validated(&trainer, &report, &record)?;
         progress.validated(cursor.step, valid_loss);
@@ -240,16 +240,16 @@ impl TrainingData {
     /// When cached hidden states cannot be read.
     pub fn score(
         &self,
-        trainee: Option<&Trainee>,
+        module: Option<&AdapterModule>,
         conditions: Conditions<'_>,
         split: &Split,
         states: HiddenStates<'_>,
         observer: &dyn Observer,
     ) -> Result<Vec<TokenScores>, TrainingError> {
         let Conditions { config, control } = conditions;
-        let evaluated = trainee.map(burn::module::Module::valid);
+        let evaluated = module.map(burn::module::Module::valid);
         let scorer = Scorer {
-            trainee: evaluated.as_ref(),
+            module: evaluated.as_ref(),
             hidden_states: states,
             head_weight: self.model().head_weight(),
             centroids: self.centroids.clone(),

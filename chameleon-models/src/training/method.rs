@@ -13,7 +13,7 @@ use chameleon_hypernet::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::adaptation::{Adaptation, HeadAdapter, Trainee, head_shape};
+use crate::adapter::adaptation::{AdapterModule, HeadAdaptation, HeadAdapter, head_shape};
 use crate::adapter::group_memory::MemoryConfig;
 use crate::adapter::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
 use crate::adapter::prompts::PromptEncoding;
@@ -362,7 +362,7 @@ impl TrainingConfig {
 
 /// What is adapted: the head, and layers if any are named.
 struct Parts {
-    head: Adaptation,
+    head: HeadAdaptation,
     layers: Option<LayerAdaptation>,
 }
 
@@ -393,9 +393,9 @@ impl AdapterOptions {
                 let generated = self.parts(Head::Generated(kind), model, num_clusters)?;
                 return self.matched_lora(generated.num_trainable_params(model)?, model);
             }
-            Head::Frozen | Head::Lora => (Adaptation::Lora { config: lora }, LayerKind::Lora),
+            Head::Frozen | Head::Lora => (HeadAdaptation::Lora { config: lora }, LayerKind::Lora),
             Head::Experts => {
-                let experts = Adaptation::Experts {
+                let experts = HeadAdaptation::Experts {
                     config: lora,
                     num_clusters,
                 };
@@ -407,7 +407,7 @@ impl AdapterOptions {
                     GeneratorKind::Core => LayerKind::Core,
                     _ => LayerKind::Lora,
                 };
-                (Adaptation::Hyper { config }, layers)
+                (HeadAdaptation::Hyper { config }, layers)
             }
         };
         Ok(Parts {
@@ -447,7 +447,7 @@ impl AdapterOptions {
         }
         let mut config = LoraConfig::new(shape).with_scale(self.scale).sized_to(rest);
         config.shape.rank = config.shape.rank.min(widest);
-        lora.head = Adaptation::Lora { config };
+        lora.head = HeadAdaptation::Lora { config };
         Ok(lora)
     }
 
@@ -474,15 +474,18 @@ impl AdapterOptions {
 /// # Errors
 ///
 /// When the configuration names modules that the model does not have.
-pub fn untrained(config: &AdapterConfig, data: &TrainingData) -> Result<Trainee, TrainingError> {
+pub fn untrained(
+    config: &AdapterConfig,
+    data: &TrainingData,
+) -> Result<AdapterModule, TrainingError> {
     let device = autodiff_device(data.model());
-    let mut trainee = adapter::empty_trainee(config, data.model(), &device)?;
-    if let HeadAdapter::Hyper(head) = trainee.head {
+    let mut module = adapter::empty_module(config, data.model(), &device)?;
+    if let HeadAdapter::Hyper(head) = module.head {
         let norm = ConditionNorm::fit(data.train.data.prompt_embeddings.clone());
-        trainee.head = HeadAdapter::Hyper(head.with_condition_norm(norm));
+        module.head = HeadAdapter::Hyper(head.with_condition_norm(norm));
     }
     let prompt_norm = data.prompt_norm.clone();
-    Ok(trainee.with_prompt_norm(prompt_norm.map(|norm| norm.to_device(&device))))
+    Ok(module.with_prompt_norm(prompt_norm.map(|norm| norm.to_device(&device))))
 }
 
 /// The device on which adapters of a model train.

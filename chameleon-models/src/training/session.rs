@@ -7,7 +7,7 @@ use chameleon_core::RunSeed;
 use chameleon_hypernet::ConditionControl;
 use serde::Serialize;
 
-use crate::adapter::adaptation::Trainee;
+use crate::adapter::adaptation::AdapterModule;
 use crate::adapter::group_memory::MemoryConfig;
 use crate::adapter::{self, Adapter, AdapterConfig, CONFIG_FILE, MemoryDescription};
 use crate::families::causal_lm::CausalLm;
@@ -157,16 +157,16 @@ impl TrainingRun<'_> {
                     best_valid_nll,
                     ..
                 } = found.state;
-                let trainee = found.adapter.trainee;
-                let trainer = setup.resume(trainee, found.optimizer_state, cursor)?;
+                let module = found.adapter.module;
+                let trainer = setup.resume(module, found.optimizer_state, cursor)?;
                 (trainer, best_valid_nll)
             }
         };
         let num_steps = trainer.num_steps();
-        let num_trainable_params = trainer.trainee().num_trainable_params();
-        let score = |trainee: Option<&Trainee>| {
+        let num_trainable_params = trainer.module().num_trainable_params();
+        let score = |module: Option<&AdapterModule>| {
             let states = valid_states.hidden_states(data.model());
-            data.score(trainee, conditions, &data.valid, states, observer)
+            data.score(module, conditions, &data.valid, states, observer)
         };
         let mut folder = Folder {
             run: self,
@@ -182,7 +182,7 @@ impl TrainingRun<'_> {
             "training",
             trainer,
             Selection::BestEpoch,
-            |trainee| Ok(ScoreSummary::of_tokens(&score(Some(trainee))?).mean_nll()),
+            |module| Ok(ScoreSummary::of_tokens(&score(Some(module))?).mean_nll()),
             &mut folder,
             observer,
         )?;
@@ -233,13 +233,13 @@ impl TrainingRun<'_> {
         &self,
         config: MemoryConfig,
         data: &TrainingData,
-        score: impl Fn(Option<&Trainee>) -> Result<Vec<TokenScores>, TrainingError>,
+        score: impl Fn(Option<&AdapterModule>) -> Result<Vec<TokenScores>, TrainingError>,
         observer: &dyn Observer,
     ) -> Result<MemoryReport, TrainingError> {
         let device = autodiff_device(data.model());
         let identity = &data.loaded.identity;
         let adapter = Adapter::load(self.out, data.model(), identity, &device)?;
-        let scores = score(Some(&adapter.trainee))?;
+        let scores = score(Some(&adapter.module))?;
         let without = ScoreSummary::of_tokens(&scores).mean_nll();
         let seed = self.seed.derive("memory");
         let cache_dir = &self.config.cache_dir;
@@ -305,7 +305,7 @@ impl FitHooks for Folder<'_> {
         if self.best.is_none_or(|best| loss < best) {
             self.best = Some(loss);
             let centroids = &self.data.centroids;
-            adapter::save(self.run.out, self.config, trainer.trainee(), centroids)?;
+            adapter::save(self.run.out, self.config, trainer.module(), centroids)?;
         }
         self.save_checkpoint(trainer)
     }
@@ -331,7 +331,7 @@ impl Folder<'_> {
             self.run.out,
             TrainingParts {
                 config: self.config,
-                trainee: trainer.trainee(),
+                module: trainer.module(),
                 centroids: &self.data.centroids,
                 optimizer_state: &trainer.optimizer_state()?,
                 state: &TrainingState {

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use chameleon_core::RunSeed;
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::adaptation::Trainee;
+use crate::adapter::adaptation::AdapterModule;
 use crate::training::gradients::clip_to_norm;
 use crate::training::hidden_cache::HiddenCacheError;
 
@@ -100,7 +100,7 @@ pub trait Objective {
     /// When cached hidden states cannot be read.
     fn loss(
         &self,
-        trainee: &Trainee,
+        module: &AdapterModule,
         batch_idx: usize,
         step: usize,
     ) -> Result<BatchLoss, HiddenCacheError>;
@@ -183,7 +183,7 @@ impl TrainOptions {
 pub struct Trainer<'a> {
     objective: Box<dyn Objective + 'a>,
     schedule: Schedule,
-    trainee: Trainee,
+    module: AdapterModule,
     optimizer: ModuleOptimizer,
     cursor: Cursor,
     order: Vec<usize>,
@@ -200,20 +200,20 @@ impl std::fmt::Debug for Trainer<'_> {
 
 impl<'a> Trainer<'a> {
     /// Starts before the first step.
-    pub fn new(objective: impl Objective + 'a, schedule: Schedule, trainee: Trainee) -> Self {
+    pub fn new(objective: impl Objective + 'a, schedule: Schedule, module: AdapterModule) -> Self {
         Self {
             optimizer: adamw(schedule.weight_decay),
             order: objective.order(0),
             objective: Box::new(objective),
             schedule,
-            trainee,
+            module,
             cursor: Cursor::default(),
         }
     }
 
     /// Continues where another run stopped.
     ///
-    /// `trainee` and `optimizer_state` must be what that run held at `cursor`; then every later loss
+    /// `module` and `optimizer_state` must be what that run held at `cursor`; then every later loss
     /// is bit for bit what it would have been without the interruption.
     ///
     /// # Errors
@@ -222,7 +222,7 @@ impl<'a> Trainer<'a> {
     pub fn resume(
         objective: impl Objective + 'a,
         schedule: Schedule,
-        trainee: Trainee,
+        module: AdapterModule,
         optimizer_state: Vec<u8>,
         cursor: Cursor,
     ) -> Result<Self, TrainError> {
@@ -239,7 +239,7 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::NoSuchPosition { cursor, num_steps });
         }
         let bytes = burn::tensor::Bytes::from_bytes_vec(optimizer_state);
-        let mut trainer = Self::new(objective, schedule, trainee);
+        let mut trainer = Self::new(objective, schedule, module);
         trainer.optimizer = trainer
             .optimizer
             .from_bytes(bytes)
@@ -260,8 +260,8 @@ impl<'a> Trainer<'a> {
     }
 
     /// What has been trained so far.
-    pub fn trainee(&self) -> &Trainee {
-        &self.trainee
+    pub fn module(&self) -> &AdapterModule {
+        &self.module
     }
 
     /// The state of the optimizer, for [`resume`](Self::resume).
@@ -292,18 +292,16 @@ impl<'a> Trainer<'a> {
         // Dropout draws from the device: seeding each step lets a resumed run draw the same.
         let seed = self.schedule.seed.derive(&format!("step-{step}"));
         self.objective.device().seed(seed.0);
-        let loss = self
-            .objective
-            .loss(&self.trainee, self.order[batch], step)?;
-        let mut grads = GradientsParams::from_grads(loss.objective.backward(), &self.trainee);
-        let grad_norm = clip_to_norm(&self.trainee, &mut grads, self.schedule.max_grad_norm);
+        let loss = self.objective.loss(&self.module, self.order[batch], step)?;
+        let mut grads = GradientsParams::from_grads(loss.objective.backward(), &self.module);
+        let grad_norm = clip_to_norm(&self.module, &mut grads, self.schedule.max_grad_norm);
         if !(loss.mean.is_finite() && grad_norm.is_finite()) {
             return Err(TrainError::Diverged { step: step + 1 });
         }
         let learning_rate = self.schedule.learning_rate.at(step, self.num_steps());
-        self.trainee = self
+        self.module = self
             .optimizer
-            .step(learning_rate, self.trainee.clone(), grads);
+            .step(learning_rate, self.module.clone(), grads);
         self.advance();
         Ok(Some(StepReport {
             step: step + 1,

@@ -10,13 +10,13 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig, LayerFactors, LoraConfig};
 use chameleon_models::adapter::adaptation::head_shape;
-use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
+use chameleon_models::adapter::{FORMAT_VERSION, empty_module};
 use chameleon_models::engine::{
-    ConditionChoice, EndReason, Engine, EngineOptions, Event, Logprobs, Refusal, Request,
+    ConditionChoice, EndReason, Engine, EngineError, EngineOptions, Event, Logprobs, Request,
     RequestFailure, Ticket,
 };
 use chameleon_models::{
-    Adaptation, Adapter, AdapterConfig, CausalLm, LayerAdaptation, LayerKind, LayerRange,
+    Adapter, AdapterConfig, CausalLm, HeadAdaptation, LayerAdaptation, LayerKind, LayerRange,
     LoadedModel, PassEnd, PassInput, PromptEncoding, RandomSampling, Recipe, Representation,
     Sampling, SequencePass, TrainOptions,
 };
@@ -29,17 +29,17 @@ pub(crate) fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) ->
     let hidden_size = loaded.model.sizes().hidden_size;
     let rank = if kind == "core" { 2 } else { 3 };
     let shape = head_shape(&loaded.model, rank);
-    let hyper = |kind| Adaptation::Hyper {
+    let hyper = |kind| HeadAdaptation::Hyper {
         config: HyperLoraHeadConfig::preset(kind, hidden_size, shape),
     };
     let head = match kind {
         "core" | "core-layers" => hyper(GeneratorKind::Core),
         "dense" => hyper(GeneratorKind::Dense),
-        "experts" => Adaptation::Experts {
+        "experts" => HeadAdaptation::Experts {
             config: LoraConfig::new(shape),
             num_clusters: 3,
         },
-        _ => Adaptation::Lora {
+        _ => HeadAdaptation::Lora {
             config: LoraConfig::new(shape),
         },
     };
@@ -75,12 +75,12 @@ pub(crate) fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) ->
         seed: RunSeed(1),
         memory: None,
     };
-    let trainee = empty_trainee(&config, &loaded.model, &device.clone().autodiff()).unwrap();
-    let trainee = trainee.map(&mut Moved { num_seen: 0 }).valid();
+    let module = empty_module(&config, &loaded.model, &device.clone().autodiff()).unwrap();
+    let module = module.map(&mut Moved { num_seen: 0 }).valid();
     let centroids = loaded.model.embed(ids(&[0, 7, 14])).squeeze_dim::<2>(0);
     Adapter {
         config,
-        trainee,
+        module,
         centroids,
         memory: None,
     }
@@ -276,8 +276,8 @@ fn probabilities_are_those_of_the_merged_head() {
             }
             let adapter = adapter(loaded, kind, Condition::Centroid);
             let condition = adapter.centroids.clone().narrow(0, cluster_idx, 1);
-            let writer = adapter.trainee.factor_writer();
-            let group = writer.groups(cluster_idx, condition).remove(0);
+            let producer = adapter.module.factor_producer();
+            let group = producer.groups(cluster_idx, condition).remove(0);
             let weight = loaded.model.head_weight() + group.head.delta() * scale;
             let layers = group.layers.map(|layers| layers.with_strength(scale));
             let hidden = loaded.model.forward(SequencePass {
@@ -444,7 +444,7 @@ fn what_cannot_be_answered_is_refused_at_once() {
     assert!(
         matches!(
             full,
-            Refusal::QueueFull {
+            EngineError::QueueFull {
                 num_requests: 2,
                 ..
             }
@@ -454,7 +454,7 @@ fn what_cannot_be_answered_is_refused_at_once() {
 
     engine.drain();
     let refused = engine.submit(Request::new(vec![1], 1)).unwrap_err();
-    assert!(matches!(refused, Refusal::Draining));
+    assert!(matches!(refused, EngineError::Draining));
     for ticket in tickets.into_iter().flatten() {
         assert!(matches!(ticket.last(), Some(Event::Finished { .. })));
     }
@@ -469,12 +469,12 @@ fn adapters_come_and_go_while_requests_run() {
     let load = |name: &str, adapter: Adapter| engine.load_adapter(name, adapter);
     assert!(matches!(
         load("core", another()),
-        Err(Refusal::NameTaken { .. })
+        Err(EngineError::NameTaken { .. })
     ));
     for name in ["", "../x", "a b"] {
         assert!(matches!(
             load(name, another()),
-            Err(Refusal::AdapterName { .. })
+            Err(EngineError::AdapterName { .. })
         ));
     }
     let mut foreign = another();
@@ -491,11 +491,11 @@ fn adapters_come_and_go_while_requests_run() {
     assert!(matches!(ticket.last(), Some(Event::Finished { .. })));
     assert!(matches!(
         engine.submit(request.clone()),
-        Err(Refusal::UnknownAdapter { .. })
+        Err(EngineError::UnknownAdapter { .. })
     ));
     assert!(matches!(
         engine.unload_adapter("core"),
-        Err(Refusal::UnknownAdapter { .. })
+        Err(EngineError::UnknownAdapter { .. })
     ));
 
     load("core", another()).unwrap();
@@ -629,7 +629,7 @@ fn centroids_that_are_not_finite_are_refused() {
     broken.centroids = broken.centroids * f32::NAN;
     assert!(matches!(
         engine.load_adapter("broken", broken),
-        Err(Refusal::Centroids { .. })
+        Err(EngineError::Centroids { .. })
     ));
     assert!(engine.unload_adapter("broken").is_err());
 }
@@ -656,10 +656,10 @@ fn a_step_that_panics_loses_its_requests_and_not_the_engine() {
     // Its factors are for another model: a bug of ours, which no check of a folder would let through.
     let mut shape = head_shape(&engine.model().model, 2);
     shape.in_size = 5;
-    let head = Adaptation::Lora {
+    let head = HeadAdaptation::Lora {
         config: LoraConfig::new(shape),
     };
-    broken.trainee.head = head.init(RunSeed(1), &Device::flex());
+    broken.module.head = head.init(RunSeed(1), &Device::flex());
     engine.load_adapter("broken", broken).unwrap();
     let mut request = Request::new(vec![1, 2], 5);
     request.adapter = Some("broken".to_owned());

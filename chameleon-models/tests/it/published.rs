@@ -17,7 +17,7 @@ use chameleon_models::training::recipes::{
 };
 use chameleon_models::training::train::{LearningRate, Schedule};
 use chameleon_models::{
-    CausalLm as _, HeadAdapter, HiddenCache, LanguageModel, Proceed, Trainee, Trainer,
+    AdapterModule, CausalLm as _, HeadAdapter, HiddenCache, LanguageModel, Proceed, Trainer,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -202,9 +202,9 @@ impl Bench {
             |texts, batches, side| self.side(texts, batches, &options, &format!("{name}-{side}"));
         let train = side(&expected.train_texts, &expected.train_batches, "train");
         let valid = side(&expected.valid_texts, &expected.valid_batches, "valid");
-        let score = |trainee: Option<&Trainee>| {
+        let score = |module: Option<&AdapterModule>| {
             let scorer = PublishedScorer {
-                trainee,
+                module,
                 states: valid.states(&self.model, &options),
                 head_weight: self.model.head_weight(),
                 control: valid.control(),
@@ -213,7 +213,7 @@ impl Bench {
             scorer.score(&valid.data).unwrap().loss
         };
         let frozen = PublishedScorer {
-            trainee: None,
+            module: None,
             states: valid.cached(),
             head_weight: self.model.head_weight(),
             control: valid.control(),
@@ -238,8 +238,8 @@ impl Bench {
             ("dense", self.dense(scale, &device), &variant.dense),
         ] {
             let what = format!("{name} {method}");
-            let trainee = Trainee::head_only(head);
-            let before = score(Some(&trainee.valid()));
+            let module = AdapterModule::head_only(head);
+            let before = score(Some(&module.valid()));
             assert_near(&format!("{what} before"), before, run.before, TOLERANCE);
             let objective = PublishedObjective {
                 data: &train.data,
@@ -256,12 +256,12 @@ impl Bench {
                 max_grad_norm: f64::INFINITY,
                 seed: RunSeed(1),
             };
-            let mut trainer = Trainer::new(objective, schedule, trainee);
+            let mut trainer = Trainer::new(objective, schedule, module);
             for (step, &expected) in run.train.iter().enumerate() {
                 let loss = trainer.next_step().unwrap().unwrap().loss;
                 assert_near(&format!("{what} step {step}"), loss, expected, TOLERANCE);
             }
-            let after = score(Some(&trainer.trainee().valid()));
+            let after = score(Some(&trainer.module().valid()));
             assert_near(&format!("{what} after"), after, run.after, TOLERANCE);
         }
     }

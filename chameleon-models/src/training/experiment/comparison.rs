@@ -19,7 +19,7 @@ use chameleon_hypernet::memory::MemoryGate;
 use chameleon_hypernet::{Condition, ConditionControl};
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::adaptation::Trainee;
+use crate::adapter::adaptation::AdapterModule;
 use crate::adapter::group_memory::MemoryConfig;
 use crate::adapter::{self, Adapter, AdapterConfig};
 use crate::training::error::TrainingError;
@@ -379,23 +379,18 @@ impl Comparison<'_> {
         peak_memory::forget();
         let start = Instant::now();
         let data = &self.texts.data;
-        let trainee = untrained(&config, data)?;
-        let num_trainable_params = trainee.num_trainable_params();
+        let module = untrained(&config, data)?;
+        let num_trainable_params = module.num_trainable_params();
         let conditions = Conditions {
             config: &config,
             control,
         };
         let states = self.texts.states.train.hidden_states(data.model());
-        let trainer = data.setup(conditions, states)?.trainer(trainee);
-        let validate = |trainee: &Trainee| {
+        let trainer = data.setup(conditions, states)?.trainer(module);
+        let validate = |module: &AdapterModule| {
             let states = self.texts.states.valid.hidden_states(data.model());
-            let scores = data.score(
-                Some(trainee),
-                conditions,
-                &data.valid,
-                states,
-                self.observer,
-            )?;
+            let scores =
+                data.score(Some(module), conditions, &data.valid, states, self.observer)?;
             Ok(ScoreSummary::of_tokens(&scores).mean_nll())
         };
         let label = name.method.to_string();
@@ -420,8 +415,8 @@ impl Comparison<'_> {
         let folder = name.to_string();
         self.store
             .keep_folder(&folder, "run.json", &key, &run, |folder| {
-                if let Some(trainee) = &fitted.trainee {
-                    adapter::save(folder, &config, trainee, &data.centroids)?;
+                if let Some(module) = &fitted.module {
+                    adapter::save(folder, &config, module, &data.centroids)?;
                 }
                 Ok(())
             })?;
@@ -452,12 +447,12 @@ impl Comparison<'_> {
         if let Some(run) = self.store.find(&place, &key)? {
             return Ok(run);
         }
-        let trainee = self.load_trainee(name)?;
+        let module = self.load_module(name)?;
         let conditions = Conditions {
             config: &config,
             control,
         };
-        self.scored(&place, &key, Some(&trainee), conditions)
+        self.scored(&place, &key, Some(&module), conditions)
     }
 
     /// Scores the adapter of a finished training with a memory beside it, once.
@@ -477,7 +472,7 @@ impl Comparison<'_> {
             return Ok(run);
         }
         let start = Instant::now();
-        let trainee = self.load_trainee(name)?;
+        let module = self.load_module(name)?;
         let data = &self.texts.data;
         let conditions = Conditions {
             config: &config,
@@ -485,7 +480,7 @@ impl Comparison<'_> {
         };
         let score = |split, states: &KnownStates| {
             let states = states.hidden_states(data.model());
-            data.score(Some(&trainee), conditions, split, states, self.observer)
+            data.score(Some(&module), conditions, split, states, self.observer)
         };
         let scores = SplitScores {
             valid: score(&data.valid, &self.texts.states.valid)?,
@@ -498,12 +493,12 @@ impl Comparison<'_> {
         Ok(run)
     }
 
-    fn load_trainee(&self, name: RunName) -> Result<Trainee, TrainingError> {
+    fn load_module(&self, name: RunName) -> Result<AdapterModule, TrainingError> {
         let data = &self.texts.data;
         let device = autodiff_device(data.model());
         let folder = self.store.path(&name.to_string());
         let adapter = Adapter::load(&folder, data.model(), &data.loaded.identity, &device)?;
-        Ok(adapter.trainee)
+        Ok(adapter.module)
     }
 
     fn has_adapter(&self, name: RunName) -> bool {
@@ -531,16 +526,16 @@ impl Comparison<'_> {
         &self,
         place: &str,
         key: &str,
-        trainee: Option<&Trainee>,
+        module: Option<&AdapterModule>,
         conditions: Conditions<'_>,
     ) -> Result<ScoredRun, TrainingError> {
         let start = Instant::now();
         let ComparisonTexts { data, states, .. } = self.texts;
-        let states = match trainee {
+        let states = match module {
             Some(_) => states.test.hidden_states(data.model()),
             None => HiddenStates::Cached(&states.frozen_test),
         };
-        let scores = data.score(trainee, conditions, self.test, states, self.observer)?;
+        let scores = data.score(module, conditions, self.test, states, self.observer)?;
         let run = ScoredRun::new(scores, start.elapsed().as_secs_f64());
         self.store.keep(place, key, &run)?;
         Ok(run)

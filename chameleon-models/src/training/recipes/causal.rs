@@ -9,7 +9,7 @@ use chameleon_cluster::{KMeansConfig, assign};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ConditionControl, ConditionNorm, ControlPlan, PromptGroup};
 
-use crate::adapter::adaptation::{HeadAdapter, Trainee, head_shape};
+use crate::adapter::adaptation::{AdapterModule, HeadAdapter, head_shape};
 use crate::families::causal_lm::CausalLm;
 use crate::training::causal_objective::TrainSetup;
 use crate::training::error::TrainingError;
@@ -122,9 +122,9 @@ impl<'a> Causal<'a> {
         let start = Instant::now();
         let settings = &self.config.settings;
         let control = self.control(method, seed)?;
-        let score = |part: &Part, trainee: Option<&Trainee>| {
+        let score = |part: &Part, module: Option<&AdapterModule>| {
             let scorer = Scorer {
-                trainee,
+                module,
                 hidden_states: HiddenStates::Cached(&part.cache),
                 head_weight: self.base.model().head_weight(),
                 centroids: self.centroids.clone(),
@@ -133,8 +133,8 @@ impl<'a> Causal<'a> {
             };
             scorer.score(&part.data, |_| {})
         };
-        let valid_loss = |trainee: Option<&Trainee>| -> Result<f64, TrainingError> {
-            Ok(mean_nll(&score(&self.valid, trainee)?))
+        let valid_loss = |module: Option<&AdapterModule>| -> Result<f64, TrainingError> {
+            Ok(mean_nll(&score(&self.valid, module)?))
         };
         let mut run = Run::new("causal", method, seed, self.facts);
         let head = heads::causal(
@@ -151,8 +151,8 @@ impl<'a> Causal<'a> {
                     let norm = ConditionNorm::fit(self.train.data.prompt_embeddings.clone());
                     head = HeadAdapter::Hyper(hyper.with_condition_norm(norm));
                 }
-                let trainee = Trainee::head_only(head);
-                run.num_trainable_params = trainee.num_trainable_params();
+                let module = AdapterModule::head_only(head);
+                run.num_trainable_params = module.num_trainable_params();
                 let setup = TrainSetup {
                     data: &self.train.data,
                     hidden_states: HiddenStates::Cached(&self.train.cache),
@@ -163,10 +163,10 @@ impl<'a> Causal<'a> {
                     options: train_options(self.config),
                     seed: seed.derive("training"),
                 };
-                let validate = |trainee: &Trainee| valid_loss(Some(&trainee.valid()));
+                let validate = |module: &AdapterModule| valid_loss(Some(&module.valid()));
                 let fitted = fit(
                     &method.to_string(),
-                    setup.trainer(trainee),
+                    setup.trainer(module),
                     Selection::BestEpoch,
                     validate,
                     &mut NoHooks,
@@ -179,10 +179,10 @@ impl<'a> Causal<'a> {
             Some(fitted) => fitted.kept.valid_loss,
             None => valid_loss(None)?,
         };
-        let trainee = fitted.as_ref().map(|fitted| &fitted.trainee);
-        let test = score(&self.test, trainee)?;
+        let module = fitted.as_ref().map(|fitted| &fitted.module);
+        let test = score(&self.test, module)?;
         if self.config.num_answers > 0 {
-            let batches = self.prompt_batches(trainee, &control);
+            let batches = self.prompt_batches(module, &control);
             run.text = Some(answer(batches, self.base, observer)?);
         }
         if let Some(fitted) = fitted {
@@ -198,7 +198,7 @@ impl<'a> Causal<'a> {
     /// The first test prompts, those of a group together, and what the head adds for their group.
     fn prompt_batches(
         &self,
-        trainee: Option<&Trainee>,
+        module: Option<&AdapterModule>,
         control: &ControlPlan,
     ) -> Vec<PromptBatch<'_>> {
         let data = &self.test.data;
@@ -215,7 +215,7 @@ impl<'a> Causal<'a> {
             .into_iter()
             .enumerate()
             .map(|(batch_idx, (cluster_idx, rows))| PromptBatch {
-                factors: trainee.and_then(|trainee| {
+                factors: module.and_then(|module| {
                     let group = PromptGroup {
                         prompt_embeddings: data
                             .prompt_embeddings
@@ -225,7 +225,7 @@ impl<'a> Causal<'a> {
                         cluster_idx,
                     };
                     let condition = control.conditions(Condition::Centroid, group, batch_idx);
-                    trainee.head.factors(cluster_idx, condition).pop()
+                    module.head.factors(cluster_idx, condition).pop()
                 }),
                 examples: rows.iter().map(|&row| &data.examples[row]).collect(),
             })

@@ -5,7 +5,7 @@ use chameleon_hypernet::{
     FactorInit, GeneratorConfig, GeneratorKind, HyperLoraHeadConfig, LoraConfig,
 };
 
-use crate::adapter::adaptation::Adaptation;
+use crate::adapter::adaptation::HeadAdaptation;
 use crate::training::method::{Head, Method};
 
 use super::quirks::{Quirk, Quirks};
@@ -17,7 +17,7 @@ pub(super) fn published(
     settings: &PaperSettings,
     quirks: &Quirks,
     shape: FactorShape,
-) -> Option<Adaptation> {
+) -> Option<HeadAdaptation> {
     let init = if quirks.has(Quirk::NormalStart) {
         FactorInit::AsPublished
     } else {
@@ -33,8 +33,8 @@ pub(super) fn published(
     )
     .map(|mut head| {
         match &mut head {
-            Adaptation::Lora { config } => config.init = init,
-            Adaptation::Hyper { config } => {
+            HeadAdaptation::Lora { config } => config.init = init,
+            HeadAdaptation::Hyper { config } => {
                 if let GeneratorConfig::Dense(dense) = &mut config.generator {
                     dense.init = init;
                 }
@@ -59,7 +59,7 @@ pub(super) fn causal(
     method: Method,
     settings: &PaperSettings,
     shape: FactorShape,
-) -> Option<Adaptation> {
+) -> Option<HeadAdaptation> {
     adaptation(
         method,
         GeneratorKind::Dense,
@@ -75,15 +75,15 @@ fn adaptation(
     settings: &PaperSettings,
     scale: f64,
     shape: FactorShape,
-) -> Option<Adaptation> {
-    let hyper = |kind| Adaptation::Hyper {
+) -> Option<HeadAdaptation> {
+    let hyper = |kind| HeadAdaptation::Hyper {
         config: hyper(kind, settings, scale, shape),
     };
     match method.head {
         Head::Frozen => None,
         Head::Generated(GeneratorKind::Core) => Some(hyper(GeneratorKind::Core)),
         Head::Generated(_) => Some(hyper(dense)),
-        Head::Lora | Head::ParameterMatchedLora(_) | Head::Experts => Some(Adaptation::Lora {
+        Head::Lora | Head::ParameterMatchedLora(_) | Head::Experts => Some(HeadAdaptation::Lora {
             config: LoraConfig::new(shape).with_scale(scale),
         }),
     }

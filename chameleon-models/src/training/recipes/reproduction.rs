@@ -6,7 +6,7 @@ use burn::module::Module as _;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::ConditionControl;
 
-use crate::adapter::adaptation::Trainee;
+use crate::adapter::adaptation::AdapterModule;
 use crate::data::InstructionCondition;
 use crate::error::ModelError;
 use crate::families::causal_lm::CausalLm;
@@ -105,16 +105,16 @@ pub(super) fn redrawn(method: Method) -> Method {
 /// A training that did not diverge.
 pub(super) struct Finished {
     /// The adapter of the kept epoch, off the autodiff device.
-    pub(super) trainee: Trainee,
+    pub(super) module: AdapterModule,
     pub(super) kept: KeptEpoch,
     pub(super) curve: Vec<EpochRecord>,
 }
 
 pub(super) fn finished(fitted: Fitted) -> Result<Finished, TrainingError> {
-    match (fitted.diverged_at_step, fitted.trainee, fitted.kept) {
+    match (fitted.diverged_at_step, fitted.module, fitted.kept) {
         (Some(step), ..) => Err(TrainError::Diverged { step }.into()),
-        (None, Some(trainee), Some(kept)) => Ok(Finished {
-            trainee: trainee.valid(),
+        (None, Some(module), Some(kept)) => Ok(Finished {
+            module: module.valid(),
             kept,
             curve: fitted.curve,
         }),

@@ -6,7 +6,7 @@ use chameleon_hypernet::{ConditionSource, ControlPlan};
 use rand::seq::SliceRandom as _;
 
 use super::data::{PublishedData, PublishedStates};
-use crate::adapter::adaptation::{Trainee, layer_factors};
+use crate::adapter::adaptation::{AdapterModule, layer_factors};
 use crate::training::hidden_cache::HiddenCacheError;
 use crate::training::recipes::quirks::{Quirk, Quirks};
 use crate::training::train::{BatchLoss, Objective};
@@ -50,15 +50,15 @@ impl Objective for PublishedObjective<'_> {
     /// When a layer is adapted and the states are cached.
     fn loss(
         &self,
-        trainee: &Trainee,
+        module: &AdapterModule,
         batch_idx: usize,
         step: usize,
     ) -> Result<BatchLoss, HiddenCacheError> {
         let device = self.device();
         let condition = batch_condition(self.data, &self.control, batch_idx, step);
         let batch = &self.data.plan.batches[batch_idx];
-        let mut groups = trainee
-            .factor_writer()
+        let mut groups = module
+            .factor_producer()
             .groups(batch.cluster_idx, condition.autodiff());
         let layers = layer_factors(&groups, batch.rows.len());
         let hidden = self

@@ -5,9 +5,9 @@ use burn::tensor::{Device, IndexingUpdateOp, Tensor};
 use super::CacheRow;
 use crate::families::indices::index_tensor;
 
-/// The sizes of a shelf that never change.
+/// The sizes of a block that never change.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ShelfShape {
+pub(super) struct BlockShape {
     pub(super) num_layers: usize,
     pub(super) num_kv_heads: usize,
     /// Tokens a row has room for.
@@ -17,8 +17,8 @@ pub(super) struct ShelfShape {
 
 /// Rows that lie side by side without gaps, so that a step over all of them copies nothing.
 #[derive(Debug)]
-pub(super) struct Shelf {
-    pub(super) shape: ShelfShape,
+pub(super) struct CacheBlock {
+    pub(super) shape: BlockShape,
     /// Which row lies where.
     rows: Vec<CacheRow>,
     layers: Vec<LayerBuffers>,
@@ -42,8 +42,8 @@ pub(super) struct RowTensors {
     num_slots: usize,
 }
 
-impl Shelf {
-    pub(super) fn new(shape: ShelfShape, device: &Device) -> Self {
+impl CacheBlock {
+    pub(super) fn new(shape: BlockShape, device: &Device) -> Self {
         let empty = || Some(Tensor::zeros([shape.place_len(), shape.head_dim], device));
         let layers = (0..shape.num_layers)
             .map(|_| LayerBuffers {
@@ -68,7 +68,7 @@ impl Shelf {
         self.num_places * self.shape.num_slots
     }
 
-    /// Puts a row on the shelf, with what it brings from another; answers with its place.
+    /// Puts a row in the block, with what it brings from another; answers with its place.
     pub(super) fn add(&mut self, row: CacheRow, kept: Option<Vec<RowTensors>>) -> usize {
         let place_idx = self.rows.len();
         self.rows.push(row);
@@ -115,12 +115,12 @@ impl Shelf {
             .collect()
     }
 
-    /// Takes a row off the shelf; answers with the row that now lies in its place.
+    /// Takes a row out of the block; answers with the row that now lies in its place.
     pub(super) fn remove(&mut self, place_idx: usize) -> Option<CacheRow> {
         let last_idx = self.rows.len() - 1;
         self.rows.swap_remove(place_idx);
         if self.rows.is_empty() {
-            // The shelf goes with its last row.
+            // The block goes with its last row.
             return None;
         }
         let place_len = self.shape.place_len();
@@ -187,7 +187,7 @@ impl Shelf {
     }
 }
 
-impl ShelfShape {
+impl BlockShape {
     /// Rows of a buffer that belong to one row of the batch.
     fn place_len(self) -> usize {
         self.num_kv_heads * self.num_slots
