@@ -1,7 +1,7 @@
-//! What every language model here can do: [`CausalLm`], and the numbers that describe one.
+//! What every language model here can do: [`CausalLm`], and the sizes that describe one.
 //!
-//! The trait stops at hidden states and hands out the head's weight, because who scores, trains or
-//! decodes decides which rows deserve logits and which factors are added to them.
+//! The trait stops at hidden states and returns the head's weight, because scoring, training and decoding differ in
+//! which rows need logits and which factors are added to them.
 
 use std::collections::BTreeMap;
 
@@ -76,14 +76,14 @@ impl LinearModule {
     }
 }
 
-/// A pass over whole sequences, or over part of the layers.
+/// A pass over whole sequences, through all or some of the layers.
 #[derive(Debug, Clone)]
 pub struct SequencePass<'a> {
     /// What enters.
     pub input: PassInput,
     /// Where it ends.
     pub end: PassEnd,
-    /// What adapted modules add.
+    /// The factors of adapted modules.
     pub factors: &'a LayerFactors,
 }
 
@@ -158,8 +158,8 @@ pub trait CausalLm {
     /// Hidden states after the final norm, of tokens that continue rows of `cache`; adds them to it. Each row is
     /// changed by its own segment's layers.
     ///
-    /// What a row gets does not depend on the other rows of the pass, down to the last bit on backends whose products
-    /// add up in one order for every number of rows above one, as flex does.
+    /// The result of a row does not depend on the other rows of the pass, down to the last bit on backends whose
+    /// products add up in one order for every number of rows above one, as flex does.
     ///
     /// # Shapes
     ///
@@ -174,7 +174,7 @@ pub trait CausalLm {
     }
 
     /// Like [`hidden_states_with_cache`](Self::hidden_states_with_cache), with the states that enter some layers on
-    /// the way. A layer that the model does not have hands out nothing.
+    /// the way. A layer that the model does not have is left out.
     ///
     /// # Panics
     ///

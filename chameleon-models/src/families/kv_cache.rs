@@ -1,12 +1,12 @@
-//! Keys and values of the tokens that rows have already seen, so that each new token costs one step.
+//! Keys and values of the earlier tokens of rows, so that each new token costs one step.
 //!
 //! Rows come and go one by one, and a pass brings any number of tokens for any of them: whole prompts, pieces of
 //! prompts, and single tokens side by side. All products of a pass run over all of its tokens at once; attention
-//! runs row by row, over as many slots as the row itself needs. So nothing in a row depends on its neighbours.
+//! runs row by row, over as many slots as the row itself needs. So no row depends on the others.
 
+mod cache_block;
 mod kept_factors;
 mod pass;
-mod shelf;
 
 use std::collections::BTreeMap;
 
@@ -14,13 +14,13 @@ use burn::tensor::Device;
 use chameleon_hypernet::GroupLayers;
 
 use crate::families::causal_lm::ModelSizes;
+use cache_block::{BlockShape, CacheBlock};
 use kept_factors::KeptFactors;
-use shelf::{Shelf, ShelfShape};
 
 pub(crate) use pass::{LayerPass, MIN_PRODUCT_ROWS};
 
 /// Rows get room in multiples of this, so that few of them move at a time.
-const SLOT_BLOCK: usize = 64;
+const SLOT_STEP: usize = 64;
 
 /// A row of a [`KvCache`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,14 +33,14 @@ pub struct Segment<'a> {
     pub row: CacheRow,
     /// Its next tokens, at least one.
     pub token_ids: &'a [u32],
-    /// What is changed inside the layers for it.
+    /// The change of the layers for it; `None` for the frozen model.
     pub layers: Option<&'a GroupLayers>,
 }
 
 /// The keys and values of some rows, for one model.
 ///
-/// Rows of about the same length lie on one shelf, a pair of buffers for each layer; a row that outgrows its shelf
-/// moves to the next. Shelves hold at most one and a half times the tokens of a row, and room for at most twice
+/// Rows of about the same length lie in one block, a pair of buffers for each layer; a row that outgrows its block
+/// moves to the next. Blocks hold at most one and a half times the tokens of a row, and room for at most twice
 /// as many rows as there are.
 #[derive(Debug)]
 pub struct KvCache {
@@ -48,19 +48,19 @@ pub struct KvCache {
     device: Device,
     rows: BTreeMap<CacheRow, RowPlace>,
     /// By the slots each of their rows has.
-    shelves: BTreeMap<usize, Shelf>,
+    blocks: BTreeMap<usize, CacheBlock>,
     num_rows_ever: u64,
     factors: KeptFactors,
 }
 
-/// How far a row is, and where it lies.
+/// The length of a row, and its place.
 #[derive(Debug, Clone, Copy)]
 struct RowPlace {
     /// Tokens so far, which is the position of the next one.
     len: usize,
-    /// Which shelf; none has 0 slots.
+    /// Slots of its block, which name it; 0 before its first token.
     num_slots: usize,
-    /// Where on the shelf.
+    /// Where in the block.
     place_idx: usize,
 }
 
@@ -71,7 +71,7 @@ impl KvCache {
             sizes: *sizes,
             device: device.clone(),
             rows: BTreeMap::new(),
-            shelves: BTreeMap::new(),
+            blocks: BTreeMap::new(),
             num_rows_ever: 0,
             factors: KeptFactors::default(),
         }
@@ -90,14 +90,14 @@ impl KvCache {
         row
     }
 
-    /// Forgets a row.
+    /// Removes a row.
     ///
     /// # Panics
     ///
     /// Panics if there is no such row.
     pub fn remove_row(&mut self, row: CacheRow) {
         let place = self.rows.remove(&row).expect("the row is in the cache");
-        self.leave_shelf(place);
+        self.leave_block(place);
     }
 
     /// How many rows there are.
@@ -121,10 +121,10 @@ impl KvCache {
 
     /// Tokens for which there is room.
     pub fn capacity(&self) -> usize {
-        self.shelves.values().map(Shelf::capacity).sum()
+        self.blocks.values().map(CacheBlock::capacity).sum()
     }
 
-    /// Makes room for more tokens of a row, moving it to another shelf if it has outgrown its own; answers with the
+    /// Makes room for more tokens of a row, moving it to another block if it has outgrown its own; returns the
     /// position of the first of them.
     fn grow(&mut self, row: CacheRow, num_new: usize) -> usize {
         let old = *self.rows.get(&row).expect("the row is in the cache");
@@ -132,56 +132,52 @@ impl KvCache {
         let mut place = RowPlace { len, ..old };
         if len > old.num_slots {
             place.num_slots = slots_for(len);
-            let shape = ShelfShape {
+            let shape = BlockShape {
                 num_layers: self.sizes.num_layers,
                 num_kv_heads: self.sizes.num_kv_heads,
                 num_slots: place.num_slots,
                 head_dim: self.sizes.head_dim,
             };
             let kept = self
-                .shelves
+                .blocks
                 .get(&old.num_slots)
-                .map(|shelf| shelf.read(old.place_idx));
-            let shelf = self
-                .shelves
+                .map(|block| block.read(old.place_idx));
+            let block = self
+                .blocks
                 .entry(place.num_slots)
-                .or_insert_with(|| Shelf::new(shape, &self.device));
-            place.place_idx = shelf.add(row, kept);
-            self.leave_shelf(old);
+                .or_insert_with(|| CacheBlock::new(shape, &self.device));
+            place.place_idx = block.add(row, kept);
+            self.leave_block(old);
         }
         self.rows.insert(row, place);
         old.len
     }
 
-    /// Takes a row off its shelf; the last row there takes its place.
-    fn leave_shelf(&mut self, place: RowPlace) {
-        let Some(shelf) = self.shelves.get_mut(&place.num_slots) else {
+    /// Takes a row out of its block; the last row there takes its place.
+    fn leave_block(&mut self, place: RowPlace) {
+        let Some(block) = self.blocks.get_mut(&place.num_slots) else {
             return;
         };
-        if let Some(moved) = shelf.remove(place.place_idx) {
+        if let Some(moved) = block.remove(place.place_idx) {
             let moved = self
                 .rows
                 .get_mut(&moved)
-                .expect("rows on shelves are in the cache");
+                .expect("rows in blocks are in the cache");
             moved.place_idx = place.place_idx;
         }
-        if shelf.num_rows() == 0 {
-            self.shelves.remove(&place.num_slots);
+        if block.num_rows() == 0 {
+            self.blocks.remove(&place.num_slots);
         }
     }
 }
 
-/// The slots of the shelf for rows of `len` tokens: 1, 2, 3, 4, 6, 8, 12, ... blocks.
+/// The slots of the block for rows of `len` tokens: 1, 2, 3, 4, 6, 8, 12, ... steps.
 fn slots_for(len: usize) -> usize {
-    let num_blocks = len.div_ceil(SLOT_BLOCK);
-    let power = num_blocks.next_power_of_two();
+    let num_steps = len.div_ceil(SLOT_STEP);
+    let power = num_steps.next_power_of_two();
     let between = power / 4 * 3;
-    let num_blocks = if between >= num_blocks {
-        between
-    } else {
-        power
-    };
-    num_blocks * SLOT_BLOCK
+    let num_steps = if between >= num_steps { between } else { power };
+    num_steps * SLOT_STEP
 }
 
 #[cfg(test)]
@@ -189,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shelves_waste_at_most_a_third_of_a_row() {
+    fn blocks_waste_at_most_a_third_of_a_row() {
         let sizes = [1, 64, 65, 128, 129, 192, 193, 256, 257, 384, 385, 512].map(slots_for);
         assert_eq!(
             sizes,
@@ -197,7 +193,7 @@ mod tests {
         );
         for len in 65..5000 {
             let num_slots = slots_for(len);
-            assert!(num_slots >= len && num_slots < len * 3 / 2 + SLOT_BLOCK);
+            assert!(num_slots >= len && num_slots < len * 3 / 2 + SLOT_STEP);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One pass of a model over new tokens of some rows: where they stand, what they see, and their attention.
+//! One pass of a model over new tokens of some rows: their places, their masks and their attention.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::families::attention::{Attend, AttentionInput, AttentionMask, Heads, P
 use crate::families::indices::index_tensor;
 
 /// A product over a single row takes another kernel than one over several, which adds up in another order. No pass
-/// has fewer rows than this, so that a row alone gets the numbers it gets among others.
+/// has fewer rows than this, so that a row has the same values alone and among others.
 pub(crate) const MIN_PRODUCT_ROWS: usize = 2;
 
 /// A pass that has begun: the tokens in the order in which the model computes them, side by side as one sequence.
@@ -20,12 +20,12 @@ pub(crate) struct CachePass<'a> {
     /// `[1, tokens]`
     token_ids: Tensor<2, Int>,
     positions: Vec<Vec<usize>>,
-    shelves: Vec<ShelfPlan>,
+    blocks: Vec<BlockPlan>,
     /// For each computed token, its row among the results of attention, unless they are in order.
     attended_rows: Option<Tensor<1, Int>>,
     /// For each token of the caller, where it is computed, unless that is the same order.
     asked_rows: Option<Tensor<1, Int>>,
-    /// What is changed inside the layers for each computed token.
+    /// The changes of the layers for each computed token.
     factors: Arc<LayerFactors>,
 }
 
@@ -36,9 +36,9 @@ pub(crate) struct LayerPass<'p, 'a> {
     layer_idx: usize,
 }
 
-/// What happens on one shelf. Its tokens are computed side by side: single tokens first, then longer pieces.
+/// The work in one block. Its tokens are computed side by side: single tokens first, then longer pieces.
 #[derive(Debug)]
-struct ShelfPlan {
+struct BlockPlan {
     num_slots: usize,
     first_token: usize,
     num_tokens: usize,
@@ -51,9 +51,9 @@ struct ShelfPlan {
 /// Rows that go on by one token, at once.
 #[derive(Debug)]
 struct StepPlan {
-    /// Rows of the shelf from the first on.
+    /// Rows of the block from the first on.
     num_places: usize,
-    /// The token of each of them, unless these are computed in the same order from the first of the shelf on. For
+    /// The token of each of them, unless these are computed in the same order from the first of the block on. For
     /// a row that has no token in this pass any other stands in.
     queries: Option<Tensor<1, Int>>,
     mask: AttentionMask,
@@ -66,7 +66,7 @@ struct ReadPlan {
     num_tokens: usize,
     place_idx: usize,
     mask: AttentionMask,
-    /// Whether it sees tokens of former passes.
+    /// Whether it attends to tokens of former passes.
     has_past: bool,
 }
 
@@ -81,7 +81,7 @@ struct Placed<'a> {
 }
 
 impl KvCache {
-    /// Makes room for new tokens and says what the model has to compute.
+    /// Makes room for new tokens and plans what the model computes.
     ///
     /// # Panics
     ///
@@ -105,7 +105,7 @@ impl KvCache {
             .iter()
             .map(|segment| self.grow(segment.row, segment.token_ids.len()))
             .collect();
-        // Only now, because rows that grow move others about.
+        // Only now, because rows that grow move others.
         let mut order: Vec<(usize, bool, usize, usize)> = segments
             .iter()
             .enumerate()
@@ -117,11 +117,11 @@ impl KvCache {
             .collect();
         order.sort_unstable();
         let mut layout = Layout::default();
-        let mut shelves = Vec::new();
-        for on_shelf in order.chunk_by(|left, right| left.0 == right.0) {
-            let num_slots = on_shelf[0].0;
+        let mut blocks = Vec::new();
+        for in_block in order.chunk_by(|left, right| left.0 == right.0) {
+            let num_slots = in_block[0].0;
             let (mut steps, mut reads) = (Vec::new(), Vec::new());
-            for &(_, is_read, place_idx, segment_idx) in on_shelf {
+            for &(_, is_read, place_idx, segment_idx) in in_block {
                 let placed = Placed {
                     segment_idx,
                     token_ids: segments[segment_idx].token_ids,
@@ -131,19 +131,19 @@ impl KvCache {
                 };
                 if is_read { &mut reads } else { &mut steps }.push(placed);
             }
-            shelves.push(self.plan_shelf(num_slots, &steps, &reads, &mut layout));
+            blocks.push(self.plan_block(num_slots, &steps, &reads, &mut layout));
         }
-        layout.finish(self, segments, shelves)
+        layout.finish(self, segments, blocks)
     }
 
-    fn plan_shelf<'s>(
+    fn plan_block<'s>(
         &self,
         num_slots: usize,
         steps: &[Placed<'s>],
         reads: &[Placed<'s>],
         layout: &mut Layout<'s>,
-    ) -> ShelfPlan {
-        let shape = self.shelves[&num_slots].shape;
+    ) -> BlockPlan {
+        let shape = self.blocks[&num_slots].shape;
         let first_token = layout.token_ids.len();
         let step = self.plan_step(num_slots, steps, layout);
         let reads: Vec<ReadPlan> = reads
@@ -164,7 +164,7 @@ impl KvCache {
                 .iter()
                 .map(move |&(place_idx, slot)| shape.row_of(place_idx, head_idx, slot))
         });
-        ShelfPlan {
+        BlockPlan {
             num_slots,
             first_token,
             num_tokens,
@@ -183,7 +183,7 @@ impl KvCache {
         // Sorted by place, so the last one lies farthest.
         let num_places = steps.last()?.place_idx + 1;
         let first_token = layout.token_ids.len();
-        // A row without a token in this pass takes part, and nobody asks for what it gets.
+        // A row without a token in this pass takes part, and its result is not used.
         let mut queries = vec![first_token; num_places];
         let mut visible = vec![1; num_places];
         for placed in steps {
@@ -213,7 +213,7 @@ impl KvCache {
                 .flat_map(|token_idx| (0..num_slots).map(move |slot| slot > start + token_idx));
             self.mask(hidden, 1, num_tokens, num_slots)
         } else {
-            // A prompt looks only at itself, and without the empty slots.
+            // A prompt attends only to itself, and not to the empty slots.
             AttentionMask::Causal
         };
         ReadPlan {
@@ -242,10 +242,10 @@ impl KvCache {
 #[derive(Debug, Default)]
 struct Layout<'s> {
     token_ids: Vec<u32>,
-    /// What is changed inside the layers for each token.
+    /// The change of the layers for each token.
     layers: Vec<Option<&'s GroupLayers>>,
     positions: Vec<usize>,
-    /// Place on the shelf and slot of each token.
+    /// Place in the block and slot of each token.
     stored: Vec<(usize, usize)>,
     /// Where the results of attention hold each token.
     attended: Vec<usize>,
@@ -270,7 +270,7 @@ impl<'s> Layout<'s> {
         mut self,
         cache: &'a mut KvCache,
         segments: &[Segment<'_>],
-        shelves: Vec<ShelfPlan>,
+        blocks: Vec<BlockPlan>,
     ) -> CachePass<'a> {
         self.first_of_segment.sort_unstable();
         let asked: Vec<usize> = self
@@ -280,7 +280,7 @@ impl<'s> Layout<'s> {
             .flat_map(|(&(_, first), segment)| first..first + segment.token_ids.len())
             .collect();
         while self.token_ids.len() < MIN_PRODUCT_ROWS {
-            // Computed, never stored and never asked for.
+            // Computed, and neither stored nor returned.
             self.token_ids.push(self.token_ids[0]);
             self.layers.push(self.layers[0]);
             self.positions.push(self.positions[0]);
@@ -296,7 +296,7 @@ impl<'s> Layout<'s> {
         CachePass {
             token_ids: Tensor::from_data(token_ids, &cache.device),
             positions: vec![self.positions],
-            shelves,
+            blocks,
             attended_rows: unless_in_order(self.attended, self.num_attended),
             asked_rows: unless_in_order(asked, num_tokens),
             factors: cache.factors.for_rows(&self.layers),
@@ -316,7 +316,7 @@ impl<'a> CachePass<'a> {
         &self.positions
     }
 
-    /// What is changed inside the layers for each token to compute.
+    /// The changes of the layers for each token to compute.
     pub(crate) fn factors(&self) -> Arc<LayerFactors> {
         Arc::clone(&self.factors)
     }
@@ -352,23 +352,23 @@ impl Attend for LayerPass<'_, '_> {
         assert_shape!(key, [1, num_kv_heads, num_tokens, head_dim]);
         assert_shape!(value, [1, num_kv_heads, num_tokens, head_dim]);
         let mut attended = Vec::new();
-        for plan in &pass.shelves {
-            let shelf = pass
+        for plan in &pass.blocks {
+            let block = pass
                 .cache
-                .shelves
+                .blocks
                 .get_mut(&plan.num_slots)
-                .expect("shelves stay for the pass");
+                .expect("blocks stay for the pass");
             let flat = |x: &Tensor<4>| {
                 let len = num_kv_heads * plan.num_tokens;
                 narrow_tokens(x, plan.first_token, plan.num_tokens).reshape([len, head_dim])
             };
-            shelf.store(layer_idx, &plan.buffer_rows, flat(key), flat(value));
+            block.store(layer_idx, &plan.buffer_rows, flat(key), flat(value));
             if let Some(step) = &plan.step {
                 let query = match &step.queries {
                     None => narrow_tokens(query, plan.first_token, step.num_places),
                     Some(tokens) => query.clone().select(2, tokens.clone()),
                 };
-                let (key, value) = shelf.view(layer_idx, 0, step.num_places);
+                let (key, value) = block.view(layer_idx, 0, step.num_places);
                 let output = attend(AttentionInput {
                     // Each row is a batch of its own: `[rows, heads, 1, head_dim]`.
                     query: query.swap_dims(0, 2),
@@ -381,7 +381,7 @@ impl Attend for LayerPass<'_, '_> {
             for read in &plan.reads {
                 let (first, num) = (read.first_token, read.num_tokens);
                 let (key, value) = if read.has_past {
-                    shelf.view(layer_idx, read.place_idx, 1)
+                    block.view(layer_idx, read.place_idx, 1)
                 } else {
                     (
                         narrow_tokens(key, first, num),
