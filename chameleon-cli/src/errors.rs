@@ -13,7 +13,7 @@ use chameleon_models::{
     AdapterError, HubDatasetError, MemoryError, ModelError, TrainError,
     adapter::ImpossibleAdapter,
     data::DataError,
-    engine::{Refusal, RequestFailure},
+    engine::{EngineError, RequestFailure},
     training::hidden_cache::HiddenCacheError,
 };
 use miette::Diagnostic;
@@ -126,14 +126,14 @@ pub(crate) enum CliError {
     #[error("prompt {number} is empty")]
     EmptyPrompt { number: usize },
     #[error("prompt {number} cannot be answered")]
-    Prompt { number: usize, source: Refusal },
+    Prompt { number: usize, source: EngineError },
     #[error("prompt {number} could not be answered to the end")]
     Answer {
         number: usize,
         source: RequestFailure,
     },
     #[error(transparent)]
-    Engine(#[from] Refusal),
+    Engine(#[from] EngineError),
     #[error("{} is there already", path.display())]
     OutTaken { path: PathBuf },
     #[error("{} belongs to a run with other prompts or flags", path.display())]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use chameleon_models::{
     Adapter, LoadedModel,
     engine::sampling::{RandomSampling, Sampling as ModelSampling},
-    engine::{ConditionChoice, EndReason, Engine, EngineOptions, GivenCondition, Refusal, Request},
+    engine::{
+        ConditionChoice, EndReason, Engine, EngineError, EngineOptions, GivenCondition, Request,
+    },
     files::chat::{ChatEnding, ChatMessage},
 };
 
@@ -86,9 +88,9 @@ fn conditions(engine: &Engine, prompts: &[&str]) -> Result<Vec<Arc<GivenConditio
 }
 
 /// A refusal with the number of its prompt.
-pub(crate) fn refused(number: usize, refusal: Refusal) -> CliError {
+pub(crate) fn refused(number: usize, refusal: EngineError) -> CliError {
     match refusal {
-        Refusal::EmptyPrompt => CliError::EmptyPrompt { number },
+        EngineError::EmptyPrompt => CliError::EmptyPrompt { number },
         source => CliError::Prompt { number, source },
     }
 }

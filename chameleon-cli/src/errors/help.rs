@@ -4,7 +4,7 @@ use chameleon_cluster::ClusterError;
 use chameleon_core::DeviceError;
 use chameleon_models::{
     AdapterError, MemoryError, ModelError, adapter::ImpossibleAdapter, data::DataError,
-    engine::Refusal, training::hidden_cache::HiddenCacheError,
+    engine::EngineError, training::hidden_cache::HiddenCacheError,
 };
 
 use crate::resolve::ConfigFileError;
@@ -135,16 +135,18 @@ pub(super) fn model_help(error: &ModelError) -> Option<String> {
     })
 }
 
-pub(super) fn refusal_help(refusal: &Refusal) -> Option<String> {
+pub(super) fn refusal_help(refusal: &EngineError) -> Option<String> {
     Some(match refusal {
-        Refusal::PromptTooLong { .. } => "shorten the prompt".to_owned(),
-        Refusal::TooManyTokens { .. } => "shorten the prompt or ask for fewer tokens".to_owned(),
-        Refusal::EmptyStop => "give `--stop` a text".to_owned(),
-        Refusal::WrongBase { .. } => {
+        EngineError::PromptTooLong { .. } => "shorten the prompt".to_owned(),
+        EngineError::TooManyTokens { .. } => {
+            "shorten the prompt or ask for fewer tokens".to_owned()
+        }
+        EngineError::EmptyStop => "give `--stop` a text".to_owned(),
+        EngineError::WrongBase { .. } => {
             "give `--model` the model it was trained on, or train an adapter for this one"
                 .to_owned()
         }
-        Refusal::UnknownToken { .. } => {
+        EngineError::UnknownToken { .. } => {
             "the tokenizer is of another model; use the one that came with it".to_owned()
         }
         _ => return None,

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use chameleon_models::engine::{Refusal, RequestFailure};
+use chameleon_models::engine::{EngineError, RequestFailure};
 use serde::Serialize;
 
 /// Why a request is not answered.
@@ -115,40 +115,42 @@ impl ApiError {
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
+impl From<EngineError> for ApiError {
+    fn from(refusal: EngineError) -> Self {
         let message = refusal.to_string();
         let bad = |code, param: &str| {
             Self::new(StatusCode::BAD_REQUEST, code, message.clone()).about(param)
         };
         let with_status = |status, code| Self::new(status, code, message.clone());
         match refusal {
-            Refusal::QueueFull { retry_after, .. } => Self {
+            EngineError::QueueFull { retry_after, .. } => Self {
                 retry_after: Some(retry_after),
                 ..with_status(StatusCode::TOO_MANY_REQUESTS, "queue_full")
             },
-            Refusal::PromptTooLong { .. } => bad("context_length_exceeded", "prompt"),
-            Refusal::TooManyTokens { .. } => bad("context_length_exceeded", "max_tokens"),
-            Refusal::EmptyPrompt | Refusal::UnknownToken { .. } => bad("invalid_value", "prompt"),
-            Refusal::Value { name, .. } => bad("invalid_value", name),
-            Refusal::EmptyStop => bad("invalid_value", "stop"),
-            Refusal::GivenCondition { .. } => bad("invalid_value", "chameleon.condition"),
-            Refusal::UnknownAdapter { .. } => {
+            EngineError::PromptTooLong { .. } => bad("context_length_exceeded", "prompt"),
+            EngineError::TooManyTokens { .. } => bad("context_length_exceeded", "max_tokens"),
+            EngineError::EmptyPrompt | EngineError::UnknownToken { .. } => {
+                bad("invalid_value", "prompt")
+            }
+            EngineError::Value { name, .. } => bad("invalid_value", name),
+            EngineError::EmptyStop => bad("invalid_value", "stop"),
+            EngineError::GivenCondition { .. } => bad("invalid_value", "chameleon.condition"),
+            EngineError::UnknownAdapter { .. } => {
                 with_status(StatusCode::NOT_FOUND, "model_not_found").about("model")
             }
-            Refusal::AdapterName { .. } => bad("invalid_value", "name"),
-            Refusal::NameTaken { .. } => {
+            EngineError::AdapterName { .. } => bad("invalid_value", "name"),
+            EngineError::NameTaken { .. } => {
                 with_status(StatusCode::CONFLICT, "name_taken").about("name")
             }
-            Refusal::WrongBase { .. } => {
+            EngineError::WrongBase { .. } => {
                 with_status(StatusCode::CONFLICT, "wrong_base").about("path")
             }
-            Refusal::Centroids { source } => Self::new(
+            EngineError::Centroids { source } => Self::new(
                 StatusCode::BAD_REQUEST,
                 "broken_adapter",
                 source.to_string(),
             ),
-            Refusal::Draining => Self::draining(),
+            EngineError::Draining => Self::draining(),
             refusal => {
                 tracing::error!("the engine refused: {refusal}");
                 Self::internal()
@@ -204,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_says_when_to_come_back() {
-        let refusal = Refusal::QueueFull {
+        let refusal = EngineError::QueueFull {
             num_requests: 3,
             num_tokens: 9,
             retry_after: Duration::from_millis(2500),

@@ -7,7 +7,7 @@ use chameleon_cluster::ClusterError;
 /// Why an engine refuses something. A refusal changes nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum EngineError {
     /// As many requests or tokens wait as may.
     #[error("the queue is full: {num_requests} requests with {num_tokens} tokens wait")]
     QueueFull {

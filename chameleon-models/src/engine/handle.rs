@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::adapters::{AdapterInfo, ClusterInfo, LoadedAdapter};
-use super::error::Refusal;
+use super::error::EngineError;
 use super::event::Event;
 use super::grouping::{self, PromptGrouping};
 use super::isolation::lock;
@@ -39,7 +39,7 @@ impl Engine {
     /// # Errors
     ///
     /// When a bound is zero, or the system has no thread left.
-    pub fn start(model: LoadedModel, options: EngineOptions) -> Result<Self, Refusal> {
+    pub fn start(model: LoadedModel, options: EngineOptions) -> Result<Self, EngineError> {
         options.check()?;
         let shared = Arc::new(Shared {
             loaded: model,
@@ -54,7 +54,7 @@ impl Engine {
         let handle = thread::Builder::new()
             .name("chameleon-engine".to_owned())
             .spawn(move || worker::run(&for_worker))
-            .map_err(|source| Refusal::Thread { source })?;
+            .map_err(|source| EngineError::Thread { source })?;
         Ok(Self {
             _worker: Arc::new(WorkerThread {
                 shared: Arc::clone(&shared),
@@ -78,8 +78,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Refusal`] says why the request is not accepted.
-    pub fn submit(&self, request: Request) -> Result<Ticket, Refusal> {
+    /// [`EngineError`] says why the request is not accepted.
+    pub fn submit(&self, request: Request) -> Result<Ticket, EngineError> {
         let (sender, events) = mpsc::channel();
         let cancellation = self.submit_with(request, move |event| {
             // Sending fails when the ticket was dropped, which cancels the request as well.
@@ -96,12 +96,12 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Refusal`] says why the request is not accepted.
+    /// [`EngineError`] says why the request is not accepted.
     pub fn submit_with(
         &self,
         request: Request,
         on_event: impl FnMut(Event) + Send + 'static,
-    ) -> Result<Cancellation, Refusal> {
+    ) -> Result<Cancellation, EngineError> {
         let checked = self.check(&request);
         let (adapter, num_tokens) = match checked {
             Ok(checked) => checked,
@@ -113,11 +113,11 @@ impl Engine {
         let is_cancelled = Arc::new(AtomicBool::new(false));
         let mut queue = lock(&self.shared.queue);
         let refusal = if queue.phase != Phase::Open {
-            Some(Refusal::Draining)
+            Some(EngineError::Draining)
         } else if queue.waiting.len() >= self.shared.options.max_queued_requests
             || queue.num_tokens + num_tokens > self.shared.options.max_queued_tokens
         {
-            Some(Refusal::QueueFull {
+            Some(EngineError::QueueFull {
                 num_requests: queue.waiting.len(),
                 num_tokens: queue.num_tokens,
                 retry_after: self.retry_after(queue.num_tokens),
@@ -158,27 +158,27 @@ impl Engine {
     ///
     /// When the name is taken or not a valid one, when the adapter was trained on another model, or when its centroids
     /// are not finite.
-    pub fn load_adapter(&self, name: &str, adapter: Adapter) -> Result<AdapterInfo, Refusal> {
+    pub fn load_adapter(&self, name: &str, adapter: Adapter) -> Result<AdapterInfo, EngineError> {
         if !is_adapter_name(name) {
-            return Err(Refusal::AdapterName {
+            return Err(EngineError::AdapterName {
                 name: name.to_owned(),
             });
         }
         if adapter.config.base != self.shared.loaded.identity {
-            return Err(Refusal::WrongBase {
+            return Err(EngineError::WrongBase {
                 expected: adapter.config.base.to_string(),
                 found: self.shared.loaded.identity.to_string(),
             });
         }
         let mut adapters = lock(&self.shared.adapters);
         if adapters.by_name.contains_key(name) {
-            return Err(Refusal::NameTaken {
+            return Err(EngineError::NameTaken {
                 name: name.to_owned(),
             });
         }
         let id = adapters.next_id;
         let loaded = LoadedAdapter::new(id, name.to_owned(), adapter)
-            .map_err(|source| Refusal::Centroids { source })?;
+            .map_err(|source| EngineError::Centroids { source })?;
         let loaded = Arc::new(loaded);
         adapters.next_id += 1;
         let info = loaded.info();
@@ -191,7 +191,7 @@ impl Engine {
     /// # Errors
     ///
     /// When no adapter has this name.
-    pub fn unload_adapter(&self, name: &str) -> Result<(), Refusal> {
+    pub fn unload_adapter(&self, name: &str) -> Result<(), EngineError> {
         let mut adapters = lock(&self.shared.adapters);
         match adapters.by_name.remove(name) {
             Some(_) => Ok(()),
@@ -214,7 +214,7 @@ impl Engine {
     /// # Errors
     ///
     /// When no adapter has this name.
-    pub fn clusters(&self, adapter: &str) -> Result<Vec<ClusterInfo>, Refusal> {
+    pub fn clusters(&self, adapter: &str) -> Result<Vec<ClusterInfo>, EngineError> {
         Ok(lock(&self.shared.adapters).get(adapter)?.clusters())
     }
 
@@ -229,11 +229,11 @@ impl Engine {
         &self,
         token_ids: &[u32],
         adapter: Option<&str>,
-    ) -> Result<PromptGrouping, Refusal> {
+    ) -> Result<PromptGrouping, EngineError> {
         self.check_tokens(token_ids)?;
         let adapter = self.find_adapter(adapter)?;
         grouping::group(&self.shared, adapter.as_deref(), token_ids)
-            .map_err(|source| Refusal::Grouping { source })
+            .map_err(|source| EngineError::Grouping { source })
     }
 
     /// Groups and conditions of prompts that are all known beforehand, for runs over whole files. Where the adapter's
@@ -247,13 +247,13 @@ impl Engine {
         &self,
         adapter: &str,
         prompts: &[&[u32]],
-    ) -> Result<Vec<Arc<GivenCondition>>, Refusal> {
+    ) -> Result<Vec<Arc<GivenCondition>>, EngineError> {
         for prompt in prompts {
             self.check_tokens(prompt)?;
         }
         let adapter = Arc::clone(lock(&self.shared.adapters).get(adapter)?);
         grouping::group_all(&self.shared, &adapter, prompts)
-            .map_err(|source| Refusal::Grouping { source })
+            .map_err(|source| EngineError::Grouping { source })
     }
 
     /// Counts since the start, and the present load.
@@ -294,20 +294,20 @@ impl Engine {
     }
 
     /// The adapter of a request, and the tokens it may need.
-    fn check(&self, request: &Request) -> Result<(Option<Arc<LoadedAdapter>>, usize), Refusal> {
+    fn check(&self, request: &Request) -> Result<(Option<Arc<LoadedAdapter>>, usize), EngineError> {
         self.check_tokens(&request.prompt_token_ids)?;
         if !request.grouping_token_ids.is_empty() {
             self.check_tokens(&request.grouping_token_ids)?;
         }
         if !(request.scale.is_finite() && request.scale.abs() <= MAX_SCALE) {
-            return Err(Refusal::Value {
+            return Err(EngineError::Value {
                 name: "scale",
                 found: request.scale,
                 expected: "a number between -1000 and 1000",
             });
         }
         if request.stop.iter().any(String::is_empty) {
-            return Err(Refusal::EmptyStop);
+            return Err(EngineError::EmptyStop);
         }
         let adapter = self.find_adapter(request.adapter.as_deref())?;
         if let Some(adapter) = &adapter {
@@ -319,7 +319,7 @@ impl Engine {
         let max_seq_len = self.shared.loaded.model.sizes().max_seq_len;
         let prompt_len = request.prompt_token_ids.len();
         if prompt_len > max_seq_len {
-            return Err(Refusal::PromptTooLong {
+            return Err(EngineError::PromptTooLong {
                 found: prompt_len,
                 max_seq_len,
             });
@@ -329,7 +329,7 @@ impl Engine {
             .min(max_seq_len);
         let max_cached_tokens = self.shared.options.max_cached_tokens;
         if num_tokens > max_cached_tokens {
-            return Err(Refusal::TooManyTokens {
+            return Err(EngineError::TooManyTokens {
                 found: num_tokens,
                 max_cached_tokens,
             });
@@ -337,16 +337,16 @@ impl Engine {
         Ok((adapter, num_tokens))
     }
 
-    fn check_tokens(&self, token_ids: &[u32]) -> Result<(), Refusal> {
+    fn check_tokens(&self, token_ids: &[u32]) -> Result<(), EngineError> {
         if token_ids.is_empty() {
-            return Err(Refusal::EmptyPrompt);
+            return Err(EngineError::EmptyPrompt);
         }
         let vocab_size = self.shared.loaded.model.sizes().vocab_size;
         match token_ids
             .iter()
             .find(|&&token_id| token_id as usize >= vocab_size)
         {
-            Some(&token_id) => Err(Refusal::UnknownToken {
+            Some(&token_id) => Err(EngineError::UnknownToken {
                 token_id,
                 vocab_size,
             }),
@@ -354,7 +354,7 @@ impl Engine {
         }
     }
 
-    fn find_adapter(&self, name: Option<&str>) -> Result<Option<Arc<LoadedAdapter>>, Refusal> {
+    fn find_adapter(&self, name: Option<&str>) -> Result<Option<Arc<LoadedAdapter>>, EngineError> {
         let adapters = lock(&self.shared.adapters);
         name.map(|name| adapters.get(name).map(Arc::clone))
             .transpose()
@@ -386,13 +386,13 @@ impl Drop for WorkerThread {
     }
 }
 
-fn check_given(given: &GivenCondition, sizes: [usize; 2]) -> Result<(), Refusal> {
+fn check_given(given: &GivenCondition, sizes: [usize; 2]) -> Result<(), EngineError> {
     let [num_clusters, hidden_size] = sizes;
     let is_finite = given.values.iter().all(|value| value.is_finite());
     if given.values.len() == hidden_size && given.cluster_idx < num_clusters && is_finite {
         return Ok(());
     }
-    Err(Refusal::GivenCondition {
+    Err(EngineError::GivenCondition {
         found: given.values.len(),
         cluster_idx: given.cluster_idx,
         expected: hidden_size,

@@ -27,7 +27,7 @@ mod ticket;
 mod worker;
 
 pub use adapters::{AdapterInfo, ClusterInfo, NearestGroup};
-pub use error::Refusal;
+pub use error::EngineError;
 pub use event::{
     EndReason, Event, RequestFailure, Started, StartedGroup, TokenChoice, TokenEvent, Usage,
 };

@@ -1,6 +1,6 @@
 //! The bounds of an engine.
 
-use super::error::Refusal;
+use super::error::EngineError;
 
 /// The bounds of an engine. Every value is checked when it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +41,8 @@ impl EngineOptions {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Option`] names the first one.
-    pub fn check(&self) -> Result<(), Refusal> {
+    /// [`EngineError::Option`] names the first one.
+    pub fn check(&self) -> Result<(), EngineError> {
         let bounds = [
             ("max_batch_rows", self.max_batch_rows),
             ("max_cached_tokens", self.max_cached_tokens),
@@ -52,7 +52,7 @@ impl EngineOptions {
             ("max_cached_factors", self.max_cached_factors),
         ];
         match bounds.into_iter().find(|(_, bound)| *bound == 0) {
-            Some((name, _)) => Err(Refusal::Option { name }),
+            Some((name, _)) => Err(EngineError::Option { name }),
             None => Ok(()),
         }
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use super::adapters::LoadedAdapter;
-use super::error::Refusal;
+use super::error::EngineError;
 use super::event::Event;
 use super::options::EngineOptions;
 use super::request::Request;
@@ -83,13 +83,13 @@ pub(super) struct Adapters {
 }
 
 impl Adapters {
-    pub(super) fn get(&self, name: &str) -> Result<&Arc<LoadedAdapter>, Refusal> {
+    pub(super) fn get(&self, name: &str) -> Result<&Arc<LoadedAdapter>, EngineError> {
         self.by_name.get(name).ok_or_else(|| self.unknown(name))
     }
 
-    pub(super) fn unknown(&self, name: &str) -> Refusal {
+    pub(super) fn unknown(&self, name: &str) -> EngineError {
         let known: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
-        Refusal::UnknownAdapter {
+        EngineError::UnknownAdapter {
             name: name.to_owned(),
             known: match known.as_slice() {
                 [] => "none".to_owned(),

@@ -14,7 +14,7 @@ use chameleon_hypernet::{
 use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
 use chameleon_models::engine::{
-    ConditionChoice, EndReason, Engine, EngineOptions, Event, Logprobs, Refusal, Request,
+    ConditionChoice, EndReason, Engine, EngineError, EngineOptions, Event, Logprobs, Request,
     RequestFailure, Ticket,
 };
 use chameleon_models::{
@@ -446,7 +446,7 @@ fn what_cannot_be_answered_is_refused_at_once() {
     assert!(
         matches!(
             full,
-            Refusal::QueueFull {
+            EngineError::QueueFull {
                 num_requests: 2,
                 ..
             }
@@ -456,7 +456,7 @@ fn what_cannot_be_answered_is_refused_at_once() {
 
     engine.drain();
     let refused = engine.submit(Request::new(vec![1], 1)).unwrap_err();
-    assert!(matches!(refused, Refusal::Draining));
+    assert!(matches!(refused, EngineError::Draining));
     for ticket in tickets.into_iter().flatten() {
         assert!(matches!(ticket.last(), Some(Event::Finished { .. })));
     }
@@ -471,12 +471,12 @@ fn adapters_come_and_go_while_requests_run() {
     let load = |name: &str, adapter: Adapter| engine.load_adapter(name, adapter);
     assert!(matches!(
         load("core", another()),
-        Err(Refusal::NameTaken { .. })
+        Err(EngineError::NameTaken { .. })
     ));
     for name in ["", "../x", "a b"] {
         assert!(matches!(
             load(name, another()),
-            Err(Refusal::AdapterName { .. })
+            Err(EngineError::AdapterName { .. })
         ));
     }
     let mut foreign = another();
@@ -493,11 +493,11 @@ fn adapters_come_and_go_while_requests_run() {
     assert!(matches!(ticket.last(), Some(Event::Finished { .. })));
     assert!(matches!(
         engine.submit(request.clone()),
-        Err(Refusal::UnknownAdapter { .. })
+        Err(EngineError::UnknownAdapter { .. })
     ));
     assert!(matches!(
         engine.unload_adapter("core"),
-        Err(Refusal::UnknownAdapter { .. })
+        Err(EngineError::UnknownAdapter { .. })
     ));
 
     load("core", another()).unwrap();
@@ -631,7 +631,7 @@ fn centroids_that_are_not_finite_are_refused() {
     broken.centroids = broken.centroids * f32::NAN;
     assert!(matches!(
         engine.load_adapter("broken", broken),
-        Err(Refusal::Centroids { .. })
+        Err(EngineError::Centroids { .. })
     ));
     assert!(engine.unload_adapter("broken").is_err());
 }
