@@ -14,7 +14,7 @@ use burn::tensor::{Device, Tensor};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::{
-    Adaptation, Adapter, AdapterConfig, CausalLm, HubOptions, LoadedModel, ModelSource,
+    Adapter, AdapterConfig, CausalLm, HeadAdaptation, HubOptions, LoadedModel, ModelSource,
     PromptEncoding, Recipe, TrainOptions, Trainee, adapter::FORMAT_VERSION,
     adapter::adaptation::head_shape, load,
 };
@@ -46,7 +46,7 @@ fn write_fresh_adapter(folder: &Path) {
     let loaded = tiny_llama(&device);
     let hidden_size = loaded.model.sizes().hidden_size;
     let shape = head_shape(&loaded.model, 2);
-    let head = Adaptation::Hyper {
+    let head = HeadAdaptation::Hyper {
         config: HyperLoraHeadConfig::preset(GeneratorKind::Core, hidden_size, shape),
     };
     let centroids = [[0.5, -0.5], [-0.5, 0.5]];

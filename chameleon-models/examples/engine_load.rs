@@ -21,8 +21,8 @@ use chameleon_models::engine::{
     EndOfText, Engine, EngineOptions, Event, Logprobs, Request, Ticket,
 };
 use chameleon_models::{
-    Adaptation, Adapter, AdapterConfig, HubOptions, ModelSource, PromptEncoding, RandomSampling,
-    Recipe, Sampling, TrainOptions, embed_prompts, load,
+    Adapter, AdapterConfig, HeadAdaptation, HubOptions, ModelSource, PromptEncoding,
+    RandomSampling, Recipe, Sampling, TrainOptions, embed_prompts, load,
 };
 
 /// Texts of many kinds. Each is the centre of a group, and requests begin at different places of them.
@@ -90,7 +90,7 @@ fn adapter(engine: &Engine, kind: GeneratorKind) -> Result<Adapter, Box<dyn Erro
             prefix: 32,
             seq_len: 128,
         },
-        head: Adaptation::Hyper {
+        head: HeadAdaptation::Hyper {
             config: HyperLoraHeadConfig::preset(kind, shape.in_size, shape),
         },
         layers: None,

@@ -13,7 +13,8 @@ use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHe
 use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::training::grouped_examples::cache_hidden_states;
 use chameleon_models::{
-    Adaptation, CausalLm as _, HiddenStates, Proceed, TrainOptions, TrainSetup, Trainee, Trainer,
+    CausalLm as _, HeadAdaptation, HiddenStates, Proceed, TrainOptions, TrainSetup, Trainee,
+    Trainer,
 };
 use serde_json::json;
 
@@ -30,7 +31,7 @@ pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
     let data = inputs::grouped(&loaded, inputs::tokens(folder, "lines.json")?, 8)?;
     let fingerprint = loaded.identity.fingerprint.clone();
     let shape = head_shape(&loaded.model, RANK);
-    let head = Adaptation::Hyper {
+    let head = HeadAdaptation::Hyper {
         config: HyperLoraHeadConfig::preset(GeneratorKind::Dense, shape.in_size, shape),
     };
     let setup = json!({ "trainable": head.num_trainable_params(), "epochs": NUM_EPOCHS });

@@ -10,8 +10,8 @@ use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHe
 use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
 use chameleon_models::{
-    Adaptation, AdapterConfig, CausalLm as _, HiddenStates, LayerAdaptation, LayerKind, LayerRange,
-    LoadedModel, PromptEncoding, Recipe, TrainOptions, TrainSetup, Trainer,
+    AdapterConfig, CausalLm as _, HeadAdaptation, HiddenStates, LayerAdaptation, LayerKind,
+    LayerRange, LoadedModel, PromptEncoding, Recipe, TrainOptions, TrainSetup, Trainer,
 };
 use serde_json::json;
 
@@ -68,7 +68,7 @@ pub(crate) fn config(loaded: &LoadedModel, targets: &[&str]) -> AdapterConfig {
             prefix: 1,
             seq_len: 128,
         },
-        head: Adaptation::Hyper {
+        head: HeadAdaptation::Hyper {
             config: HyperLoraHeadConfig::preset(GeneratorKind::Core, shape.in_size, shape),
         },
         layers: Some(LayerAdaptation {

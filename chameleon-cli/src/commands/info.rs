@@ -6,7 +6,7 @@ use burn::module::Module;
 use chameleon_core::BackendKind;
 use chameleon_hypernet::{ConditionScaling, FactorGeneratorConfig};
 use chameleon_models::{
-    Adaptation, AdapterConfig, CausalLm, LayerKind, LayerRange, LoadedModel, MemoryDescription,
+    AdapterConfig, CausalLm, HeadAdaptation, LayerKind, LayerRange, LoadedModel, MemoryDescription,
     ModelSizes, Recipe, adapter as adapter_folder,
 };
 use serde::Serialize;
@@ -241,11 +241,11 @@ impl AdapterInfo {
     }
 }
 
-fn method(head: &Adaptation) -> &'static str {
+fn method(head: &HeadAdaptation) -> &'static str {
     match head {
-        Adaptation::Lora { .. } => "lora",
-        Adaptation::Experts { .. } => "experts",
-        Adaptation::Hyper { config } => match config.generator {
+        HeadAdaptation::Lora { .. } => "lora",
+        HeadAdaptation::Experts { .. } => "experts",
+        HeadAdaptation::Hyper { config } => match config.generator {
             FactorGeneratorConfig::Dense(_) => "dense",
             FactorGeneratorConfig::Core(_) => "core",
         },

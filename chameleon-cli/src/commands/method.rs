@@ -10,7 +10,7 @@ use chameleon_hypernet::{
     LoraHeadConfig,
 };
 use chameleon_models::{
-    Adaptation, AdapterConfig, AdapterError, CausalLm as _, ExampleScore, HeadAdapter,
+    AdapterConfig, AdapterError, CausalLm as _, ExampleScore, HeadAdaptation, HeadAdapter,
     HiddenStates, LanguageModel, LayerAdaptation, LayerKind, Recipe, Scorer, StepReport,
     TokenScores, TrainOptions, TrainSetup, Trainee, Trainer,
     adapter::adaptation::head_shape,
@@ -74,7 +74,7 @@ pub(crate) fn adapter_config(
 
 /// What is adapted: the head, and layers if any are named.
 struct Parts {
-    head: Adaptation,
+    head: HeadAdaptation,
     layers: Option<LayerAdaptation>,
 }
 
@@ -154,7 +154,7 @@ fn equal_lora(
         .with_scale(flags.scale)
         .sized_to(rest);
     config.shape.rank = config.shape.rank.min(widest);
-    lora.head = Adaptation::Lora { config };
+    lora.head = HeadAdaptation::Lora { config };
     Ok(lora)
 }
 
@@ -163,18 +163,18 @@ fn head(
     flags: &AdapterFlags,
     shape: FactorShape,
     num_clusters: usize,
-) -> Adaptation {
+) -> HeadAdaptation {
     let lora = LoraHeadConfig::new(shape).with_scale(flags.scale);
     match method {
-        HeadMethod::Lora | HeadMethod::LoraEqual(_) => Adaptation::Lora { config: lora },
-        HeadMethod::Experts => Adaptation::Experts {
+        HeadMethod::Lora | HeadMethod::LoraEqual(_) => HeadAdaptation::Lora { config: lora },
+        HeadMethod::Experts => HeadAdaptation::Experts {
             config: lora,
             num_clusters,
         },
-        HeadMethod::Dense => Adaptation::Hyper {
+        HeadMethod::Dense => HeadAdaptation::Hyper {
             config: hyper(GeneratorKind::Dense, flags, shape),
         },
-        HeadMethod::Core => Adaptation::Hyper {
+        HeadMethod::Core => HeadAdaptation::Hyper {
             config: hyper(GeneratorKind::Core, flags, shape),
         },
     }

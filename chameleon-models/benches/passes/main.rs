@@ -15,9 +15,9 @@ use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::data::{self, CorpusBuilder, NewDocument, Origin, WindowOptions};
 use chameleon_models::training::grouped_examples::embed_examples;
 use chameleon_models::{
-    Adaptation, CacheRow, CausalLm as _, Corpus, Example, GroupedExamples, HiddenStates, KvCache,
-    LanguageModel, LayerAdaptation, LayerKind, LayerRange, LoadedModel, Segment, TrainOptions,
-    TrainSetup, Trainee, Trainer, WeightStorage,
+    CacheRow, CausalLm as _, Corpus, Example, GroupedExamples, HeadAdaptation, HiddenStates,
+    KvCache, LanguageModel, LayerAdaptation, LayerKind, LayerRange, LoadedModel, Segment,
+    TrainOptions, TrainSetup, Trainee, Trainer, WeightStorage,
 };
 use divan::{Bencher, Divan};
 
@@ -241,7 +241,7 @@ fn training_data(model: &LanguageModel, batch_size: usize) -> GroupedExamples {
 fn trainee(model: &LanguageModel) -> Trainee {
     let device = Device::flex().autodiff();
     let hidden_size = model.sizes().hidden_size;
-    let head = Adaptation::Hyper {
+    let head = HeadAdaptation::Hyper {
         config: HyperLoraHeadConfig::preset(GeneratorKind::Core, hidden_size, head_shape(model, 4)),
     };
     let layers = LayerAdaptation {

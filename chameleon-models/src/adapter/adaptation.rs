@@ -18,7 +18,7 @@ use crate::families::causal_lm::CausalLm;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum Adaptation {
+pub enum HeadAdaptation {
     /// One LoRA for every prompt.
     Lora {
         /// The factors.
@@ -53,7 +53,7 @@ pub enum HeadAdapter {
     Hyper(HyperLoraHead),
 }
 
-impl Adaptation {
+impl HeadAdaptation {
     /// A head whose weights depend on `seed` and on nothing else.
     ///
     /// # Panics

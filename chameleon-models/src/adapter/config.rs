@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{AdapterError, ImpossibleAdapter};
 use super::memory::MemoryDescription;
 use super::{CONFIG_FILE, FORMAT_VERSION, OLDEST_VERSION, read};
-use crate::adapter::adaptation::Adaptation;
+use crate::adapter::adaptation::HeadAdaptation;
 use crate::adapter::identity::ModelIdentity;
 use crate::adapter::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
 use crate::adapter::prompts::{PromptEncoding, Representation};
@@ -40,7 +40,7 @@ pub struct AdapterConfig {
     /// How examples were made.
     pub recipe: Recipe,
     /// The head.
-    pub head: Adaptation,
+    pub head: HeadAdaptation,
     /// The layers, if they are adapted.
     pub layers: Option<LayerAdaptation>,
     /// How prompts become vectors.
@@ -163,8 +163,8 @@ impl AdapterConfig {
             memory.check(self)?;
         }
         match &self.head {
-            Adaptation::Lora { config } => config.check()?,
-            Adaptation::Experts {
+            HeadAdaptation::Lora { config } => config.check()?,
+            HeadAdaptation::Experts {
                 config,
                 num_clusters,
             } => {
@@ -176,7 +176,7 @@ impl AdapterConfig {
                     });
                 }
             }
-            Adaptation::Hyper { config } => {
+            HeadAdaptation::Hyper { config } => {
                 if let Some(static_factors) = &config.static_factors {
                     check_rank(static_factors.shape.rank)?;
                 }
@@ -210,7 +210,7 @@ impl AdapterConfig {
             });
         }
         match (layers.kind, &self.head) {
-            (LayerKind::Core, Adaptation::Lora { .. } | Adaptation::Experts { .. }) => {
+            (LayerKind::Core, HeadAdaptation::Lora { .. } | HeadAdaptation::Experts { .. }) => {
                 Err(ImpossibleAdapter::CoresWithoutNetwork)
             }
             _ => Ok(()),

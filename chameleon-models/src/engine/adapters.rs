@@ -9,7 +9,7 @@ use chameleon_cluster::{CentroidIndex, ClusterError};
 use chameleon_hypernet::Condition;
 
 use super::isolation::lock;
-use crate::adapter::adaptation::{Adaptation, FactorWriter};
+use crate::adapter::adaptation::{FactorWriter, HeadAdaptation};
 use crate::adapter::{Adapter, MemoryDescription, Recipe};
 
 /// The group of a prompt.
@@ -27,7 +27,7 @@ pub struct AdapterInfo {
     /// Its name.
     pub name: String,
     /// How the head is adapted.
-    pub head: Adaptation,
+    pub head: HeadAdaptation,
     /// Names of the adapted modules inside the layers.
     pub targets: Vec<String>,
     /// The condition it was trained with.

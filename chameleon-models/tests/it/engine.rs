@@ -18,7 +18,7 @@ use chameleon_models::engine::{
     RequestFailure, Ticket,
 };
 use chameleon_models::{
-    Adaptation, Adapter, AdapterConfig, CausalLm, LayerAdaptation, LayerKind, LayerRange,
+    Adapter, AdapterConfig, CausalLm, HeadAdaptation, LayerAdaptation, LayerKind, LayerRange,
     LoadedModel, PassEnd, PassInput, PromptEncoding, RandomSampling, Recipe, Representation,
     Sampling, SequencePass, TrainOptions,
 };
@@ -31,17 +31,17 @@ pub(crate) fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) ->
     let hidden_size = loaded.model.sizes().hidden_size;
     let rank = if kind == "core" { 2 } else { 3 };
     let shape = head_shape(&loaded.model, rank);
-    let hyper = |kind| Adaptation::Hyper {
+    let hyper = |kind| HeadAdaptation::Hyper {
         config: HyperLoraHeadConfig::preset(kind, hidden_size, shape),
     };
     let head = match kind {
         "core" | "core-layers" => hyper(GeneratorKind::Core),
         "dense" => hyper(GeneratorKind::Dense),
-        "experts" => Adaptation::Experts {
+        "experts" => HeadAdaptation::Experts {
             config: LoraHeadConfig::new(shape),
             num_clusters: 3,
         },
-        _ => Adaptation::Lora {
+        _ => HeadAdaptation::Lora {
             config: LoraHeadConfig::new(shape),
         },
     };
@@ -658,7 +658,7 @@ fn a_step_that_panics_loses_its_requests_and_not_the_engine() {
     // Its factors are for another model: a bug of ours, which no check of a folder would let through.
     let mut shape = head_shape(&engine.model().model, 2);
     shape.in_size = 5;
-    let head = Adaptation::Lora {
+    let head = HeadAdaptation::Lora {
         config: LoraHeadConfig::new(shape),
     };
     broken.trainee.head = head.init(RunSeed(1), &Device::flex());

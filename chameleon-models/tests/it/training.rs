@@ -17,7 +17,7 @@ use chameleon_models::training::grouped_examples::{
 };
 use chameleon_models::training::training_state::{self, TrainingParts, TrainingState};
 use chameleon_models::{
-    Adaptation, Adapter, AdapterConfig, AdapterError, CausalLm as _, Cursor, GroupedExamples,
+    Adapter, AdapterConfig, AdapterError, CausalLm as _, Cursor, GroupedExamples, HeadAdaptation,
     HiddenCache, HiddenStates, LanguageModel, LayerAdaptation, LayerKind, LayerRange, LlamaConfig,
     ModelIdentity, Proceed, PromptEncoding, Recipe, Representation, ScoreSummary, Scorer,
     StepReport, TrainError, TrainOptions, TrainSetup, Trainee, Trainer,
@@ -109,7 +109,7 @@ impl Bench {
         }
     }
 
-    fn core(&self) -> Adaptation {
+    fn core(&self) -> HeadAdaptation {
         let mut config = HyperLoraHeadConfig::preset(
             GeneratorKind::Core,
             self.model.sizes().hidden_size,
@@ -119,16 +119,16 @@ impl Bench {
             // Dropout draws from the process-wide generator, which tests running beside this one move.
             core.dropout = 0.0;
         }
-        Adaptation::Hyper { config }
+        HeadAdaptation::Hyper { config }
     }
 
-    fn lora(&self) -> Adaptation {
-        Adaptation::Lora {
+    fn lora(&self) -> HeadAdaptation {
+        HeadAdaptation::Lora {
             config: LoraHeadConfig::new(self.shape()),
         }
     }
 
-    fn config(&self, head: Adaptation, layers: Option<LayerAdaptation>) -> AdapterConfig {
+    fn config(&self, head: HeadAdaptation, layers: Option<LayerAdaptation>) -> AdapterConfig {
         AdapterConfig {
             format_version: adapter::FORMAT_VERSION,
             base: self.identity.clone(),

@@ -5,7 +5,7 @@ use chameleon_hypernet::{
     FactorGeneratorConfig, FactorInit, GeneratorKind, HyperLoraHeadConfig, LoraHeadConfig,
 };
 use chameleon_models::{
-    Adaptation,
+    HeadAdaptation,
     training::recipes::{PaperSettings, Quirk, Quirks},
 };
 
@@ -17,7 +17,7 @@ pub(super) fn published(
     settings: &PaperSettings,
     quirks: &Quirks,
     shape: FactorShape,
-) -> Option<Adaptation> {
+) -> Option<HeadAdaptation> {
     let init = if quirks.has(Quirk::NormalStart) {
         FactorInit::AsPublished
     } else {
@@ -33,8 +33,8 @@ pub(super) fn published(
     )
     .map(|mut head| {
         match &mut head {
-            Adaptation::Lora { config } => config.init = init,
-            Adaptation::Hyper { config } => {
+            HeadAdaptation::Lora { config } => config.init = init,
+            HeadAdaptation::Hyper { config } => {
                 if let FactorGeneratorConfig::Dense(dense) = &mut config.generator {
                     dense.init = init;
                 }
@@ -59,7 +59,7 @@ pub(super) fn causal(
     method: Method,
     settings: &PaperSettings,
     shape: FactorShape,
-) -> Option<Adaptation> {
+) -> Option<HeadAdaptation> {
     adaptation(
         method,
         GeneratorKind::Dense,
@@ -75,13 +75,13 @@ fn adaptation(
     settings: &PaperSettings,
     scale: f64,
     shape: FactorShape,
-) -> Option<Adaptation> {
-    let hyper = |kind| Adaptation::Hyper {
+) -> Option<HeadAdaptation> {
+    let hyper = |kind| HeadAdaptation::Hyper {
         config: hyper(kind, settings, scale, shape),
     };
     match method {
         Method::Frozen => None,
-        Method::Lora => Some(Adaptation::Lora {
+        Method::Lora => Some(HeadAdaptation::Lora {
             config: LoraHeadConfig::new(shape).with_scale(scale),
         }),
         Method::Dense | Method::DenseShuffled => Some(hyper(dense)),
