@@ -218,10 +218,10 @@ fn write_factors(path: &Path, adapter: &Adapter) -> Result<(), Box<dyn Error>> {
         tensors.insert(format!("{module}.a"), a);
         tensors.insert(format!("{module}.b"), factors.b.transpose());
     };
-    let writer = adapter.trainee.factor_writer();
+    let producer = adapter.trainee.factor_producer();
     for group_idx in 0..adapter.config.num_clusters {
         let condition = adapter.centroids.clone().narrow(0, group_idx, 1);
-        for group in writer.groups(group_idx, condition) {
+        for group in producer.groups(group_idx, condition) {
             insert(format!("{group_idx}.lm_head"), group.head);
             for (module, factors) in group.layers.iter().flat_map(GroupLayers::module_factors) {
                 let LayerModule {

@@ -178,8 +178,8 @@ impl Trainee {
     }
 
     /// What writes the factors of groups, as the trainee is now.
-    pub fn factor_writer(&self) -> FactorWriter {
-        FactorWriter {
+    pub fn factor_producer(&self) -> FactorProducer {
+        FactorProducer {
             head: self.head.clone(),
             layers: self.layers.as_ref().map(AdaptedLayers::shared),
         }
@@ -196,7 +196,7 @@ impl Trainee {
 /// Writes the factors of groups. Keep it as long as the trainee does not change: the factors it writes share what is
 /// the same for all groups, and rows of one batch are then changed together.
 #[derive(Debug, Clone)]
-pub struct FactorWriter {
+pub struct FactorProducer {
     head: HeadAdapter,
     layers: Option<SharedLayers>,
 }
@@ -210,7 +210,7 @@ pub struct GroupFactors {
     pub layers: Option<GroupLayers>,
 }
 
-impl FactorWriter {
+impl FactorProducer {
     /// The factors for a group: one set, or one for each condition.
     ///
     /// # Shapes

@@ -9,7 +9,7 @@ use chameleon_cluster::{CentroidIndex, ClusterError};
 use chameleon_hypernet::Condition;
 
 use super::isolation::lock;
-use crate::adapter::adaptation::{FactorWriter, HeadAdaptation};
+use crate::adapter::adaptation::{FactorProducer, HeadAdaptation};
 use crate::adapter::{Adapter, MemoryDescription, Recipe};
 
 /// The group of a prompt.
@@ -64,7 +64,7 @@ pub(super) struct LoadedAdapter {
     pub(super) name: String,
     pub(super) adapter: Adapter,
     /// Produces the factors of its groups.
-    pub(super) writer: FactorWriter,
+    pub(super) producer: FactorProducer,
     centroids: CentroidIndex,
     clusters: Mutex<Vec<ClusterHistory>>,
 }
@@ -81,12 +81,12 @@ impl LoadedAdapter {
     pub(super) fn new(id: u64, name: String, adapter: Adapter) -> Result<Self, ClusterError> {
         let centroids = CentroidIndex::new(&adapter.centroids)?;
         let clusters = vec![ClusterHistory::default(); adapter.config.num_clusters];
-        let writer = adapter.trainee.factor_writer();
+        let producer = adapter.trainee.factor_producer();
         Ok(Self {
             id,
             name,
             adapter,
-            writer,
+            producer,
             centroids,
             clusters: Mutex::new(clusters),
         })

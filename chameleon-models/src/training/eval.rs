@@ -147,7 +147,7 @@ impl Scorer<'_> {
         data: &GroupedExamples,
         mut observe: impl FnMut(usize),
     ) -> Result<Vec<TokenScores>, HiddenCacheError> {
-        let writer = self.trainee.map(Trainee::factor_writer);
+        let producer = self.trainee.map(Trainee::factor_producer);
         let mut scores = vec![None; data.examples.len()];
         for (batch_idx, batch) in data.plan.batches.iter().enumerate() {
             let examples: Vec<&Example> =
@@ -160,9 +160,9 @@ impl Scorer<'_> {
                 &self.control,
                 batch_idx,
             );
-            let groups = writer
+            let groups = producer
                 .as_ref()
-                .map(|writer| writer.groups(batch.cluster_idx, conditions));
+                .map(|producer| producer.groups(batch.cluster_idx, conditions));
             let hidden = self.hidden_states.of_batch(
                 &batch.rows,
                 &examples,

@@ -291,7 +291,7 @@ impl<'a> Trainer<'a> {
         );
         let groups = self
             .trainee
-            .factor_writer()
+            .factor_producer()
             .groups(batch.cluster_idx, conditions.autodiff());
         let hidden = setup
             .hidden_states

@@ -278,8 +278,8 @@ fn probabilities_are_those_of_the_merged_head() {
             }
             let adapter = adapter(loaded, kind, Condition::Centroid);
             let condition = adapter.centroids.clone().narrow(0, cluster_idx, 1);
-            let writer = adapter.trainee.factor_writer();
-            let group = writer.groups(cluster_idx, condition).remove(0);
+            let producer = adapter.trainee.factor_producer();
+            let group = producer.groups(cluster_idx, condition).remove(0);
             let weight = loaded.model.head_weight() + group.head.delta() * scale;
             let layers = group.layers.map(|layers| layers.with_strength(scale));
             let hidden = loaded.model.forward(SequencePass {

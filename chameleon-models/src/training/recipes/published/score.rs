@@ -63,13 +63,13 @@ impl PublishedScorer<'_> {
     /// When a layer is adapted and the states are cached, or a cluster has no expert.
     pub fn score(&self, data: &PublishedData) -> Result<PublishedScore, HiddenCacheError> {
         let device = self.head_weight.device();
-        let writer = self.trainee.map(Trainee::factor_writer);
+        let producer = self.trainee.map(Trainee::factor_producer);
         let batches = (0..data.plan.batches.len())
             .map(|batch_idx| {
                 let batch = &data.plan.batches[batch_idx];
-                let mut groups = writer.as_ref().map_or_else(Vec::new, |writer| {
+                let mut groups = producer.as_ref().map_or_else(Vec::new, |producer| {
                     let condition = batch_condition(data, &self.control, batch_idx, batch_idx);
-                    writer.groups(batch.cluster_idx, condition)
+                    producer.groups(batch.cluster_idx, condition)
                 });
                 let layers = layer_factors(&groups, batch.rows.len());
                 let hidden = self.states.of_batch(data, batch_idx, &layers, &device)?;

@@ -113,7 +113,7 @@ impl<'a> PublishedTrainer<'a> {
         let cluster_idx = setup.data.plan.batches[batch_idx].cluster_idx;
         let mut groups = self
             .trainee
-            .factor_writer()
+            .factor_producer()
             .groups(cluster_idx, condition.autodiff());
         let num_rows = setup.data.plan.batches[batch_idx].rows.len();
         let layers = layer_factors(&groups, num_rows);
