@@ -29,7 +29,7 @@ use crate::{
     resolve::{CompareConfig, Start},
 };
 
-use recall::Recall;
+use recall::MemoryScorer;
 use runs::{Comparison, MethodRuns, States};
 use store::Store;
 use table::CompareReport;
@@ -116,7 +116,7 @@ struct PreparedStates {
     prepared: Prepared,
     test: Part,
     states: States,
-    recall: Option<Recall>,
+    recall: Option<MemoryScorer>,
 }
 
 impl PreparedStates {
@@ -153,7 +153,7 @@ impl PreparedStates {
             .any(|&method| protocol::memory(method).is_some());
         let recall = if remembers {
             let with_prompts = training.adapter.condition == Condition::Batch;
-            let Some(recall) = Recall::of(&prepared, &test, training, with_prompts, context)?
+            let Some(recall) = MemoryScorer::of(&prepared, &test, training, with_prompts, context)?
             else {
                 return Ok(None);
             };

@@ -40,7 +40,7 @@ pub struct AdapterMemory {
 
 /// What a memory says about the token that comes next.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Recollection {
+pub struct MemoryMatch {
     /// The part of the prediction that is the memory's, 0 to 1.
     pub part: f64,
     /// `[vocab]`, sums to one.
@@ -69,7 +69,7 @@ impl AdapterMemory {
     /// # Panics
     ///
     /// When there is no such group, or the state has another width.
-    pub fn recall(&self, group_idx: usize, state: Tensor<2>, vocab_size: usize) -> Recollection {
+    pub fn search(&self, group_idx: usize, state: Tensor<2>, vocab_size: usize) -> MemoryMatch {
         let device = state.device();
         let gate = &self.description.gate;
         let queries = self.memories.projection.keys(state);
@@ -79,7 +79,7 @@ impl AdapterMemory {
         // Beyond this, one or the other has everything.
         let logit = logit.into_scalar::<f64>().clamp(-30.0, 30.0);
         let votes = votes.distribution(vocab_size).into_data();
-        Recollection {
+        MemoryMatch {
             part: 1.0 / (1.0 + (-logit).exp()),
             votes: votes
                 .convert::<f32>()

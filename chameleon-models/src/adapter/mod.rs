@@ -29,7 +29,7 @@ use chameleon_hypernet::{ConditionNorm, ConditionScaling};
 pub(crate) use self::config::read_config_for;
 pub use self::config::{AdapterConfig, Recipe, read_config};
 pub use self::error::{AdapterError, ImpossibleAdapter};
-pub use self::memory::{AdapterMemory, MemoryDescription, Recollection, check_memory};
+pub use self::memory::{AdapterMemory, MemoryDescription, MemoryMatch, check_memory};
 pub(crate) use self::tensors::{load_tensors, tensor_bytes};
 use crate::adapter::adaptation::Trainee;
 use crate::adapter::identity::ModelIdentity;

@@ -9,7 +9,7 @@ use super::answer::Answer;
 use super::event::{EndReason, Event, TokenEvent, Usage};
 use super::head::RowFactors;
 use super::logprobs::SampledToken;
-use super::recall::RowMemory;
+use super::memory::RowMemory;
 use super::request::{EndOfText, Logprobs};
 use super::sampling::Sampler;
 use super::shared::{Sink, report};

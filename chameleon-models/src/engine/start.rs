@@ -10,7 +10,7 @@ use super::event::{EndReason, Event, RequestFailure, Started, StartedGroup, Usag
 use super::grouping::{self, Group, GroupCondition};
 use super::head::{FactorCache, RowFactors};
 use super::isolation::message_of;
-use super::recall::RowMemory;
+use super::memory::RowMemory;
 use super::sampling::Sampler;
 use super::shared::{Pending, Shared, report};
 

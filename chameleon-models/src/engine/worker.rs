@@ -16,7 +16,7 @@ use super::event::{Event, RequestFailure};
 use super::head::{FactorCache, JoinedFactors, RowFactors};
 use super::isolation::{lock, message_of};
 use super::logprobs::{self, SampledToken};
-use super::recall::RowMemory;
+use super::memory::RowMemory;
 use super::shared::{Pending, Phase, Shared, report};
 use super::start::{End, start_together};
 use crate::families::causal_lm::CausalLm;

@@ -27,7 +27,7 @@ use super::protocol::MemoryControl;
 use super::runs::Comparison;
 
 /// The memories of a comparison.
-pub(super) struct Recall {
+pub(super) struct MemoryScorer {
     pub(super) config: MemoryConfig,
     memories: GroupMemories,
     /// Whether prompts that are answered together are remembered for one another.
@@ -83,7 +83,7 @@ struct BothParts {
     test: Vec<Observed>,
 }
 
-impl Recall {
+impl MemoryScorer {
     /// Reads or computes the states of all texts and makes the memories, or answers `None` if the user asked to stop.
     pub(super) fn of(
         prepared: &Prepared,

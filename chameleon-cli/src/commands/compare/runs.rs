@@ -23,7 +23,7 @@ use crate::{
 
 use super::course::{Course, Keep};
 use super::protocol::{self, MemoryControl, Trained};
-use super::recall::{Recall, Scores};
+use super::recall::{MemoryScorer, Scores};
 use super::store::{KeptEpoch, RunName, ScorePlace, ScoredRun, Store, TrainedRun};
 
 /// Everything that the runs of a comparison share.
@@ -35,7 +35,7 @@ pub(super) struct Comparison<'a> {
     pub(super) group_size: Option<usize>,
     pub(super) states: &'a States,
     /// What groups remember, if a method asks for it.
-    pub(super) recall: Option<&'a Recall>,
+    pub(super) recall: Option<&'a MemoryScorer>,
     pub(super) store: Store,
     pub(super) context: &'a Context,
 }

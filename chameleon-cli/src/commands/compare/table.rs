@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::duels::AllScores;
-use super::recall::{MemoryFacts, Recall};
+use super::recall::{MemoryFacts, MemoryScorer};
 use super::runs::{Comparison, MethodRuns};
 use super::store::{KeptEpoch, TrainedRun};
 
@@ -186,7 +186,7 @@ impl CompareReport {
                 .map(|example| example.sequence.scored().len())
                 .sum(),
             num_clusters: config.training.num_clusters,
-            memory: comparison.recall.map(Recall::facts),
+            memory: comparison.recall.map(MemoryScorer::facts),
             prefix: config.training.span.prefix,
             seq_len: config.training.span.seq_len,
             label_mutual_information: prepared

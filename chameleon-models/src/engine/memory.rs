@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 
 use super::adapters::LoadedAdapter;
 use super::logprobs::log_sum_exp;
-use crate::adapter::{AdapterMemory, Recollection};
+use crate::adapter::{AdapterMemory, MemoryMatch};
 
 /// The memory of one row's group.
 #[derive(Clone)]
@@ -51,9 +51,9 @@ impl RowMemory {
     ) {
         let states = entering[&self.layer_idx()].clone();
         let state = states.narrow(0, row_idx, 1);
-        let mut recalled = self.memory().recall(self.group_idx, state, logits.len());
-        recalled.part *= self.strength;
-        mix(logits, &recalled);
+        let mut matched = self.memory().search(self.group_idx, state, logits.len());
+        matched.part *= self.strength;
+        mix(logits, &matched);
     }
 
     fn memory(&self) -> &AdapterMemory {
@@ -71,13 +71,13 @@ impl fmt::Debug for RowMemory {
     }
 }
 
-fn mix(logits: &mut [f32], recalled: &Recollection) {
+fn mix(logits: &mut [f32], matched: &MemoryMatch) {
     let total = f64::from(log_sum_exp(logits));
-    let model_part = (-recalled.part).ln_1p();
-    for (logit, &votes) in logits.iter_mut().zip(&recalled.votes) {
+    let model_part = (-matched.part).ln_1p();
+    for (logit, &votes) in logits.iter_mut().zip(&matched.votes) {
         let of_model = f64::from(*logit) - total + model_part;
         let mixed = if votes > 0.0 {
-            let of_memory = f64::from(votes) * recalled.part;
+            let of_memory = f64::from(votes) * matched.part;
             (of_model.exp() + of_memory).max(f64::MIN_POSITIVE).ln()
         } else {
             of_model
@@ -97,13 +97,13 @@ mod tests {
         let mut logits = [1.0, -2.0, 0.5, -200.0];
         let total = log_sum_exp(&logits);
         let model = logits.map(|logit| (logit - total).exp());
-        let recalled = Recollection {
+        let matched = MemoryMatch {
             part: 0.25,
             votes: vec![0.0, 0.6, 0.0, 0.4],
         };
-        mix(&mut logits, &recalled);
+        mix(&mut logits, &matched);
         let probs = logits.map(f32::exp);
-        for ((&found, &model), &votes) in probs.iter().zip(&model).zip(&recalled.votes) {
+        for ((&found, &model), &votes) in probs.iter().zip(&model).zip(&matched.votes) {
             let expected = 0.75 * model + 0.25 * votes;
             assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         }
