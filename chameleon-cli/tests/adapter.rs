@@ -14,8 +14,8 @@ use burn::tensor::{Device, Tensor};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::{
-    Adapter, AdapterConfig, CausalLm, HeadAdaptation, HubOptions, LoadedModel, ModelSource,
-    PromptEncoding, Recipe, TrainOptions, Trainee, adapter::FORMAT_VERSION,
+    Adapter, AdapterConfig, AdapterModule, CausalLm, HeadAdaptation, HubOptions, LoadedModel,
+    ModelSource, PromptEncoding, Recipe, TrainOptions, adapter::FORMAT_VERSION,
     adapter::adaptation::head_shape, load,
 };
 
@@ -51,7 +51,7 @@ fn write_fresh_adapter(folder: &Path) {
     };
     let centroids = [[0.5, -0.5], [-0.5, 0.5]];
     let adapter = Adapter {
-        trainee: Trainee::head_only(head.init(RunSeed(1), &device)),
+        module: AdapterModule::head_only(head.init(RunSeed(1), &device)),
         centroids: Tensor::<2>::from_data(centroids, &device).repeat_dim(1, hidden_size / 2),
         memory: None,
         config: AdapterConfig {

@@ -16,7 +16,7 @@ use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::adapter::adaptation::head_shape;
-use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
+use chameleon_models::adapter::{FORMAT_VERSION, empty_module};
 use chameleon_models::engine::{
     EndOfText, Engine, EngineOptions, Event, Logprobs, Request, Ticket,
 };
@@ -110,7 +110,7 @@ fn adapter(engine: &Engine, kind: GeneratorKind) -> Result<Adapter, Box<dyn Erro
     let texts = loaded.tokenizer.encode_batch(&TEXTS)?;
     let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
     Ok(Adapter {
-        trainee: empty_trainee(&config, &loaded.model, &Device::flex())?,
+        module: empty_module(&config, &loaded.model, &Device::flex())?,
         centroids: embed_prompts(&loaded.model, &texts),
         memory: None,
         config,

@@ -8,7 +8,9 @@ pub mod families;
 pub mod files;
 pub mod training;
 
-pub use adapter::adaptation::{FactorProducer, GroupFactors, HeadAdaptation, HeadAdapter, Trainee};
+pub use adapter::adaptation::{
+    AdapterModule, FactorProducer, GroupFactors, HeadAdaptation, HeadAdapter,
+};
 pub use adapter::group_memory::{GroupMemories, MemoryConfig, MemoryError, MemorySource};
 pub use adapter::identity::ModelIdentity;
 pub use adapter::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};

@@ -14,7 +14,7 @@ use chameleon_core::LoraFactors;
 use chameleon_hypernet::{
     Condition, GroupLayers, GroupMemory, KeyProjection, LayerModule, MemoryGate,
 };
-use chameleon_models::adapter::empty_trainee;
+use chameleon_models::adapter::empty_module;
 use chameleon_models::engine::{EndOfText, Engine, EngineOptions, Request};
 use chameleon_models::{
     Adapter, AdapterConfig, AdapterMemory, GroupMemories, LayerAdaptation, LayerKind, LoadedModel,
@@ -142,8 +142,8 @@ pub(crate) fn adapter(
         ..step
     };
     let device = Device::flex().autodiff();
-    let trainee = empty_trainee(&config, &loaded.model, &device)?;
-    let trainee = trainee.map(&mut Moved).valid();
+    let module = empty_module(&config, &loaded.model, &device)?;
+    let module = module.map(&mut Moved).valid();
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let embeddings = embed_prompts(&loaded.model, &prompts);
     let [num_prompts, hidden_size] = embeddings.dims();
@@ -154,7 +154,7 @@ pub(crate) fn adapter(
         .squeeze_dim(0); // [groups, hidden]
     Ok(Adapter {
         config,
-        trainee,
+        module,
         centroids,
         memory: None,
     })
@@ -218,7 +218,7 @@ fn write_factors(path: &Path, adapter: &Adapter) -> Result<(), Box<dyn Error>> {
         tensors.insert(format!("{module}.a"), a);
         tensors.insert(format!("{module}.b"), factors.b.transpose());
     };
-    let producer = adapter.trainee.factor_producer();
+    let producer = adapter.module.factor_producer();
     for group_idx in 0..adapter.config.num_clusters {
         let condition = adapter.centroids.clone().narrow(0, group_idx, 1);
         for group in producer.groups(group_idx, condition) {

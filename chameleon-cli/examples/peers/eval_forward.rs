@@ -25,7 +25,7 @@ pub(crate) fn run(folder: &Path, num_rows: usize) -> Result<(), Box<dyn Error>> 
     let data = inputs::grouped(&loaded, rows, num_rows)?;
     let model = loaded.model.no_grad();
     let scorer = Scorer {
-        trainee: None,
+        module: None,
         hidden_states: HiddenStates::Layers(&model),
         head_weight: model.head_weight(),
         centroids: data.prompt_embeddings.clone().mean_dim(0),

@@ -21,13 +21,13 @@ pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
     let adapter = decode_groups::adapter(&loaded, &prompts, 1, &[])?;
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let conditions = embed_prompts(&loaded.model, &prompts);
-    let producer = adapter.trainee.factor_producer();
+    let producer = adapter.module.factor_producer();
     rounds::serve(&json!({ "groups": NUM_GROUPS }), || {
         let mut num_groups = 0.0;
         for condition in conditions.clone().split(1, 0) {
             for group in producer.groups(0, condition) {
                 // Laid out as decoding wants them, which is part of what a new group costs.
-                num_groups += adapter.trainee.head.join(vec![group.head]).num_groups() as f64;
+                num_groups += adapter.module.head.join(vec![group.head]).num_groups() as f64;
             }
         }
         Ok(num_groups)

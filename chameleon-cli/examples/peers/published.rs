@@ -13,7 +13,7 @@ use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHe
 use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::training::grouped_examples::cache_hidden_states;
 use chameleon_models::{
-    CausalLm as _, HeadAdaptation, HiddenStates, Proceed, TrainOptions, TrainSetup, Trainee,
+    AdapterModule, CausalLm as _, HeadAdaptation, HiddenStates, Proceed, TrainOptions, TrainSetup,
     Trainer,
 };
 use serde_json::json;
@@ -63,8 +63,8 @@ pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
             },
             seed: SEED,
         };
-        let trainee = head.init(SEED, &device.clone().autodiff());
-        let mut trainer = Trainer::new(train_setup, Trainee::head_only(trainee));
+        let module = head.init(SEED, &device.clone().autodiff());
+        let mut trainer = Trainer::new(train_setup, AdapterModule::head_only(module));
         let mut losses = Vec::new();
         while let Some(report) = trainer.next_step()? {
             losses.push(report.loss);

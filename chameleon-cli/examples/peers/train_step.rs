@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::adapter::adaptation::head_shape;
-use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
+use chameleon_models::adapter::{FORMAT_VERSION, empty_module};
 use chameleon_models::{
     AdapterConfig, CausalLm as _, HeadAdaptation, HiddenStates, LayerAdaptation, LayerKind,
     LayerRange, LoadedModel, PromptEncoding, Recipe, TrainOptions, TrainSetup, Trainer,
@@ -38,8 +38,8 @@ pub(crate) fn run(folder: &Path, targets: &[&str]) -> Result<(), Box<dyn Error>>
     let loaded = inputs::model(folder, &device)?;
     let data = inputs::grouped(&loaded, inputs::tokens(folder, "batch.json")?, 4)?;
     let config = config(&loaded, targets);
-    let trainee = empty_trainee(&config, &loaded.model, &device.clone().autodiff())?;
-    let setup = json!({ "trainable": trainee.num_trainable_params() });
+    let module = empty_module(&config, &loaded.model, &device.clone().autodiff())?;
+    let setup = json!({ "trainable": module.num_trainable_params() });
     let model = loaded.model.no_grad();
     let train_setup = TrainSetup {
         data: &data,
@@ -51,7 +51,7 @@ pub(crate) fn run(folder: &Path, targets: &[&str]) -> Result<(), Box<dyn Error>>
         options: config.training,
         seed: SEED,
     };
-    let mut trainer = Trainer::new(train_setup, trainee);
+    let mut trainer = Trainer::new(train_setup, module);
     rounds::serve(&setup, || {
         let report = trainer.next_step()?.ok_or("more rounds than steps")?;
         Ok(report.loss)

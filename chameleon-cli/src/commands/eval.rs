@@ -159,9 +159,9 @@ fn adapted(
     let Some(cache) = cache else {
         return Ok(None);
     };
-    let score = |trainee, states| -> Result<Vec<TokenScores>, CliError> {
+    let score = |module, states| -> Result<Vec<TokenScores>, CliError> {
         let scorer = Scorer {
-            trainee,
+            module,
             hidden_states: states,
             head_weight: loaded.model.head_weight(),
             centroids: adapter.centroids.clone(),
@@ -172,12 +172,12 @@ fn adapted(
         Ok(scorer.score_tokens(&data, |_| {})?)
     };
     let cached = HiddenStates::Cached(&cache);
-    let states = match adapter.trainee.layers {
+    let states = match adapter.module.layers {
         Some(_) => HiddenStates::Layers(&loaded.model),
         None => cached,
     };
     let base = memory::summary(&score(None, cached)?);
-    let scores = score(Some(&adapter.trainee), states)?;
+    let scores = score(Some(&adapter.module), states)?;
     let mut adapted = memory::summary(&scores);
     let mut without_memory = None;
     if let Some(memory) = &adapter.memory {

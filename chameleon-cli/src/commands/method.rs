@@ -10,9 +10,9 @@ use chameleon_hypernet::{
     LoraHeadConfig,
 };
 use chameleon_models::{
-    AdapterConfig, AdapterError, CausalLm as _, ExampleScore, HeadAdaptation, HeadAdapter,
-    HiddenStates, LanguageModel, LayerAdaptation, LayerKind, Recipe, Scorer, StepReport,
-    TokenScores, TrainOptions, TrainSetup, Trainee, Trainer,
+    AdapterConfig, AdapterError, AdapterModule, CausalLm as _, ExampleScore, HeadAdaptation,
+    HeadAdapter, HiddenStates, LanguageModel, LayerAdaptation, LayerKind, Recipe, Scorer,
+    StepReport, TokenScores, TrainOptions, TrainSetup, Trainer,
     adapter::adaptation::head_shape,
     adapter::{self, FORMAT_VERSION},
 };
@@ -197,20 +197,20 @@ fn hyper(kind: GeneratorKind, flags: &AdapterFlags, shape: FactorShape) -> Hyper
     config
 }
 
-/// A trainee before its first step, on the autodiff device.
+/// A module before its first step, on the autodiff device.
 pub(crate) fn untrained(
     config: &AdapterConfig,
     prepared: &Prepared,
     context: &Context,
-) -> Result<Trainee, CliError> {
+) -> Result<AdapterModule, CliError> {
     let device = context.device()?.autodiff();
-    let mut trainee = adapter::empty_trainee(config, prepared.model(), &device)?;
-    if let HeadAdapter::Hyper(head) = trainee.head {
+    let mut module = adapter::empty_module(config, prepared.model(), &device)?;
+    if let HeadAdapter::Hyper(head) = module.head {
         let norm = ConditionNorm::fit(prepared.train.data.prompt_embeddings.clone());
-        trainee.head = HeadAdapter::Hyper(head.with_condition_norm(norm));
+        module.head = HeadAdapter::Hyper(head.with_condition_norm(norm));
     }
     let prompt_norm = prepared.prompt_norm.clone();
-    Ok(trainee.with_prompt_norm(prompt_norm.map(|norm| norm.to_device(&device))))
+    Ok(module.with_prompt_norm(prompt_norm.map(|norm| norm.to_device(&device))))
 }
 
 /// Everything fixed about one training.
@@ -234,7 +234,7 @@ pub(crate) fn setup<'a>(
 
 /// Scores one side with an adapter, or with the frozen model.
 pub(crate) fn score(
-    trainee: Option<&Trainee>,
+    module: Option<&AdapterModule>,
     config: &AdapterConfig,
     prepared: &Prepared,
     part: &Part,
@@ -242,13 +242,13 @@ pub(crate) fn score(
     control: ConditionControl,
     context: &Context,
 ) -> Result<Vec<ExampleScore>, CliError> {
-    let scores = score_tokens(trainee, config, prepared, part, states, control, context)?;
+    let scores = score_tokens(module, config, prepared, part, states, control, context)?;
     Ok(scores.into_iter().map(|score| score.total).collect())
 }
 
 /// Like [`score`], token by token.
 pub(crate) fn score_tokens(
-    trainee: Option<&Trainee>,
+    module: Option<&AdapterModule>,
     config: &AdapterConfig,
     prepared: &Prepared,
     part: &Part,
@@ -256,9 +256,9 @@ pub(crate) fn score_tokens(
     control: ConditionControl,
     context: &Context,
 ) -> Result<Vec<TokenScores>, CliError> {
-    let evaluated = trainee.map(burn::module::Module::valid);
+    let evaluated = module.map(burn::module::Module::valid);
     let scorer = Scorer {
-        trainee: evaluated.as_ref(),
+        module: evaluated.as_ref(),
         hidden_states: states,
         head_weight: prepared.model().head_weight(),
         centroids: prepared.centroids.clone(),

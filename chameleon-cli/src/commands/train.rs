@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
-    Adapter, AdapterConfig, CausalLm as _, MemoryConfig, ScoreSummary, TokenScores, Trainee,
+    Adapter, AdapterConfig, AdapterModule, CausalLm as _, MemoryConfig, ScoreSummary, TokenScores,
     Trainer, TrainingCheckpoint, TrainingState, adapter,
     training::training_state::{self, TrainingParts},
 };
@@ -82,13 +82,13 @@ pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus,
     let setup = method::setup(&adapter_config, &prepared, states, ConditionControl::None)?;
     let (trainer, best) = match found {
         None => {
-            let trainee = method::untrained(&adapter_config, &prepared, context)?;
-            (Trainer::new(setup, trainee), None)
+            let module = method::untrained(&adapter_config, &prepared, context)?;
+            (Trainer::new(setup, module), None)
         }
         Some(found) => {
             let (cursor, best) = (found.state.cursor, found.state.best_valid_nll);
-            let trainee = found.adapter.trainee;
-            let trainer = Trainer::resume(setup, trainee, found.optimizer_state, cursor)?;
+            let module = found.adapter.module;
+            let trainer = Trainer::resume(setup, module, found.optimizer_state, cursor)?;
             (trainer, best)
         }
     };
@@ -208,7 +208,7 @@ impl Session<'_> {
 
     /// After each epoch: the best one on the held-out texts is what the folder keeps.
     fn validate(&mut self) -> Result<f64, CliError> {
-        let summary = self.score(Some(self.trainer.trainee()))?;
+        let summary = self.score(Some(self.trainer.module()))?;
         let nll = summary.mean_nll();
         let cursor = self.trainer.cursor();
         self.metrics.write(&Validation {
@@ -224,9 +224,9 @@ impl Session<'_> {
         ));
         if self.best.is_none_or(|best| nll < best) {
             self.best = Some(nll);
-            let trainee = self.trainer.trainee();
+            let module = self.trainer.module();
             let centroids = &self.prepared.centroids;
-            adapter::save(&self.config.out, self.adapter_config, trainee, centroids)?;
+            adapter::save(&self.config.out, self.adapter_config, module, centroids)?;
         }
         Ok(nll)
     }
@@ -241,7 +241,7 @@ impl Session<'_> {
             &self.config.out,
             TrainingParts {
                 config: self.adapter_config,
-                trainee: self.trainer.trainee(),
+                module: self.trainer.module(),
                 centroids: &self.prepared.centroids,
                 optimizer_state: &self.trainer.optimizer_state()?,
                 state: &TrainingState {
@@ -264,7 +264,7 @@ impl Session<'_> {
         let device = context.device()?.autodiff();
         let identity = &prepared.loaded.identity;
         let adapter = Adapter::load(&self.config.out, prepared.model(), identity, &device)?;
-        let scores = self.token_scores(Some(&adapter.trainee))?;
+        let scores = self.token_scores(Some(&adapter.module))?;
         let without = memory::summary(&scores).mean_nll();
         let training = &self.config.training;
         let Some(remembered) = memory::remember(prepared, training, config, scores, context)?
@@ -288,13 +288,13 @@ impl Session<'_> {
         }))
     }
 
-    fn score(&self, trainee: Option<&Trainee>) -> Result<ScoreSummary, CliError> {
-        Ok(memory::summary(&self.token_scores(trainee)?))
+    fn score(&self, module: Option<&AdapterModule>) -> Result<ScoreSummary, CliError> {
+        Ok(memory::summary(&self.token_scores(module)?))
     }
 
-    fn token_scores(&self, trainee: Option<&Trainee>) -> Result<Vec<TokenScores>, CliError> {
+    fn token_scores(&self, module: Option<&AdapterModule>) -> Result<Vec<TokenScores>, CliError> {
         method::score_tokens(
-            trainee,
+            module,
             self.adapter_config,
             self.prepared,
             &self.prepared.held_out,
@@ -316,7 +316,7 @@ impl Session<'_> {
         };
         Ok(TrainReport {
             out: self.config.out.clone(),
-            num_trainable_params: self.trainer.trainee().num_trainable_params(),
+            num_trainable_params: self.trainer.module().num_trainable_params(),
             num_steps: self.trainer.num_steps(),
             num_train_examples: self.prepared.train.data.examples.len(),
             num_valid_examples: self.prepared.held_out.data.examples.len(),

@@ -15,9 +15,9 @@ use chameleon_models::adapter::adaptation::head_shape;
 use chameleon_models::data::{self, CorpusBuilder, NewDocument, Origin, WindowOptions};
 use chameleon_models::training::grouped_examples::embed_examples;
 use chameleon_models::{
-    CacheRow, CausalLm as _, Corpus, Example, GroupedExamples, HeadAdaptation, HiddenStates,
-    KvCache, LanguageModel, LayerAdaptation, LayerKind, LayerRange, LoadedModel, Segment,
-    TrainOptions, TrainSetup, Trainee, Trainer, WeightStorage,
+    AdapterModule, CacheRow, CausalLm as _, Corpus, Example, GroupedExamples, HeadAdaptation,
+    HiddenStates, KvCache, LanguageModel, LayerAdaptation, LayerKind, LayerRange, LoadedModel,
+    Segment, TrainOptions, TrainSetup, Trainer, WeightStorage,
 };
 use divan::{Bencher, Divan};
 
@@ -107,7 +107,7 @@ fn train_step(bencher: Bencher, BatchSize(batch_size): BatchSize) {
         },
         seed: RunSeed(1),
     };
-    let mut trainer = Trainer::new(setup, trainee(&model));
+    let mut trainer = Trainer::new(setup, module(&model));
     bencher.bench_local(|| trainer.next_step().expect("the loss is a number"));
 }
 
@@ -238,7 +238,7 @@ fn training_data(model: &LanguageModel, batch_size: usize) -> GroupedExamples {
     }
 }
 
-fn trainee(model: &LanguageModel) -> Trainee {
+fn module(model: &LanguageModel) -> AdapterModule {
     let device = Device::flex().autodiff();
     let hidden_size = model.sizes().hidden_size;
     let head = HeadAdaptation::Hyper {
@@ -256,7 +256,7 @@ fn trainee(model: &LanguageModel) -> Trainee {
     let layers = layers
         .config(model, head.num_features())
         .expect("a Llama has these modules");
-    Trainee::new(
+    AdapterModule::new(
         head.init(RunSeed(1), &device),
         Some(layers.init(RunSeed(2), &device)),
     )

@@ -144,7 +144,7 @@ impl HeadAdapter {
 
 /// Everything an optimizer moves: the adapted head, and the adapted modules inside the layers.
 #[derive(Module, Debug)]
-pub struct Trainee {
+pub struct AdapterModule {
     /// Standardises prompts; fixed numbers that nothing trains.
     pub prompt_norm: Option<ConditionNorm>,
     /// The adapted head.
@@ -153,16 +153,16 @@ pub struct Trainee {
     pub layers: Option<AdaptedLayers>,
 }
 
-impl Trainee {
-    /// A trainee whose parameters are named by their place instead of by chance, so that an optimizer's state finds
+impl AdapterModule {
+    /// A module whose parameters are named by their place instead of by chance, so that an optimizer's state finds
     /// them again in another process.
     pub fn new(head: HeadAdapter, layers: Option<AdaptedLayers>) -> Self {
-        let trainee = Self {
+        let module = Self {
             prompt_norm: None,
             head,
             layers,
         };
-        trainee.map(&mut StableIds { path: Vec::new() })
+        module.map(&mut StableIds { path: Vec::new() })
     }
 
     /// The same with statistics of the training prompts.
@@ -172,12 +172,12 @@ impl Trainee {
         self
     }
 
-    /// A head-only trainee.
+    /// A head-only module.
     pub fn head_only(head: HeadAdapter) -> Self {
         Self::new(head, None)
     }
 
-    /// What writes the factors of groups, as the trainee is now.
+    /// What writes the factors of groups, as the module is now.
     pub fn factor_producer(&self) -> FactorProducer {
         FactorProducer {
             head: self.head.clone(),
@@ -193,7 +193,7 @@ impl Trainee {
     }
 }
 
-/// Writes the factors of groups. Keep it as long as the trainee does not change: the factors it writes share what is
+/// Writes the factors of groups. Keep it as long as the module does not change: the factors it writes share what is
 /// the same for all groups, and rows of one batch are then changed together.
 #[derive(Debug, Clone)]
 pub struct FactorProducer {

@@ -31,7 +31,7 @@ pub use self::config::{AdapterConfig, Recipe, read_config};
 pub use self::error::{AdapterError, ImpossibleAdapter};
 pub use self::memory::{AdapterMemory, MemoryDescription, MemoryMatch, check_memory};
 pub(crate) use self::tensors::{load_tensors, tensor_bytes};
-use crate::adapter::adaptation::Trainee;
+use crate::adapter::adaptation::AdapterModule;
 use crate::adapter::identity::ModelIdentity;
 use crate::adapter::prompts::represent_prompts;
 use crate::families::causal_lm::CausalLm;
@@ -55,7 +55,7 @@ pub struct Adapter {
     /// Its description.
     pub config: AdapterConfig,
     /// The trained tensors.
-    pub trainee: Trainee,
+    pub module: AdapterModule,
     /// `[clusters, hidden]`
     pub centroids: Tensor<2>,
     /// What the groups remember; its description is in the configuration too.
@@ -90,7 +90,7 @@ impl Adapter {
             create_folder(folder)?;
             atomic_file::write(&folder.join(MEMORY_FILE), &memory::memory_bytes(memory))?;
         }
-        save(folder, &self.config, &self.trainee, &self.centroids)
+        save(folder, &self.config, &self.module, &self.centroids)
     }
 
     /// Reads a folder for `model`.
@@ -129,7 +129,7 @@ impl Adapter {
         let config = serde_json::to_vec(&self.config).expect("a configuration is plain data");
         let builder = Fingerprint::builder()
             .part("config", &config)
-            .part("tensors", &tensor_bytes(&self.trainee, &self.centroids));
+            .part("tensors", &tensor_bytes(&self.module, &self.centroids));
         match &self.memory {
             Some(memory) => builder.part("memory", &memory::memory_bytes(memory)),
             None => builder,
@@ -151,7 +151,7 @@ impl Adapter {
     pub fn embed_prompts(&self, model: &impl CausalLm, prompts: &[&[u32]]) -> Tensor<2> {
         let representation = self.config.prompts.representation;
         let prompts = represent_prompts(model, representation, prompts);
-        match &self.trainee.prompt_norm {
+        match &self.module.prompt_norm {
             Some(norm) => norm.forward(prompts),
             None => prompts,
         }
@@ -170,28 +170,28 @@ impl Adapter {
 pub fn save(
     folder: &Path,
     config: &AdapterConfig,
-    trainee: &Trainee,
+    module: &AdapterModule,
     centroids: &Tensor<2>,
 ) -> Result<(), AdapterError> {
     create_folder(folder)?;
     // The configuration comes last: a new folder that has one is complete. Within one run it never changes.
-    let tensors = tensor_bytes(trainee, centroids);
+    let tensors = tensor_bytes(module, centroids);
     atomic_file::write(&folder.join(TENSOR_FILE), &tensors)?;
     let json = serde_json::to_vec_pretty(config).expect("a configuration is plain data");
     atomic_file::write(&folder.join(CONFIG_FILE), &json)?;
     Ok(())
 }
 
-/// A trainee before its first step, or one whose values are still to be loaded.
+/// A module before its first step, or one whose values are still to be loaded.
 ///
 /// # Errors
 ///
 /// When a target of the layers is no module of the model.
-pub fn empty_trainee(
+pub fn empty_module(
     config: &AdapterConfig,
     model: &LanguageModel,
     device: &Device,
-) -> Result<Trainee, AdapterError> {
+) -> Result<AdapterModule, AdapterError> {
     let head = config.head.init(config.seed.derive("head"), device);
     let layers = match &config.layers {
         None => None,
@@ -207,7 +207,7 @@ pub fn empty_trainee(
         }
         _ => None,
     };
-    Ok(Trainee::new(head, layers).with_prompt_norm(prompt_norm))
+    Ok(AdapterModule::new(head, layers).with_prompt_norm(prompt_norm))
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, AdapterError> {

@@ -14,8 +14,8 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use super::config::AdapterConfig;
 use super::error::AdapterError;
-use super::{Adapter, FORMAT_VERSION, empty_trainee, read};
-use crate::adapter::adaptation::Trainee;
+use super::{Adapter, FORMAT_VERSION, empty_module, read};
+use crate::adapter::adaptation::AdapterModule;
 use crate::families::language_model::LanguageModel;
 
 const CENTROIDS: &str = "centroids";
@@ -24,9 +24,9 @@ const SPREADS: [&str; 2] = ["head.condition_norm.std", "prompt_norm.std"];
 /// Before the number of a pair of factors, in the names that the trained module has.
 const FACTORS: &str = "layers.factors.";
 
-pub(crate) fn tensor_bytes(trainee: &Trainee, centroids: &Tensor<2>) -> Vec<u8> {
-    let names = ModuleNames::of(trainee);
-    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = trainee
+pub(crate) fn tensor_bytes(module: &AdapterModule, centroids: &Tensor<2>) -> Vec<u8> {
+    let names = ModuleNames::of(module);
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = module
         .collect(None, None, true)
         .into_iter()
         .map(|tensor| {
@@ -69,9 +69,9 @@ pub(crate) fn load_tensors(
             format!("the configuration asks for {num_params} numbers"),
         ));
     }
-    let mut trainee = empty_trainee(&config, model, device)?;
-    let names = ModuleNames::of(&trainee);
-    let own_names: Vec<String> = trainee
+    let mut module = empty_module(&config, model, device)?;
+    let names = ModuleNames::of(&module);
+    let own_names: Vec<String> = module
         .collect(None, None, true)
         .into_iter()
         .map(|tensor| tensor.name)
@@ -110,7 +110,7 @@ pub(crate) fn load_tensors(
         found.insert(name);
     }
     check_names(path, &expected, &found)?;
-    let result = trainee.apply(stored, None, None, true);
+    let result = module.apply(stored, None, None, true);
     if let Some(error) = result.errors.first() {
         return Err(mismatch(path, error.to_string()));
     }
@@ -119,7 +119,7 @@ pub(crate) fn load_tensors(
     config.format_version = FORMAT_VERSION;
     Ok(Adapter {
         config,
-        trainee,
+        module,
         centroids,
         memory: None,
     })
@@ -162,8 +162,8 @@ pub(super) fn check_names(
 struct ModuleNames(Vec<String>);
 
 impl ModuleNames {
-    fn of(trainee: &Trainee) -> Self {
-        let modules = trainee.layers.iter().flat_map(AdaptedLayers::modules);
+    fn of(module: &AdapterModule) -> Self {
+        let modules = module.layers.iter().flat_map(AdaptedLayers::modules);
         let name = |module: &LayerModule| format!("layers.{}.{}", module.layer_idx, module.path);
         Self(modules.map(name).collect())
     }

@@ -81,7 +81,7 @@ impl LoadedAdapter {
     pub(super) fn new(id: u64, name: String, adapter: Adapter) -> Result<Self, ClusterError> {
         let centroids = CentroidIndex::new(&adapter.centroids)?;
         let clusters = vec![ClusterHistory::default(); adapter.config.num_clusters];
-        let producer = adapter.trainee.factor_producer();
+        let producer = adapter.module.factor_producer();
         Ok(Self {
             id,
             name,

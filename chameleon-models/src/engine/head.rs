@@ -83,7 +83,7 @@ impl FactorCache {
         cluster_idx: usize,
         condition: &[f32],
     ) -> Result<Arc<CachedFactors>, NotFinite> {
-        let condition = match &adapter.adapter.trainee.head {
+        let condition = match &adapter.adapter.module.head {
             HeadAdapter::Hyper(_) => condition,
             HeadAdapter::Lora(_) | HeadAdapter::Experts(_) => &[],
         };
@@ -214,7 +214,7 @@ impl JoinedFactors {
                     .all(|factors| joined.ids.contains(&factors.id))
         });
         if !suffices {
-            let head = &wanted[0].adapter.adapter.trainee.head;
+            let head = &wanted[0].adapter.adapter.module.head;
             let factors = wanted
                 .iter()
                 .map(|cached| cached.group.head.clone())

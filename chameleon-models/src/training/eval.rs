@@ -7,7 +7,7 @@ use chameleon_core::{ChunkRows, HeadInput, LoraFactors, perplexity, score_rows};
 use chameleon_hypernet::{Condition, ControlPlan};
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::adaptation::{Trainee, layer_factors};
+use crate::adapter::adaptation::{AdapterModule, layer_factors};
 use crate::data::{EvalWindow, Example};
 use crate::families::causal_lm::CausalLm;
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
@@ -101,7 +101,7 @@ pub fn summaries_by<K: Ord>(
 #[derive(Debug, Clone)]
 pub struct Scorer<'a> {
     /// The adapter, off the autodiff device; `None` scores the frozen model.
-    pub trainee: Option<&'a Trainee>,
+    pub module: Option<&'a AdapterModule>,
     /// The hidden states of the examples.
     pub hidden_states: HiddenStates<'a>,
     /// `[hidden, vocab]`, frozen.
@@ -147,7 +147,7 @@ impl Scorer<'_> {
         data: &GroupedExamples,
         mut observe: impl FnMut(usize),
     ) -> Result<Vec<TokenScores>, HiddenCacheError> {
-        let producer = self.trainee.map(Trainee::factor_producer);
+        let producer = self.module.map(AdapterModule::factor_producer);
         let mut scores = vec![None; data.examples.len()];
         for (batch_idx, batch) in data.plan.batches.iter().enumerate() {
             let examples: Vec<&Example> =

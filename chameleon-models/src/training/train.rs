@@ -10,7 +10,7 @@ use chameleon_core::{ChunkRows, HeadInput, LoraFactors, RunSeed, linear_cross_en
 use chameleon_hypernet::{Condition, ControlPlan, PromptGroup};
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::adaptation::{Trainee, layer_factors};
+use crate::adapter::adaptation::{AdapterModule, layer_factors};
 use crate::data::Example;
 use crate::training::gradients::clip_to_norm;
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
@@ -126,7 +126,7 @@ pub struct StepReport {
 /// An adapter in training.
 pub struct Trainer<'a> {
     setup: TrainSetup<'a>,
-    trainee: Trainee,
+    module: AdapterModule,
     optimizer: ModuleOptimizer,
     cursor: Cursor,
     epoch_plan: BatchPlan,
@@ -142,13 +142,13 @@ impl std::fmt::Debug for Trainer<'_> {
 
 impl<'a> Trainer<'a> {
     /// Starts before the first step.
-    pub fn new(mut setup: TrainSetup<'a>, trainee: Trainee) -> Self {
-        setup.head_weight = laid_out(setup.head_weight, &trainee);
+    pub fn new(mut setup: TrainSetup<'a>, module: AdapterModule) -> Self {
+        setup.head_weight = laid_out(setup.head_weight, &module);
         let optimizer = adamw(setup.options.weight_decay);
         let epoch_plan = epoch_plan(&setup, 0);
         Self {
             setup,
-            trainee,
+            module,
             optimizer,
             cursor: Cursor::default(),
             epoch_plan,
@@ -157,7 +157,7 @@ impl<'a> Trainer<'a> {
 
     /// Continues where another run stopped.
     ///
-    /// `trainee` and `optimizer_state` must be what that run held at `cursor`; then every later loss
+    /// `module` and `optimizer_state` must be what that run held at `cursor`; then every later loss
     /// is bit for bit what it would have been without the interruption.
     ///
     /// # Errors
@@ -165,7 +165,7 @@ impl<'a> Trainer<'a> {
     /// When the optimizer's state cannot be read, or `cursor` is no position of this training.
     pub fn resume(
         mut setup: TrainSetup<'a>,
-        trainee: Trainee,
+        module: AdapterModule,
         optimizer_state: Vec<u8>,
         cursor: Cursor,
     ) -> Result<Self, TrainError> {
@@ -186,10 +186,10 @@ impl<'a> Trainer<'a> {
             .from_bytes(bytes)
             .map_err(TrainError::Optimizer)?;
         let epoch_plan = epoch_plan(&setup, cursor.epoch);
-        setup.head_weight = laid_out(setup.head_weight, &trainee);
+        setup.head_weight = laid_out(setup.head_weight, &module);
         Ok(Self {
             setup,
-            trainee,
+            module,
             optimizer,
             cursor,
             epoch_plan,
@@ -207,8 +207,8 @@ impl<'a> Trainer<'a> {
     }
 
     /// What has been trained so far.
-    pub fn trainee(&self) -> &Trainee {
-        &self.trainee
+    pub fn module(&self) -> &AdapterModule {
+        &self.module
     }
 
     /// The state of the optimizer, for [`resume`](Self::resume).
@@ -242,16 +242,16 @@ impl<'a> Trainer<'a> {
         let device = self.setup.head_weight.device();
         device.seed(self.setup.seed.derive(&format!("step-{step}")).0);
         let loss = self.batch_loss(batch)?;
-        let mut grads = GradientsParams::from_grads(loss.objective.backward(), &self.trainee);
+        let mut grads = GradientsParams::from_grads(loss.objective.backward(), &self.module);
         let max_norm = self.setup.options.max_grad_norm;
-        let grad_norm = clip_to_norm(&self.trainee, &mut grads, max_norm);
+        let grad_norm = clip_to_norm(&self.module, &mut grads, max_norm);
         if !(loss.mean.is_finite() && grad_norm.is_finite()) {
             return Err(TrainError::Diverged { step: step + 1 });
         }
         let learning_rate = self.setup.options.learning_rate_at(step, self.num_steps());
-        self.trainee = self
+        self.module = self
             .optimizer
-            .step(learning_rate, self.trainee.clone(), grads);
+            .step(learning_rate, self.module.clone(), grads);
         self.advance();
         Ok(Some(StepReport {
             step: step + 1,
@@ -290,7 +290,7 @@ impl<'a> Trainer<'a> {
             self.cursor.step,
         );
         let groups = self
-            .trainee
+            .module
             .factor_producer()
             .groups(batch.cluster_idx, conditions.autodiff());
         let hidden = setup
@@ -413,8 +413,8 @@ pub(crate) fn adamw(weight_decay: f64) -> ModuleOptimizer {
 
 /// The head's weight with the tokens of each row side by side. A tied head is a turned view of the embedding, which
 /// products would turn anew in every step; where layers train as well, their gradient reads it the other way.
-fn laid_out(weight: Tensor<2>, trainee: &Trainee) -> Tensor<2> {
-    if trainee.layers.is_some() {
+fn laid_out(weight: Tensor<2>, module: &AdapterModule) -> Tensor<2> {
+    if module.layers.is_some() {
         return weight;
     }
     let [hidden, vocab] = weight.dims();

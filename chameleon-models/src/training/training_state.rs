@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::adaptation::Trainee;
+use crate::adapter::adaptation::AdapterModule;
 use crate::adapter::identity::ModelIdentity;
 use crate::adapter::{self, Adapter, AdapterConfig, AdapterError, CONFIG_FILE};
 use crate::families::language_model::LanguageModel;
@@ -49,7 +49,7 @@ pub struct TrainingParts<'a> {
     /// The description of the adapter.
     pub config: &'a AdapterConfig,
     /// The trained tensors as they stand.
-    pub trainee: &'a Trainee,
+    pub module: &'a AdapterModule,
     /// `[clusters, hidden]`
     pub centroids: &'a Tensor<2>,
     /// From [`Trainer::optimizer_state`](crate::training::train::Trainer::optimizer_state).
@@ -72,7 +72,7 @@ pub fn save(adapter_folder: &Path, parts: TrainingParts<'_>) -> Result<(), Adapt
     adapter::create_folder(&states)?;
     let state = serde_json::to_vec_pretty(parts.state).expect("a state is plain data");
     let config = serde_json::to_vec_pretty(parts.config).expect("a configuration is plain data");
-    let tensors = adapter::tensor_bytes(parts.trainee, parts.centroids);
+    let tensors = adapter::tensor_bytes(parts.module, parts.centroids);
     let own_step = parts.state.cursor.step;
     let own = states.join(format!("{STEP_PREFIX}{own_step}"));
     atomic_file::write_folder(&own, |folder| {

@@ -12,7 +12,7 @@ use chameleon_hypernet::{
     Condition, GeneratorKind, HyperLoraHeadConfig, LayerFactors, LoraHeadConfig,
 };
 use chameleon_models::adapter::adaptation::head_shape;
-use chameleon_models::adapter::{FORMAT_VERSION, empty_trainee};
+use chameleon_models::adapter::{FORMAT_VERSION, empty_module};
 use chameleon_models::engine::{
     ConditionChoice, EndReason, Engine, EngineError, EngineOptions, Event, Logprobs, Request,
     RequestFailure, Ticket,
@@ -77,12 +77,12 @@ pub(crate) fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) ->
         seed: RunSeed(1),
         memory: None,
     };
-    let trainee = empty_trainee(&config, &loaded.model, &device.clone().autodiff()).unwrap();
-    let trainee = trainee.map(&mut Moved { num_seen: 0 }).valid();
+    let module = empty_module(&config, &loaded.model, &device.clone().autodiff()).unwrap();
+    let module = module.map(&mut Moved { num_seen: 0 }).valid();
     let centroids = loaded.model.embed(ids(&[0, 7, 14])).squeeze_dim::<2>(0);
     Adapter {
         config,
-        trainee,
+        module,
         centroids,
         memory: None,
     }
@@ -278,7 +278,7 @@ fn probabilities_are_those_of_the_merged_head() {
             }
             let adapter = adapter(loaded, kind, Condition::Centroid);
             let condition = adapter.centroids.clone().narrow(0, cluster_idx, 1);
-            let producer = adapter.trainee.factor_producer();
+            let producer = adapter.module.factor_producer();
             let group = producer.groups(cluster_idx, condition).remove(0);
             let weight = loaded.model.head_weight() + group.head.delta() * scale;
             let layers = group.layers.map(|layers| layers.with_strength(scale));
@@ -661,7 +661,7 @@ fn a_step_that_panics_loses_its_requests_and_not_the_engine() {
     let head = HeadAdaptation::Lora {
         config: LoraHeadConfig::new(shape),
     };
-    broken.trainee.head = head.init(RunSeed(1), &Device::flex());
+    broken.module.head = head.init(RunSeed(1), &Device::flex());
     engine.load_adapter("broken", broken).unwrap();
     let mut request = Request::new(vec![1, 2], 5);
     request.adapter = Some("broken".to_owned());

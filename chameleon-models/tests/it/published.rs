@@ -16,7 +16,9 @@ use chameleon_models::training::recipes::{
     PublishedStates, PublishedText, PublishedTrainer, Quirk, Quirks, RowOptions, StateIndex,
     cache_published_states, embed_rows, published_fingerprint, published_rows,
 };
-use chameleon_models::{CausalLm as _, HeadAdapter, HiddenCache, LanguageModel, Proceed, Trainee};
+use chameleon_models::{
+    AdapterModule, CausalLm as _, HeadAdapter, HiddenCache, LanguageModel, Proceed,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -200,9 +202,9 @@ impl Bench {
             |texts, batches, side| self.side(texts, batches, &options, &format!("{name}-{side}"));
         let train = side(&expected.train_texts, &expected.train_batches, "train");
         let valid = side(&expected.valid_texts, &expected.valid_batches, "valid");
-        let score = |trainee: Option<&Trainee>| {
+        let score = |module: Option<&AdapterModule>| {
             let scorer = PublishedScorer {
-                trainee,
+                module,
                 states: valid.states(&self.model, &options),
                 head_weight: self.model.head_weight(),
                 control: valid.control(),
@@ -211,7 +213,7 @@ impl Bench {
             scorer.score(&valid.data).unwrap().loss
         };
         let frozen = PublishedScorer {
-            trainee: None,
+            module: None,
             states: valid.cached(),
             head_weight: self.model.head_weight(),
             control: valid.control(),
@@ -236,8 +238,8 @@ impl Bench {
             ("dense", self.dense(scale, &device), &variant.dense),
         ] {
             let what = format!("{name} {method}");
-            let trainee = Trainee::head_only(head);
-            let before = score(Some(&trainee.valid()));
+            let module = AdapterModule::head_only(head);
+            let before = score(Some(&module.valid()));
             assert_near(&format!("{what} before"), before, run.before, TOLERANCE);
             let setup = PublishedSetup {
                 data: &train.data,
@@ -252,12 +254,12 @@ impl Bench {
                 },
                 seed: RunSeed(1),
             };
-            let mut trainer = PublishedTrainer::new(setup, trainee);
+            let mut trainer = PublishedTrainer::new(setup, module);
             for (step, &expected) in run.train.iter().enumerate() {
                 let loss = trainer.next_step().unwrap().unwrap().loss;
                 assert_near(&format!("{what} step {step}"), loss, expected, TOLERANCE);
             }
-            let after = score(Some(&trainer.trainee().valid()));
+            let after = score(Some(&trainer.module().valid()));
             assert_near(&format!("{what} after"), after, run.after, TOLERANCE);
         }
     }

@@ -17,10 +17,10 @@ use chameleon_models::training::grouped_examples::{
 };
 use chameleon_models::training::training_state::{self, TrainingParts, TrainingState};
 use chameleon_models::{
-    Adapter, AdapterConfig, AdapterError, CausalLm as _, Cursor, GroupedExamples, HeadAdaptation,
-    HiddenCache, HiddenStates, LanguageModel, LayerAdaptation, LayerKind, LayerRange, LlamaConfig,
-    ModelIdentity, Proceed, PromptEncoding, Recipe, Representation, ScoreSummary, Scorer,
-    StepReport, TrainError, TrainOptions, TrainSetup, Trainee, Trainer,
+    Adapter, AdapterConfig, AdapterError, AdapterModule, CausalLm as _, Cursor, GroupedExamples,
+    HeadAdaptation, HiddenCache, HiddenStates, LanguageModel, LayerAdaptation, LayerKind,
+    LayerRange, LlamaConfig, ModelIdentity, Proceed, PromptEncoding, Recipe, Representation,
+    ScoreSummary, Scorer, StepReport, TrainError, TrainOptions, TrainSetup, Trainer,
 };
 use rand::RngExt as _;
 
@@ -178,9 +178,9 @@ impl Bench {
         .unwrap()
     }
 
-    fn scores(&self, trainee: Option<&Trainee>, states: HiddenStates<'_>) -> ScoreSummary {
+    fn scores(&self, module: Option<&AdapterModule>, states: HiddenStates<'_>) -> ScoreSummary {
         let scorer = Scorer {
-            trainee,
+            module,
             hidden_states: states,
             head_weight: self.model.head_weight(),
             centroids: self.centroids.clone(),
@@ -190,9 +190,9 @@ impl Bench {
         scorer.score(&self.data, |_| {}).unwrap().iter().collect()
     }
 
-    fn untrained(&self, config: &AdapterConfig) -> Trainee {
+    fn untrained(&self, config: &AdapterConfig) -> AdapterModule {
         let device = self.device.clone().autodiff();
-        adapter::empty_trainee(config, &self.model, &device).unwrap()
+        adapter::empty_module(config, &self.model, &device).unwrap()
     }
 }
 
@@ -221,7 +221,7 @@ fn interruption_changes_nothing(
         folder.path(),
         TrainingParts {
             config,
-            trainee: first.trainee(),
+            module: first.module(),
             centroids: &bench.centroids,
             optimizer_state: &first.optimizer_state().unwrap(),
             state: &TrainingState {
@@ -239,7 +239,7 @@ fn interruption_changes_nothing(
         .unwrap();
     let mut second = Trainer::resume(
         bench.setup(config, states),
-        found.adapter.trainee,
+        found.adapter.module,
         found.optimizer_state,
         found.state.cursor,
     )
@@ -249,7 +249,7 @@ fn interruption_changes_nothing(
 
     Adapter {
         config: config.clone(),
-        trainee: second.trainee().valid(),
+        module: second.module().valid(),
         centroids: bench.centroids.clone(),
         memory: None,
     }
@@ -264,7 +264,7 @@ fn a_core_head_learns_and_resumes_bit_for_bit_and_reads_back() {
     let config = bench.config(bench.core(), None);
     let adapter = interruption_changes_nothing(&bench, &config, states);
     let frozen = bench.scores(None, states);
-    let trained = bench.scores(Some(&adapter.trainee), states);
+    let trained = bench.scores(Some(&adapter.module), states);
     assert!(
         trained.mean_nll() < frozen.mean_nll() - 0.1,
         "{} is not well below {}",
@@ -276,7 +276,7 @@ fn a_core_head_learns_and_resumes_bit_for_bit_and_reads_back() {
     adapter.save(&path).unwrap();
     let loaded = Adapter::load(&path, &bench.model, &bench.identity, &bench.device).unwrap();
     assert_eq!(loaded.config, adapter.config);
-    assert_eq!(bench.scores(Some(&loaded.trainee), states), trained);
+    assert_eq!(bench.scores(Some(&loaded.module), states), trained);
 }
 
 #[test]
@@ -291,20 +291,20 @@ fn lora_inside_the_layers_learns_and_resumes_bit_for_bit() {
     };
     let config = bench.config(bench.lora(), Some(layers));
     let adapter = interruption_changes_nothing(&bench, &config, HiddenStates::Layers(&bench.model));
-    for factors in &adapter.trainee.layers.as_ref().unwrap().factors {
+    for factors in &adapter.module.layers.as_ref().unwrap().factors {
         let largest: f32 = factors.b.val().abs().max().into_scalar();
         assert!(largest > 0.0, "the layers learn, not the head alone");
     }
     let untrained = bench.untrained(&config).valid();
     let before = bench.scores(Some(&untrained), HiddenStates::Layers(&bench.model));
-    let after = bench.scores(Some(&adapter.trainee), HiddenStates::Layers(&bench.model));
+    let after = bench.scores(Some(&adapter.module), HiddenStates::Layers(&bench.model));
     assert!(after.mean_nll() < before.mean_nll() - 0.1);
     let folder = tempfile::tempdir().unwrap();
     adapter.save(folder.path()).unwrap();
     let loaded =
         Adapter::load(folder.path(), &bench.model, &bench.identity, &bench.device).unwrap();
     assert_eq!(
-        bench.scores(Some(&loaded.trainee), HiddenStates::Layers(&bench.model)),
+        bench.scores(Some(&loaded.module), HiddenStates::Layers(&bench.model)),
         after
     );
 }
@@ -341,7 +341,7 @@ fn cores_inside_the_layers_learn_and_resume_bit_for_bit() {
         let frozen = bench.scores(None, states);
         let before = bench.scores(Some(&untrained.valid()), states);
         assert_eq!(before, frozen, "the first forward is the base model's");
-        let after = bench.scores(Some(&adapter.trainee), states);
+        let after = bench.scores(Some(&adapter.module), states);
         assert!(after.mean_nll() < before.mean_nll() - 0.1);
 
         let folder = tempfile::tempdir().unwrap();
@@ -349,7 +349,7 @@ fn cores_inside_the_layers_learn_and_resume_bit_for_bit() {
         let (model, identity) = (&bench.model, &bench.identity);
         let loaded = Adapter::load(folder.path(), model, identity, &bench.device).unwrap();
         assert_eq!(loaded.config, config);
-        assert_eq!(bench.scores(Some(&loaded.trainee), states), after);
+        assert_eq!(bench.scores(Some(&loaded.module), states), after);
         let prompts: [&[u32]; 1] = [&[1, 2, 3]];
         assert_eq!(
             loaded.embed_prompts(model, &prompts).into_data(),
@@ -421,7 +421,7 @@ fn an_unknown_target_is_named_with_those_that_exist() {
         scale: 1.0,
     };
     let config = bench.config(bench.lora(), Some(layers));
-    let error = adapter::empty_trainee(&config, &bench.model, &bench.device).unwrap_err();
+    let error = adapter::empty_module(&config, &bench.model, &bench.device).unwrap_err();
     let message = error.to_string();
     assert!(
         message.contains("c_attn") && message.contains("q_proj, k_proj"),
@@ -444,8 +444,8 @@ fn refused(word: &str, spoil: impl FnOnce(&Path)) {
     let bench = Bench::new();
     let folder = tempfile::tempdir().unwrap();
     let config = bench.config(bench.core(), None);
-    let trainee = adapter::empty_trainee(&config, &bench.model, &bench.device).unwrap();
-    adapter::save(folder.path(), &config, &trainee, &bench.centroids).unwrap();
+    let module = adapter::empty_module(&config, &bench.model, &bench.device).unwrap();
+    adapter::save(folder.path(), &config, &module, &bench.centroids).unwrap();
     Adapter::load(folder.path(), &bench.model, &bench.identity, &bench.device).unwrap();
     spoil(folder.path());
     let error = Adapter::load(folder.path(), &bench.model, &bench.identity, &bench.device)

@@ -1,7 +1,7 @@
 //! One training of a comparison: epochs, each followed by the validation texts.
 
 use chameleon_hypernet::ConditionControl;
-use chameleon_models::{AdapterConfig, ScoreSummary, TrainError, Trainee, Trainer};
+use chameleon_models::{AdapterConfig, AdapterModule, ScoreSummary, TrainError, Trainer};
 
 use crate::{
     commands::method::{self, StepBar},
@@ -31,7 +31,7 @@ pub(super) struct Course<'a> {
 
 /// What a training left behind; nothing if it diverged in its first epoch.
 pub(super) struct Best {
-    pub(super) trainee: Option<Trainee>,
+    pub(super) module: Option<AdapterModule>,
 }
 
 impl Course<'_> {
@@ -44,7 +44,7 @@ impl Course<'_> {
     ) -> Result<Option<Best>, CliError> {
         let context = self.comparison.context;
         let mut bar = StepBar::new(self.name.method, &trainer, context);
-        let mut best = Best { trainee: None };
+        let mut best = Best { module: None };
         let (mut nll, mut num_tokens) = (0.0, 0);
         loop {
             if context.interrupt.is_asked() {
@@ -67,7 +67,7 @@ impl Course<'_> {
             if cursor.batch > 0 {
                 continue;
             }
-            let valid_loss = self.valid_loss(trainer.trainee())?;
+            let valid_loss = self.valid_loss(trainer.module())?;
             if !valid_loss.is_finite() {
                 run.diverged_at_step = Some(cursor.step);
                 break;
@@ -87,7 +87,7 @@ impl Course<'_> {
                     epoch: cursor.epoch,
                     valid_loss,
                 });
-                best.trainee = Some(trainer.trainee().clone());
+                best.module = Some(trainer.module().clone());
             }
             if self.keep == Keep::Epoch(cursor.epoch) {
                 break;
@@ -97,10 +97,10 @@ impl Course<'_> {
         Ok(Some(best))
     }
 
-    fn valid_loss(&self, trainee: &Trainee) -> Result<f64, CliError> {
+    fn valid_loss(&self, module: &AdapterModule) -> Result<f64, CliError> {
         let comparison = self.comparison;
         let scores = method::score(
-            Some(trainee),
+            Some(module),
             self.config,
             comparison.prepared,
             &comparison.prepared.held_out,

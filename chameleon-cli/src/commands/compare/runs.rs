@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
-    Adapter, AdapterConfig, HiddenCache, HiddenStates, MemoryConfig, ScoreSummary, Trainee,
+    Adapter, AdapterConfig, AdapterModule, HiddenCache, HiddenStates, MemoryConfig, ScoreSummary,
     Trainer, adapter,
 };
 
@@ -176,8 +176,8 @@ impl Comparison<'_> {
         }
         memory::forget_peak();
         let start = Instant::now();
-        let trainee = method::untrained(&config, self.prepared, self.context)?;
-        let mut run = TrainedRun::new(key, name, trainee.num_trainable_params());
+        let module = method::untrained(&config, self.prepared, self.context)?;
+        let mut run = TrainedRun::new(key, name, module.num_trainable_params());
         let states = self.states.train.hidden_states(self.prepared.model());
         let setup = method::setup(&config, self.prepared, states, trained.control)?;
         let course = Course {
@@ -187,14 +187,14 @@ impl Comparison<'_> {
             keep,
             name,
         };
-        let Some(best) = course.run(Trainer::new(setup, trainee), &mut run)? else {
+        let Some(best) = course.run(Trainer::new(setup, module), &mut run)? else {
             return Ok(None);
         };
         run.seconds = start.elapsed().as_secs_f64();
         run.peak_memory_bytes = memory::peak_bytes();
         self.store.keep_trained(name, &run, |folder| {
-            if let Some(trainee) = &best.trainee {
-                adapter::save(folder, &config, trainee, &self.prepared.centroids)?;
+            if let Some(module) = &best.module {
+                adapter::save(folder, &config, module, &self.prepared.centroids)?;
             }
             Ok(())
         })?;
@@ -210,8 +210,8 @@ impl Comparison<'_> {
         if let Some(run) = self.store.scored(&place, &key)? {
             return Ok(run);
         }
-        let trainee = self.load_trainee(name)?;
-        self.scored(place, key, Some(&trainee), &config, trained.control)
+        let module = self.load_module(name)?;
+        self.scored(place, key, Some(&module), &config, trained.control)
     }
 
     /// Scores the adapter of a finished training with a memory beside it, once.
@@ -233,11 +233,11 @@ impl Comparison<'_> {
             return Ok(run);
         }
         let start = Instant::now();
-        let trainee = self.load_trainee(name)?;
+        let module = self.load_module(name)?;
         let model = self.prepared.model();
         let score = |part, states: &KnownStates| {
             method::score_tokens(
-                Some(&trainee),
+                Some(&module),
                 &config,
                 self.prepared,
                 part,
@@ -257,12 +257,12 @@ impl Comparison<'_> {
         Ok(run)
     }
 
-    fn load_trainee(&self, name: RunName) -> Result<Trainee, CliError> {
+    fn load_module(&self, name: RunName) -> Result<AdapterModule, CliError> {
         let device = self.context.device()?.autodiff();
         let identity = &self.prepared.loaded.identity;
         let folder = self.store.adapter_folder(name);
         let adapter = Adapter::load(&folder, self.prepared.model(), identity, &device)?;
-        Ok(adapter.trainee)
+        Ok(adapter.module)
     }
 
     fn frozen(&self) -> Result<ScoredRun, CliError> {
@@ -285,17 +285,17 @@ impl Comparison<'_> {
         &self,
         place: ScorePlace,
         key: String,
-        trainee: Option<&Trainee>,
+        module: Option<&AdapterModule>,
         config: &AdapterConfig,
         control: ConditionControl,
     ) -> Result<ScoredRun, CliError> {
         let start = Instant::now();
-        let states = match trainee {
+        let states = match module {
             Some(_) => self.states.test.hidden_states(self.prepared.model()),
             None => HiddenStates::Cached(&self.states.frozen_test),
         };
         let scores = method::score_tokens(
-            trainee,
+            module,
             config,
             self.prepared,
             self.test,

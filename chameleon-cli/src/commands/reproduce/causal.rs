@@ -8,8 +8,8 @@ use chameleon_cluster::{KMeansConfig, assign};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ConditionControl, ConditionNorm, ControlPlan, PromptGroup};
 use chameleon_models::{
-    CausalLm as _, ExampleScore, GroupedExamples, HeadAdapter, HiddenCache, HiddenStates,
-    ScoreSummary, Scorer, TrainOptions, TrainSetup, Trainee, Trainer,
+    AdapterModule, CausalLm as _, ExampleScore, GroupedExamples, HeadAdapter, HiddenCache,
+    HiddenStates, ScoreSummary, Scorer, TrainOptions, TrainSetup, Trainer,
     adapter::adaptation::head_shape,
     training::grouped_examples::{embed_examples, states_fingerprint},
 };
@@ -126,9 +126,9 @@ impl<'a> Causal<'a> {
         let start = Instant::now();
         let settings = &self.config.settings;
         let control = self.control(method, seed)?;
-        let score = |part: &Part, trainee: Option<&Trainee>| {
+        let score = |part: &Part, module: Option<&AdapterModule>| {
             let scorer = Scorer {
-                trainee,
+                module,
                 hidden_states: HiddenStates::Cached(&part.cache),
                 head_weight: self.base.model().head_weight(),
                 centroids: self.centroids.clone(),
@@ -137,8 +137,8 @@ impl<'a> Causal<'a> {
             };
             scorer.score(&part.data, |_| {})
         };
-        let valid_loss = |trainee: Option<&Trainee>| -> Result<f64, CliError> {
-            Ok(mean_nll(&score(&self.valid, trainee)?))
+        let valid_loss = |module: Option<&AdapterModule>| -> Result<f64, CliError> {
+            Ok(mean_nll(&score(&self.valid, module)?))
         };
         let mut run = Run::new("causal", method, seed, self.facts);
         let head = heads::causal(
@@ -155,8 +155,8 @@ impl<'a> Causal<'a> {
                     let norm = ConditionNorm::fit(self.train.data.prompt_embeddings.clone());
                     head = HeadAdapter::Hyper(hyper.with_condition_norm(norm));
                 }
-                let trainee = Trainee::head_only(head);
-                run.num_trainable_params = trainee.num_trainable_params();
+                let module = AdapterModule::head_only(head);
+                run.num_trainable_params = module.num_trainable_params();
                 let setup = TrainSetup {
                     data: &self.train.data,
                     hidden_states: HiddenStates::Cached(&self.train.cache),
@@ -167,9 +167,9 @@ impl<'a> Causal<'a> {
                     options: train_options(self.config),
                     seed: seed.derive("training"),
                 };
-                let mut trainer = Trainer::new(setup, trainee);
+                let mut trainer = Trainer::new(setup, module);
                 let selection = Selection::BestEpoch;
-                let validate = |trainee: &Trainee| valid_loss(Some(trainee));
+                let validate = |module: &AdapterModule| valid_loss(Some(module));
                 match fit(&mut trainer, method.name(), selection, validate, context)? {
                     Some(fitted) => Some(fitted),
                     None => return Ok(None),
@@ -180,10 +180,10 @@ impl<'a> Causal<'a> {
             Some(fitted) => fitted.epoch.valid_loss,
             None => valid_loss(None)?,
         };
-        let trainee = fitted.as_ref().map(|fitted| &fitted.trainee);
-        let test = score(&self.test, trainee)?;
+        let module = fitted.as_ref().map(|fitted| &fitted.module);
+        let test = score(&self.test, module)?;
         if self.config.num_answers > 0 {
-            let Some(text) = answer(self.prompt_batches(trainee, &control), self.base, context)?
+            let Some(text) = answer(self.prompt_batches(module, &control), self.base, context)?
             else {
                 return Ok(None);
             };
@@ -202,7 +202,7 @@ impl<'a> Causal<'a> {
     /// The first test prompts, those of a group together, and what the head adds for their group.
     fn prompt_batches(
         &self,
-        trainee: Option<&Trainee>,
+        module: Option<&AdapterModule>,
         control: &ControlPlan,
     ) -> Vec<PromptBatch<'_>> {
         let data = &self.test.data;
@@ -219,7 +219,7 @@ impl<'a> Causal<'a> {
             .into_iter()
             .enumerate()
             .map(|(batch_idx, (cluster_idx, rows))| PromptBatch {
-                factors: trainee.and_then(|trainee| {
+                factors: module.and_then(|module| {
                     let group = PromptGroup {
                         prompt_embeddings: data
                             .prompt_embeddings
@@ -229,7 +229,7 @@ impl<'a> Causal<'a> {
                         cluster_idx,
                     };
                     let condition = control.conditions(Condition::Centroid, group, batch_idx);
-                    trainee.head.factors(cluster_idx, condition).pop()
+                    module.head.factors(cluster_idx, condition).pop()
                 }),
                 examples: rows.iter().map(|&row| &data.examples[row]).collect(),
             })

@@ -2,7 +2,7 @@
 
 use burn::module::Module as _;
 use chameleon_models::{
-    Cursor, StepReport, TrainError, Trainee, Trainer, training::recipes::PublishedTrainer,
+    AdapterModule, Cursor, StepReport, TrainError, Trainer, training::recipes::PublishedTrainer,
 };
 
 use crate::{
@@ -17,7 +17,7 @@ pub(super) trait Steps {
     fn next_step(&mut self) -> Result<Option<StepReport>, TrainError>;
     fn num_steps(&self) -> usize;
     fn cursor(&self) -> Cursor;
-    fn trainee(&self) -> &Trainee;
+    fn module(&self) -> &AdapterModule;
 }
 
 impl Steps for Trainer<'_> {
@@ -33,8 +33,8 @@ impl Steps for Trainer<'_> {
         Trainer::cursor(self)
     }
 
-    fn trainee(&self) -> &Trainee {
-        Trainer::trainee(self)
+    fn module(&self) -> &AdapterModule {
+        Trainer::module(self)
     }
 }
 
@@ -51,8 +51,8 @@ impl Steps for PublishedTrainer<'_> {
         PublishedTrainer::cursor(self)
     }
 
-    fn trainee(&self) -> &Trainee {
-        PublishedTrainer::trainee(self)
+    fn module(&self) -> &AdapterModule {
+        PublishedTrainer::module(self)
     }
 }
 
@@ -66,7 +66,7 @@ pub(super) enum Selection {
 /// A finished training.
 pub(super) struct Fitted {
     /// The adapter of the chosen epoch, off the autodiff device.
-    pub(super) trainee: Trainee,
+    pub(super) module: AdapterModule,
     pub(super) curve: Vec<Epoch>,
     /// The one that was chosen.
     pub(super) epoch: Epoch,
@@ -77,12 +77,12 @@ pub(super) fn fit(
     steps: &mut impl Steps,
     label: &'static str,
     selection: Selection,
-    validate: impl Fn(&Trainee) -> Result<f64, CliError>,
+    validate: impl Fn(&AdapterModule) -> Result<f64, CliError>,
     context: &Context,
 ) -> Result<Option<Fitted>, CliError> {
     let mut bar = StepBar::at(label, steps.cursor().step, steps.num_steps(), context);
     let mut curve = Vec::new();
-    let mut chosen: Option<(Epoch, Trainee)> = None;
+    let mut chosen: Option<(Epoch, AdapterModule)> = None;
     let mut losses = Vec::new();
     while let Some(report) = steps.next_step()? {
         bar.step(&report);
@@ -95,11 +95,11 @@ pub(super) fn fit(
         if cursor.batch != 0 {
             continue;
         }
-        let trainee = steps.trainee().valid();
+        let module = steps.module().valid();
         let epoch = Epoch {
             number: cursor.epoch,
             train_loss: losses.iter().sum::<f64>() / losses.len() as f64,
-            valid_loss: validate(&trainee)?,
+            valid_loss: validate(&module)?,
         };
         losses.clear();
         curve.push(epoch);
@@ -108,13 +108,13 @@ pub(super) fn fit(
             (Selection::LastEpoch, _) | (_, None) => true,
         };
         if is_chosen {
-            chosen = Some((epoch, trainee));
+            chosen = Some((epoch, module));
         }
     }
     bar.finish();
-    let (epoch, trainee) = chosen.expect("a training has at least one epoch");
+    let (epoch, module) = chosen.expect("a training has at least one epoch");
     Ok(Some(Fitted {
-        trainee,
+        module,
         curve,
         epoch,
     }))

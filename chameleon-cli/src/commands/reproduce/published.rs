@@ -7,8 +7,8 @@ use chameleon_cluster::{BatchPlan, KMeansConfig, PlannedBatch, assign};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{AdaptedLayers, ConditionControl, ControlPlan};
 use chameleon_models::{
-    AdapterError, CausalLm as _, Example, HiddenCache, LayerAdaptation, LayerKind, LayerRange,
-    Trainee,
+    AdapterError, AdapterModule, CausalLm as _, Example, HiddenCache, LayerAdaptation, LayerKind,
+    LayerRange,
     adapter::adaptation::head_shape,
     training::recipes::{
         PaperSettings, PublishedData, PublishedOptions, PublishedRow, PublishedScore,
@@ -147,10 +147,10 @@ impl<'a> Published<'a> {
         let control = |part: &Part| control(method, part, seed);
         let mut run = Run::new(&self.name, method, seed, self.facts);
         let valid_control = control(&self.valid)?;
-        let score = |trainee: Option<&Trainee>| -> Result<PublishedScore, CliError> {
+        let score = |module: Option<&AdapterModule>| -> Result<PublishedScore, CliError> {
             let scorer = PublishedScorer {
-                trainee,
-                states: self.states(&self.valid, trainee),
+                module,
+                states: self.states(&self.valid, module),
                 head_weight: self.base.model().head_weight(),
                 control: valid_control.clone(),
                 quirks,
@@ -162,11 +162,11 @@ impl<'a> Published<'a> {
         let scored = if let Some(head) = head {
             let device = context.device()?.autodiff();
             let head = head.init(seed.derive("adapter"), &device);
-            let trainee = Trainee::new(head, self.layers(seed, &device)?);
-            run.num_trainable_params = trainee.num_trainable_params();
+            let module = AdapterModule::new(head, self.layers(seed, &device)?);
+            run.num_trainable_params = module.num_trainable_params();
             let setup = PublishedSetup {
                 data: &self.train.data,
-                states: self.states(&self.train, Some(&trainee)),
+                states: self.states(&self.train, Some(&module)),
                 head_weight: self.base.model().head_weight(),
                 control: control(&self.train)?,
                 quirks: quirks.clone(),
@@ -178,16 +178,16 @@ impl<'a> Published<'a> {
             } else {
                 Selection::LastEpoch
             };
-            let mut trainer = PublishedTrainer::new(setup, trainee);
-            let validate = |trainee: &Trainee| Ok(score(Some(trainee))?.loss);
+            let mut trainer = PublishedTrainer::new(setup, module);
+            let validate = |module: &AdapterModule| Ok(score(Some(module))?.loss);
             let Some(fitted) = fit(&mut trainer, method.name(), selection, validate, context)?
             else {
                 return Ok(None);
             };
             run.curve = fitted.curve;
             run.chosen_epoch = Some(fitted.epoch.number);
-            let scored = score(Some(&fitted.trainee))?;
-            adapter = Some(fitted.trainee);
+            let scored = score(Some(&fitted.module))?;
+            adapter = Some(fitted.module);
             scored
         } else {
             score(None)?
@@ -197,7 +197,7 @@ impl<'a> Published<'a> {
         if self.config.num_answers > 0
             && adapter
                 .as_ref()
-                .is_none_or(|trainee| trainee.layers.is_none())
+                .is_none_or(|module| module.layers.is_none())
         {
             let batches = self.prompt_batches(method, adapter.as_ref());
             let Some(text) = answer(batches, self.base, context)? else {
@@ -213,7 +213,11 @@ impl<'a> Published<'a> {
 impl Published<'_> {
     /// Prompts in the order of the rows, and what the head adds for each batch of them: LoRA always, the hypernetwork
     /// only where generation has conditions.
-    fn prompt_batches(&self, method: Method, trainee: Option<&Trainee>) -> Vec<PromptBatch<'_>> {
+    fn prompt_batches(
+        &self,
+        method: Method,
+        module: Option<&AdapterModule>,
+    ) -> Vec<PromptBatch<'_>> {
         let is_conditioned = !self.options.quirks.has(Quirk::PlainGeneration);
         let batches: Vec<Vec<&Example>> = self
             .answered
@@ -226,11 +230,11 @@ impl Published<'_> {
                     ConditionControl::None => batch_idx,
                     _ => (batch_idx + 1) % batches.len(),
                 };
-                let factors = trainee.filter(|_| is_conditioned || method == Method::Lora);
+                let factors = module.filter(|_| is_conditioned || method == Method::Lora);
                 PromptBatch {
-                    factors: factors.and_then(|trainee| {
+                    factors: factors.and_then(|module| {
                         let shown = PromptBatch::mean_embedding(&batches[shown_idx], self.base);
-                        trainee.head.factors(0, shown).pop()
+                        module.head.factors(0, shown).pop()
                     }),
                     examples: batches[batch_idx].clone(),
                 }
@@ -262,8 +266,8 @@ impl Published<'_> {
     }
 
     /// From the cache, unless layers change them in every step.
-    fn states<'s>(&'s self, part: &'s Part, trainee: Option<&Trainee>) -> PublishedStates<'s> {
-        if trainee.is_some_and(|trainee| trainee.layers.is_some()) {
+    fn states<'s>(&'s self, part: &'s Part, module: Option<&AdapterModule>) -> PublishedStates<'s> {
+        if module.is_some_and(|module| module.layers.is_some()) {
             return PublishedStates::Layers {
                 model: self.base.model(),
                 visibility: self.options.visibility(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::data::{PublishedData, PublishedStates};
 use super::train::batch_condition;
-use crate::adapter::adaptation::{Trainee, layer_factors};
+use crate::adapter::adaptation::{AdapterModule, layer_factors};
 use crate::training::hidden_cache::HiddenCacheError;
 use crate::training::recipes::quirks::{Quirk, Quirks};
 
@@ -40,7 +40,7 @@ impl PublishedScore {
 #[derive(Debug, Clone)]
 pub struct PublishedScorer<'a> {
     /// The adapter, off the autodiff device; `None` scores the frozen model.
-    pub trainee: Option<&'a Trainee>,
+    pub module: Option<&'a AdapterModule>,
     /// The states of the rows.
     pub states: PublishedStates<'a>,
     /// `[hidden, vocab]`, frozen.
@@ -63,7 +63,7 @@ impl PublishedScorer<'_> {
     /// When a layer is adapted and the states are cached, or a cluster has no expert.
     pub fn score(&self, data: &PublishedData) -> Result<PublishedScore, HiddenCacheError> {
         let device = self.head_weight.device();
-        let producer = self.trainee.map(Trainee::factor_producer);
+        let producer = self.module.map(AdapterModule::factor_producer);
         let batches = (0..data.plan.batches.len())
             .map(|batch_idx| {
                 let batch = &data.plan.batches[batch_idx];

@@ -10,7 +10,7 @@ use rand::seq::SliceRandom as _;
 use serde::{Deserialize, Serialize};
 
 use super::data::{PublishedData, PublishedStates};
-use crate::adapter::adaptation::{Trainee, layer_factors};
+use crate::adapter::adaptation::{AdapterModule, layer_factors};
 use crate::training::gradients::clip_to_norm;
 use crate::training::recipes::quirks::{Quirk, Quirks};
 use crate::training::train::{Cursor, StepReport, TrainError, adamw};
@@ -48,7 +48,7 @@ pub struct PublishedSetup<'a> {
 /// An adapter in training.
 pub struct PublishedTrainer<'a> {
     setup: PublishedSetup<'a>,
-    trainee: Trainee,
+    module: AdapterModule,
     optimizer: ModuleOptimizer,
     cursor: Cursor,
     order: Vec<usize>,
@@ -64,12 +64,12 @@ impl std::fmt::Debug for PublishedTrainer<'_> {
 
 impl<'a> PublishedTrainer<'a> {
     /// Starts before the first step.
-    pub fn new(setup: PublishedSetup<'a>, trainee: Trainee) -> Self {
+    pub fn new(setup: PublishedSetup<'a>, module: AdapterModule) -> Self {
         Self {
             optimizer: adamw(setup.options.weight_decay),
             order: batch_order(&setup, 0),
             cursor: Cursor::default(),
-            trainee,
+            module,
             setup,
         }
     }
@@ -85,8 +85,8 @@ impl<'a> PublishedTrainer<'a> {
     }
 
     /// What has been trained so far.
-    pub fn trainee(&self) -> &Trainee {
-        &self.trainee
+    pub fn module(&self) -> &AdapterModule {
+        &self.module
     }
 
     /// Takes the next step, or answers `None` when all epochs are done.
@@ -112,7 +112,7 @@ impl<'a> PublishedTrainer<'a> {
         let condition = batch_condition(setup.data, &setup.control, batch_idx, step);
         let cluster_idx = setup.data.plan.batches[batch_idx].cluster_idx;
         let mut groups = self
-            .trainee
+            .module
             .factor_producer()
             .groups(cluster_idx, condition.autodiff());
         let num_rows = setup.data.plan.batches[batch_idx].rows.len();
@@ -129,15 +129,15 @@ impl<'a> PublishedTrainer<'a> {
         let targets = setup.data.targets(batch_idx, &device);
         let loss = linear_cross_entropy(input, targets, ChunkRows::default());
         let mean = f64::from(loss.row_losses.mean().into_scalar::<f32>());
-        let mut grads = GradientsParams::from_grads(loss.objective.backward(), &self.trainee);
-        let grad_norm = clip_to_norm(&self.trainee, &mut grads, f64::INFINITY);
+        let mut grads = GradientsParams::from_grads(loss.objective.backward(), &self.module);
+        let grad_norm = clip_to_norm(&self.module, &mut grads, f64::INFINITY);
         if !(mean.is_finite() && grad_norm.is_finite()) {
             return Err(TrainError::Diverged { step: step + 1 });
         }
         let learning_rate = setup.options.learning_rate;
-        self.trainee = self
+        self.module = self
             .optimizer
-            .step(learning_rate, self.trainee.clone(), grads);
+            .step(learning_rate, self.module.clone(), grads);
         self.advance();
         Ok(Some(StepReport {
             step: step + 1,
