@@ -13,18 +13,18 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 use chameleon_hypernet::GroupLayers;
 
-use crate::families::causal_lm::ModelSizes;
+use crate::families::sizes::ModelSizes;
 use cache_block::{BlockShape, CacheBlock};
 use kept_factors::KeptFactors;
 
-pub(crate) use pass::{LayerPass, MIN_PRODUCT_ROWS};
+pub use cache_block::CacheRow;
+
+/// A product over a single row takes another kernel than one over several, which adds up in another order. No pass
+/// has fewer rows than this, so that a row has the same values alone and among others.
+pub(crate) const MIN_PRODUCT_ROWS: usize = 2;
 
 /// Rows get room in multiples of this, so that few of them move at a time.
 const SLOT_STEP: usize = 64;
-
-/// A row of a [`KvCache`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CacheRow(u64);
 
 /// Tokens that continue a row.
 #[derive(Debug, Clone, Copy)]

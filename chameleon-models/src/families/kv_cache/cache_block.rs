@@ -2,8 +2,11 @@
 
 use burn::tensor::{Device, IndexingUpdateOp, Tensor};
 
-use super::CacheRow;
 use crate::families::indices::index_tensor;
+
+/// A row of a [`KvCache`](super::KvCache).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CacheRow(pub(super) u64);
 
 /// The sizes of a block that never change.
 #[derive(Debug, Clone, Copy)]

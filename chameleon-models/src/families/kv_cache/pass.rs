@@ -5,13 +5,9 @@ use std::sync::Arc;
 use burn::tensor::{Bool, Int, Tensor, TensorData, assert_shape};
 use chameleon_hypernet::{GroupLayers, LayerFactors};
 
-use super::{CacheRow, KvCache, Segment};
+use super::{CacheRow, KvCache, MIN_PRODUCT_ROWS, Segment};
 use crate::families::attention::{Attend, AttentionInput, AttentionMask, Heads, Projected, attend};
 use crate::families::indices::index_tensor;
-
-/// A product over a single row takes another kernel than one over several, which adds up in another order. No pass
-/// has fewer rows than this, so that a row has the same values alone and among others.
-pub(crate) const MIN_PRODUCT_ROWS: usize = 2;
 
 /// A pass that has begun: the tokens in the order in which the model computes them, side by side as one sequence.
 #[derive(Debug)]
