@@ -269,7 +269,7 @@ impl BatchRun<'_> {
 }
 
 impl Unfinished {
-    /// Takes what happened; answers with the outcome when there is one.
+    /// Applies an event; returns the outcome when there is one.
     fn take(&mut self, event: Event, summary: &mut Summary) -> Option<Outcome> {
         match event {
             Event::Started(started) => {
