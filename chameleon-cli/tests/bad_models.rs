@@ -206,7 +206,8 @@ fn sequences_longer_than_learned_positions_are_refused() {
     };
     let span = ["--prefix", "8", "--seq-len", "48"];
     let out = [&span[..], &["--out", "out"]].concat();
-    let hidden = [&span[..], &["--representation", "hidden:1"]].concat();
+    let hidden = ["--clusters", "2", "--representation", "hidden:1"];
+    let hidden = [&span[..], &hidden].concat();
     for (command, more) in [
         (&["eval"][..], &["--context", "48"][..]),
         (&["train"], &out),

@@ -228,7 +228,7 @@ fn percentile(times: &mut [Duration], percent: usize) -> f64 {
     times[position].as_secs_f64() * 1e3
 }
 
-/// What every request hears when all are asked at once.
+/// The events of every request when all are submitted at once.
 fn all(engine: &Engine, requests: &[Request]) -> Result<Vec<Vec<String>>, Box<dyn Error>> {
     let tickets: Vec<Ticket> = requests
         .iter()

@@ -20,7 +20,7 @@ pub use data::{Corpus, Document, Example, Examples};
 pub use engine::sampling::{RandomSampling, Sampler, Sampling};
 pub use error::ModelError;
 pub use families::causal_lm::{
-    CachedStates, CausalLm, LinearModule, ModelSizes, PassEnd, PassInput, SequencePass, TokenIds,
+    CachedStates, CausalLm, LinearModule, PassEnd, PassInput, SequencePass,
 };
 pub use families::config_error::ConfigError;
 pub use families::gpt2::{Gpt2, Gpt2Config};
@@ -29,6 +29,7 @@ pub use families::language_model::LanguageModel;
 pub use families::llama::{Llama, LlamaConfig};
 pub use families::load::{LoadedModel, load, load_as};
 pub use families::packed::WeightStorage;
+pub use families::sizes::{ModelSizes, TokenIds};
 pub use files::chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate};
 pub use files::checkpoint::{Architecture, Checkpoint, TensorInfo};
 pub use files::hub::{HubAccess, HubOptions, HubProgress};

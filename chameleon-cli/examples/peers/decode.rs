@@ -1,4 +1,4 @@
-//! Decoding one stream, greedily, from a short prompt. A round answers with the sum of the new token ids where every
+//! Decoding one stream, greedily, from a short prompt. A round returns the sum of the new token ids where every
 //! side computes in f32, and with their number where each rounds in its own way.
 
 use std::error::Error;

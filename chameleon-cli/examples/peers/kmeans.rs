@@ -18,7 +18,7 @@ const NUM_STEPS: usize = 10;
 /// Clusters of the workload `kmeans`: all that there is a start for.
 pub(crate) const NUM_CLUSTERS: usize = 1147;
 
-/// Ten steps; a round answers with the inertia.
+/// Ten steps; a round returns the inertia.
 pub(crate) fn lloyd(
     folder: &Path,
     engine: Engine,
@@ -35,7 +35,7 @@ pub(crate) fn lloyd(
     })
 }
 
-/// Greedy k-means++; a round answers with the number of centroids, because each side draws its own.
+/// Greedy k-means++; a round returns the number of centroids, because each side draws its own.
 pub(crate) fn seeding(folder: &Path) -> Result<(), Box<dyn Error>> {
     let (points, start) = (read(folder, "points.f32")?, read(folder, "start.f32")?);
     let [num_clusters, _] = start.dims();

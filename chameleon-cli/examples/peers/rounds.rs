@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// Says what was set up, then times one round for every line of standard input.
 ///
-/// A round answers with what it computed, by which both sides are compared.
+/// A round returns what it computed, by which both sides are compared.
 pub(crate) fn serve(
     setup: &Value,
     mut round: impl FnMut() -> Result<f64, Box<dyn Error>>,

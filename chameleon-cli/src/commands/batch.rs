@@ -187,7 +187,7 @@ struct BatchRun<'a> {
 }
 
 impl BatchRun<'_> {
-    /// Answers whatever the journal lacks; gives it back complete, or nothing when the user asked to stop.
+    /// Answers the rows that the journal lacks; returns it complete, or `None` when the user asked to stop.
     fn answer(
         &self,
         requests: Vec<Request>,
@@ -251,7 +251,7 @@ impl BatchRun<'_> {
         let sender = sender.clone();
         self.engine
             .submit_with(request, move |event| {
-                // Nobody listens any more when the run was stopped.
+                // Sending fails after the run was stopped, when no event is needed any more.
                 let _ = sender.send((row, event));
             })
             .map_err(|refusal| refusal.to_string())
@@ -269,7 +269,7 @@ impl BatchRun<'_> {
 }
 
 impl Unfinished {
-    /// Takes what happened; answers with the outcome when there is one.
+    /// Applies an event; returns the outcome when there is one.
     fn take(&mut self, event: Event, summary: &mut Summary) -> Option<Outcome> {
         match event {
             Event::Started(started) => {

@@ -32,7 +32,7 @@ pub(crate) fn run(config: &GenerateConfig, context: &Context) -> Result<ExitStat
     let engine = decoding::start(loaded, adapter, &config.decoding)?;
     let texts: Vec<&str> = prompts.iter().map(String::as_str).collect();
     let requests = decoding::requests(&engine, &texts, &config.decoding, "generate", context)?;
-    // All are taken on before the first is answered: a bad one ends the run while nothing is written.
+    // All are submitted before the first answer is shown, so that a bad one ends the run before any output.
     let tickets = requests
         .into_iter()
         .zip(1..)
@@ -54,7 +54,7 @@ pub(crate) fn run(config: &GenerateConfig, context: &Context) -> Result<ExitStat
             return Ok(ExitStatus::Interrupted);
         }
     }
-    tell_timings(&engine, context);
+    report_timings(&engine, context);
     Ok(ExitStatus::Done)
 }
 
@@ -137,7 +137,7 @@ fn follow(
             Event::Started(started) => {
                 answer.group = started.group.map(|group| group.cluster_idx);
                 if let Some(group) = started.group {
-                    tell_group(prompt_idx, group, context);
+                    report_group(prompt_idx, group, context);
                 }
                 continue;
             }
@@ -168,7 +168,7 @@ fn follow(
     Ok(answer)
 }
 
-fn tell_group(prompt_idx: usize, group: StartedGroup, context: &Context) {
+fn report_group(prompt_idx: usize, group: StartedGroup, context: &Context) {
     context.output.detail(format_args!(
         "prompt {}: group {}, {:.3} from its centre",
         prompt_idx + 1,
@@ -177,7 +177,7 @@ fn tell_group(prompt_idx: usize, group: StartedGroup, context: &Context) {
     ));
 }
 
-fn tell_timings(engine: &Engine, context: &Context) {
+fn report_timings(engine: &Engine, context: &Context) {
     let stats = engine.stats();
     context.output.detail(format_args!(
         "{} prompt tokens in {:.2} s, {} tokens in {:.2} s",

@@ -1,7 +1,7 @@
-//! What is trained on top of a frozen model, and the module that holds it.
+//! How a head is adapted, and the module that holds everything that trains.
 //!
-//! The frozen model is never part of it: factors are written for a batch and passed down the layers. Which modules
-//! of the layers are adapted is [`layer_adaptation`](crate::layer_adaptation)'s business.
+//! The frozen model is never part of it: factors are produced for a batch and passed down the layers. Which modules
+//! of the layers are adapted is defined by [`layer_adaptation`](super::layer_adaptation).
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
@@ -24,7 +24,7 @@ pub enum HeadAdaptation {
         /// The factors.
         config: LoraConfig,
     },
-    /// One LoRA for each cluster: what a store of experts would hold.
+    /// One LoRA for each cluster.
     Experts {
         /// The factors of each.
         config: LoraConfig,
@@ -58,7 +58,7 @@ impl HeadAdaptation {
     ///
     /// # Panics
     ///
-    /// When the configuration's own `check` would refuse it.
+    /// When the configuration's own `check` refuses it.
     pub fn init(&self, seed: RunSeed, device: &Device) -> HeadAdapter {
         match self {
             Self::Lora { config } => HeadAdapter::Lora(config.init(seed, device)),
@@ -66,7 +66,7 @@ impl HeadAdaptation {
                 config,
                 num_clusters,
             } => HeadAdapter::Experts(
-                // Every expert starts from the same factors: they differ by what they see.
+                // Every expert starts from the same factors: they differ by their training data.
                 (0..*num_clusters)
                     .map(|_| config.init(seed, device))
                     .collect(),
@@ -75,7 +75,7 @@ impl HeadAdaptation {
         }
     }
 
-    /// Numbers that training moves in the head.
+    /// Trainable parameters of the head.
     pub fn num_trainable_params(&self) -> usize {
         match self {
             Self::Lora { config } => config.num_trainable_params(),
@@ -87,7 +87,7 @@ impl HeadAdaptation {
         }
     }
 
-    /// Features of the hypernetwork, from which layers may take their cores; nothing without a hypernetwork.
+    /// Features of the hypernetwork, from which layers may take their cores; `None` without a hypernetwork.
     pub fn num_features(&self) -> Option<usize> {
         match self {
             Self::Lora { .. } | Self::Experts { .. } => None,
@@ -127,7 +127,7 @@ impl HeadAdapter {
     ///
     /// # Panics
     ///
-    /// When there is none, or they are not this head's.
+    /// When there are no factors, or they are not this head's.
     pub fn join(&self, factors: Vec<LoraFactors>) -> GroupedFactors {
         let shares_b = match self {
             Self::Lora(_) => true,
@@ -142,10 +142,10 @@ impl HeadAdapter {
     }
 }
 
-/// Everything an optimizer moves: the adapted head, and the adapted modules inside the layers.
+/// Everything an optimizer changes: the adapted head, and the adapted modules inside the layers.
 #[derive(Module, Debug)]
 pub struct AdapterModule {
-    /// Standardises prompts; fixed numbers that nothing trains.
+    /// Standardises prompts; fixed, not trained.
     pub prompt_norm: Option<ConditionNorm>,
     /// The adapted head.
     pub head: HeadAdapter,
@@ -154,8 +154,8 @@ pub struct AdapterModule {
 }
 
 impl AdapterModule {
-    /// A module whose parameters are named by their place instead of by chance, so that an optimizer's state finds
-    /// them again in another process.
+    /// A module whose parameters are named by their place instead of at random, so that the state of an optimizer fits
+    /// them in another process.
     pub fn new(head: HeadAdapter, layers: Option<AdaptedLayers>) -> Self {
         let module = Self {
             prompt_norm: None,
@@ -177,7 +177,7 @@ impl AdapterModule {
         Self::new(head, None)
     }
 
-    /// What writes the factors of groups, as the module is now.
+    /// A producer of the factors of groups, from the present parameters.
     pub fn factor_producer(&self) -> FactorProducer {
         FactorProducer {
             head: self.head.clone(),
@@ -185,7 +185,7 @@ impl AdapterModule {
         }
     }
 
-    /// Numbers that training moves.
+    /// Trainable parameters.
     pub fn num_trainable_params(&self) -> usize {
         let mut counter = TrainableCounter(0);
         self.visit(&mut counter);
@@ -193,15 +193,15 @@ impl AdapterModule {
     }
 }
 
-/// Writes the factors of groups. Keep it as long as the module does not change: the factors it writes share what is
-/// the same for all groups, and rows of one batch are then changed together.
+/// Produces the factors of groups. Keep it as long as the module does not change: its factors share the tensors that are
+/// the same for all groups, so that the rows of a batch are computed together.
 #[derive(Debug, Clone)]
 pub struct FactorProducer {
     head: HeadAdapter,
     layers: Option<SharedLayers>,
 }
 
-/// All that one group changes.
+/// The factors of one group.
 #[derive(Debug, Clone)]
 pub struct GroupFactors {
     /// At the head.
@@ -247,7 +247,7 @@ impl FactorProducer {
     }
 }
 
-/// What a pass over a batch is given: the only group's factors, or those of each row's own.
+/// The factors of the layers for a batch: those of its only group, or of the group of each row.
 ///
 /// # Panics
 ///
@@ -291,7 +291,7 @@ impl ModuleMapper for StableIds {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        // Frozen weights have no state, and touching them would draw weights that loading replaces.
+        // Frozen weights have no state, and reading them would draw weights that loading replaces.
         if !param.is_require_grad() {
             return param;
         }

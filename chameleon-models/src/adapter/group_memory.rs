@@ -18,8 +18,8 @@ use rand::seq::SliceRandom as _;
 use serde::{Deserialize, Serialize};
 
 pub use self::mixed_scores::{Observed, fit_gate, with_memory};
-use crate::families::causal_lm::ModelSizes;
 use crate::families::indices::index_tensor;
+use crate::families::sizes::ModelSizes;
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
 use crate::training::hidden_cache::{HiddenCache, HiddenCacheError};
 

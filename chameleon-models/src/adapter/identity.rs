@@ -7,8 +7,9 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::families::causal_lm::{CausalLm, ModelSizes};
+use crate::families::causal_lm::CausalLm;
 use crate::families::language_model::LanguageModel;
+use crate::families::sizes::ModelSizes;
 
 /// A model as an adapter remembers it: two models with equal identities give equal prompt embeddings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -38,13 +38,13 @@ pub struct AdapterMemory {
     pub memories: GroupMemories,
 }
 
-/// What a memory says about the token that comes next.
+/// The next tokens of the entries that are similar to a state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemoryMatch {
-    /// The part of the prediction that is the memory's, 0 to 1.
-    pub part: f64,
-    /// `[vocab]`, sums to one.
-    pub votes: Vec<f32>,
+    /// The weight of the memory in the prediction, 0 to 1.
+    pub weight: f64,
+    /// Probabilities of the next token, `[vocab]`.
+    pub probs: Vec<f32>,
 }
 
 impl AdapterMemory {
@@ -60,7 +60,7 @@ impl AdapterMemory {
         }
     }
 
-    /// What the memory of a group says where the model is.
+    /// Searches the memory of a group by a state.
     ///
     /// # Shapes
     ///
@@ -75,19 +75,17 @@ impl AdapterMemory {
         let queries = self.memories.projection.keys(state);
         let similarities = self.memories.groups[group_idx].similarities(queries);
         let attention = similarities.attention(gate.temperature);
-        let logit = gate.logits(
-            &attention.gate_features(),
-            index_tensor([group_idx], &device),
-        );
-        // Beyond this, one or the other has everything.
+        let features = attention.gate_features();
+        let logit = gate.logits(&features, index_tensor([group_idx], &device));
+        // Beyond this, the weight is 0 or 1 in f32.
         let logit = logit.into_scalar::<f64>().clamp(-30.0, 30.0);
-        let votes = attention.distribution(vocab_size).into_data();
+        let probs = attention.distribution(vocab_size).into_data();
         MemoryMatch {
-            part: 1.0 / (1.0 + (-logit).exp()),
-            votes: votes
+            weight: 1.0 / (1.0 + (-logit).exp()),
+            probs: probs
                 .convert::<f32>()
                 .try_into_vec()
-                .expect("the votes were just converted to f32"),
+                .expect("the data was just converted to f32"),
         }
     }
 }

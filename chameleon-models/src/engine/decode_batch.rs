@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Tensor, TensorData};
 use chameleon_hypernet::GroupLayers;
 
-use crate::families::causal_lm::{CausalLm, ModelSizes};
+use crate::families::causal_lm::CausalLm;
 use crate::families::indices::index_tensor;
 use crate::families::kv_cache::{CacheRow, KvCache, MIN_PRODUCT_ROWS, Segment};
+use crate::families::sizes::ModelSizes;
 
 /// The rows that run together, by the keys of their owner.
 #[derive(Debug)]

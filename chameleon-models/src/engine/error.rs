@@ -8,7 +8,7 @@ use chameleon_cluster::ClusterError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// As many requests or tokens wait as may.
+    /// The queue holds as many requests or tokens as it may.
     #[error("the queue is full: {num_requests} requests with {num_tokens} tokens wait")]
     QueueFull {
         /// Requests that wait.
@@ -29,7 +29,7 @@ pub enum EngineError {
     /// Prompt and answer together are more than the engine ever keeps.
     #[error("prompt and answer have up to {found} tokens, this engine keeps {max_cached_tokens}")]
     TooManyTokens {
-        /// Tokens of the prompt and of the longest answer that was asked for.
+        /// Tokens of the prompt and of the longest answer that was requested.
         found: usize,
         /// What fits.
         max_cached_tokens: usize,
@@ -45,10 +45,10 @@ pub enum EngineError {
         /// Rows of the model's embedding.
         vocab_size: usize,
     },
-    /// A number of the request makes no sense.
+    /// A value of the request is out of range.
     #[error("{name} is {found}, expected {expected}")]
     Value {
-        /// Which number.
+        /// Which value.
         name: &'static str,
         /// Its value.
         found: f64,
@@ -60,14 +60,14 @@ pub enum EngineError {
     EmptyStop,
     /// A condition was given that does not fit the adapter.
     #[error(
-        "the condition has {found} numbers for group {cluster_idx}, the adapter expects {expected} for one of {num_clusters} groups"
+        "the condition has {found} values for group {cluster_idx}, the adapter expects {expected} for one of {num_clusters} groups"
     )]
     GivenCondition {
-        /// Numbers of the condition.
+        /// Values of the condition.
         found: usize,
         /// Its group.
         cluster_idx: usize,
-        /// Numbers of a prompt embedding.
+        /// Values of a prompt embedding.
         expected: usize,
         /// Groups of the adapter.
         num_clusters: usize,
@@ -124,7 +124,7 @@ pub enum EngineError {
     /// The worker thread could not be started.
     #[error("the engine's thread could not be started")]
     Thread {
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
 }

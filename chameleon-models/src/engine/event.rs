@@ -112,7 +112,7 @@ pub enum RequestFailure {
         /// Why not.
         message: String,
     },
-    /// The tokens could not be turned into text.
+    /// The tokenizer could not decode the tokens.
     #[error("the answer could not be spelled: {message}")]
     Text {
         /// Why not.

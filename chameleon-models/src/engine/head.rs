@@ -100,7 +100,7 @@ impl FactorCache {
         let data = TensorData::new(condition.to_vec(), [1, condition.len()]);
         let device = adapter.adapter.centroids.device();
         let condition = Tensor::from_data(data, &device);
-        let mut groups = adapter.writer.groups(cluster_idx, condition);
+        let mut groups = adapter.producer.groups(cluster_idx, condition);
         let group = groups.pop().expect("one condition makes one group");
         let norm = delta_norm(&group.head);
         let are_layers_finite = group.layers.as_ref().is_none_or(GroupLayers::is_finite);

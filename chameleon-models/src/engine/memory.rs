@@ -52,7 +52,7 @@ impl RowMemory {
         let states = entering[&self.layer_idx()].clone();
         let state = states.narrow(0, row_idx, 1);
         let mut matched = self.memory().search(self.group_idx, state, logits.len());
-        matched.part *= self.strength;
+        matched.weight *= self.strength;
         mix(logits, &matched);
     }
 
@@ -73,11 +73,11 @@ impl fmt::Debug for RowMemory {
 
 fn mix(logits: &mut [f32], matched: &MemoryMatch) {
     let total = f64::from(log_sum_exp(logits));
-    let model_part = (-matched.part).ln_1p();
-    for (logit, &votes) in logits.iter_mut().zip(&matched.votes) {
+    let model_part = (-matched.weight).ln_1p();
+    for (logit, &prob) in logits.iter_mut().zip(&matched.probs) {
         let of_model = f64::from(*logit) - total + model_part;
-        let mixed = if votes > 0.0 {
-            let of_memory = f64::from(votes) * matched.part;
+        let mixed = if prob > 0.0 {
+            let of_memory = f64::from(prob) * matched.weight;
             (of_model.exp() + of_memory).max(f64::MIN_POSITIVE).ln()
         } else {
             of_model
@@ -98,13 +98,13 @@ mod tests {
         let total = log_sum_exp(&logits);
         let model = logits.map(|logit| (logit - total).exp());
         let matched = MemoryMatch {
-            part: 0.25,
-            votes: vec![0.0, 0.6, 0.0, 0.4],
+            weight: 0.25,
+            probs: vec![0.0, 0.6, 0.0, 0.4],
         };
         mix(&mut logits, &matched);
         let probs = logits.map(f32::exp);
-        for ((&found, &model), &votes) in probs.iter().zip(&model).zip(&matched.votes) {
-            let expected = 0.75 * model + 0.25 * votes;
+        for ((&found, &model), &prob) in probs.iter().zip(&model).zip(&matched.probs) {
+            let expected = 0.75 * model + 0.25 * prob;
             assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         }
         assert!((probs.iter().sum::<f32>() - 1.0).abs() < 1e-6);

@@ -1,57 +1,16 @@
-//! What every language model here can do: [`CausalLm`], and the numbers that describe one.
+//! What every language model here can do: [`CausalLm`].
 //!
-//! The trait stops at hidden states and hands out the head's weight, because who scores, trains or
-//! decodes decides which rows deserve logits and which factors are added to them.
+//! The trait stops at hidden states and returns the head's weight, because scoring, training and decoding differ in
+//! which rows need logits and which factors are added to them.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor};
 use chameleon_hypernet::LayerFactors;
-use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
 use crate::families::kv_cache::{KvCache, Segment};
-
-/// The sizes of a model, the same words for every family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelSizes {
-    /// Rows of the embedding, and logits per token.
-    pub vocab_size: usize,
-    /// Width of the residual stream.
-    pub hidden_size: usize,
-    /// Width inside the feed-forward part.
-    pub intermediate_size: usize,
-    /// Transformer layers.
-    pub num_layers: usize,
-    /// Query heads.
-    pub num_heads: usize,
-    /// Key and value heads; fewer than `num_heads` when heads share them.
-    pub num_kv_heads: usize,
-    /// Width of one head.
-    pub head_dim: usize,
-    /// The longest sequence the model was made for.
-    pub max_seq_len: usize,
-}
-
-/// One token id or several, as `bos_token_id` and `eos_token_id` of a configuration may be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum TokenIds {
-    /// A single id.
-    One(u32),
-    /// Any of these ids.
-    Many(Vec<u32>),
-}
-
-impl TokenIds {
-    /// The ids.
-    pub fn as_slice(&self) -> &[u32] {
-        match self {
-            Self::One(token_id) => std::slice::from_ref(token_id),
-            Self::Many(token_ids) => token_ids,
-        }
-    }
-}
+use crate::families::sizes::ModelSizes;
 
 /// A linear module that every layer of a model has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,14 +35,14 @@ impl LinearModule {
     }
 }
 
-/// A pass over whole sequences, or over part of the layers.
+/// A pass over whole sequences, through all or some of the layers.
 #[derive(Debug, Clone)]
 pub struct SequencePass<'a> {
     /// What enters.
     pub input: PassInput,
     /// Where it ends.
     pub end: PassEnd,
-    /// What adapted modules add.
+    /// The factors of adapted modules.
     pub factors: &'a LayerFactors,
 }
 
@@ -158,8 +117,8 @@ pub trait CausalLm {
     /// Hidden states after the final norm, of tokens that continue rows of `cache`; adds them to it. Each row is
     /// changed by its own segment's layers.
     ///
-    /// What a row gets does not depend on the other rows of the pass, down to the last bit on backends whose products
-    /// add up in one order for every number of rows above one, as flex does.
+    /// The result of a row does not depend on the other rows of the pass, down to the last bit on backends whose
+    /// products add up in one order for every number of rows above one, as flex does.
     ///
     /// # Shapes
     ///
@@ -174,7 +133,7 @@ pub trait CausalLm {
     }
 
     /// Like [`hidden_states_with_cache`](Self::hidden_states_with_cache), with the states that enter some layers on
-    /// the way. A layer that the model does not have hands out nothing.
+    /// the way. A layer that the model does not have is left out.
     ///
     /// # Panics
     ///

@@ -1,8 +1,8 @@
-//! Keys and values of the tokens that rows have already seen, so that each new token costs one step.
+//! Keys and values of the earlier tokens of rows, so that each new token costs one step.
 //!
 //! Rows come and go one by one, and a pass brings any number of tokens for any of them: whole prompts, pieces of
 //! prompts, and single tokens side by side. All products of a pass run over all of its tokens at once; attention
-//! runs row by row, over as many slots as the row itself needs. So nothing in a row depends on its neighbours.
+//! runs row by row, over as many slots as the row itself needs. So no row depends on the others.
 
 mod cache_block;
 mod kept_factors;
@@ -13,18 +13,18 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 use chameleon_hypernet::GroupLayers;
 
-use crate::families::causal_lm::ModelSizes;
+use crate::families::sizes::ModelSizes;
 use cache_block::{BlockShape, CacheBlock};
 use kept_factors::KeptFactors;
 
-pub(crate) use pass::MIN_PRODUCT_ROWS;
+pub use cache_block::CacheRow;
+
+/// A product over a single row takes another kernel than one over several, which adds up in another order. No pass
+/// has fewer rows than this, so that a row has the same values alone and among others.
+pub(crate) const MIN_PRODUCT_ROWS: usize = 2;
 
 /// Rows get room in multiples of this, so that few of them move at a time.
 const SLOT_STEP: usize = 64;
-
-/// A row of a [`KvCache`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CacheRow(u64);
 
 /// Tokens that continue a row.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,7 @@ pub struct Segment<'a> {
     pub row: CacheRow,
     /// Its next tokens, at least one.
     pub token_ids: &'a [u32],
-    /// What is changed inside the layers for it.
+    /// The change of the layers for it; `None` for the frozen model.
     pub layers: Option<&'a GroupLayers>,
 }
 
@@ -53,12 +53,12 @@ pub struct KvCache {
     factors: KeptFactors,
 }
 
-/// How far a row is, and where it lies.
+/// The length of a row, and its place.
 #[derive(Debug, Clone, Copy)]
 struct RowPlace {
     /// Tokens so far, which is the position of the next one.
     len: usize,
-    /// Which block; none has 0 slots.
+    /// Slots of its block, which name it; 0 before its first token.
     num_slots: usize,
     /// Where in the block.
     place_idx: usize,
@@ -90,7 +90,7 @@ impl KvCache {
         row
     }
 
-    /// Forgets a row.
+    /// Removes a row.
     ///
     /// # Panics
     ///
@@ -124,7 +124,7 @@ impl KvCache {
         self.blocks.values().map(CacheBlock::capacity).sum()
     }
 
-    /// Makes room for more tokens of a row, moving it to another block if it has outgrown its own; answers with the
+    /// Makes room for more tokens of a row, moving it to another block if it has outgrown its own; returns the
     /// position of the first of them.
     fn grow(&mut self, row: CacheRow, num_new: usize) -> usize {
         let old = *self.rows.get(&row).expect("the row is in the cache");

@@ -8,11 +8,12 @@ use chameleon_core::LoraFactors;
 
 use crate::error::ModelError;
 use crate::families::attention::Attend;
-use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass};
+use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, SequencePass};
 use crate::families::decoder;
 use crate::families::gpt2::Gpt2;
 use crate::families::kv_cache::{KvCache, Segment};
 use crate::families::llama::Llama;
+use crate::families::sizes::ModelSizes;
 use crate::files::key_map::ImportReport;
 
 /// A model of any family, for code that learns only from a file which one it runs.

@@ -7,6 +7,7 @@ pub mod kv_cache;
 pub mod language_model;
 pub mod llama;
 pub mod load;
+pub mod sizes;
 
 pub(crate) mod attention;
 pub(crate) mod decoder;

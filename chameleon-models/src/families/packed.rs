@@ -1,9 +1,9 @@
-//! Weights that stay as a GGUF file packs them, four or eight bits each, and are multiplied as they are.
+//! Weights that stay quantised as a GGUF file stores them, four or eight bits each, and are multiplied as they are.
 //!
-//! The tokens that meet them are packed as well, to eight bits in blocks of 32, which is what makes it fast and what
-//! changes the numbers a little. Each row is computed by itself in one order of addition: what it gets does not
-//! depend on how many rows there are. Only linear modules of Llama models and their heads are packed; the embedding,
-//! by which prompts are grouped, stays as numbers.
+//! The states they are multiplied with are quantised as well, to eight bits in blocks of 32, which makes it fast and
+//! changes the results a little. Each row is computed by itself in one order of addition, so its result does not depend on
+//! the number of rows. Only linear modules of Llama models and their heads stay quantised; the embedding, by which prompts
+//! are grouped, is f32.
 
 mod kernel;
 mod matrix;

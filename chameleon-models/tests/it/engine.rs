@@ -159,7 +159,7 @@ fn requests(num: usize) -> Vec<Request> {
         .collect()
 }
 
-/// What a request hears, without what depends on the clock; logarithms bit by bit.
+/// The events of a request, without what depends on the clock; logarithms bit by bit.
 pub(crate) fn heard(ticket: Ticket) -> Vec<String> {
     ticket
         .map(|event| match event {

@@ -149,7 +149,7 @@ impl Journal {
         self.file.sync_data().map_err(|source| self.failed(source))
     }
 
-    /// Writes all answers in the order of their rows, and removes the journal; answers with how many are failures.
+    /// Writes all answers in the order of their rows, and removes the journal; returns the number of failures.
     ///
     /// # Errors
     ///

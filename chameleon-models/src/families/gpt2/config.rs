@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::families::causal_lm::{ModelSizes, TokenIds};
 use crate::families::config_error::{ConfigError, check_multiple, check_positive, check_sizes};
+use crate::families::sizes::{ModelSizes, TokenIds};
 
 /// The configuration of a GPT-2 model.
 ///

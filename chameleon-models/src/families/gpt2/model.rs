@@ -8,13 +8,12 @@ use chameleon_core::fused;
 use super::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::families::attention::{Attend, Projected};
-use crate::families::causal_lm::{
-    CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits,
-};
+use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, SequencePass, tied_logits};
 use crate::families::config_error::ConfigError;
 use crate::families::decoder::{self, Decoder, LayerContext};
 use crate::families::indices::index_tensor;
 use crate::families::kv_cache::{KvCache, Segment};
+use crate::families::sizes::ModelSizes;
 
 /// A GPT-2 model, made by [`Gpt2Config::init`].
 #[derive(Module, Debug)]

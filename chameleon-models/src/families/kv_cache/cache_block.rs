@@ -1,9 +1,12 @@
-//! Buffers for rows of about the same length.
+//! A block of the KV cache: buffers for rows of about the same length.
 
 use burn::tensor::{Device, IndexingUpdateOp, Tensor};
 
-use super::CacheRow;
 use crate::families::indices::index_tensor;
+
+/// A row of a [`KvCache`](super::KvCache).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CacheRow(pub(super) u64);
 
 /// The sizes of a block that never change.
 #[derive(Debug, Clone, Copy)]
@@ -15,19 +18,19 @@ pub(super) struct BlockShape {
     pub(super) head_dim: usize,
 }
 
-/// Rows that lie side by side without gaps, so that a step over all of them copies nothing.
+/// Rows side by side without gaps, so that a step over all of them copies nothing.
 #[derive(Debug)]
 pub(super) struct CacheBlock {
     pub(super) shape: BlockShape,
-    /// Which row lies where.
+    /// The row of each place.
     rows: Vec<CacheRow>,
     layers: Vec<LayerBuffers>,
     /// Rows for which the buffers have room.
     num_places: usize,
 }
 
-/// Keys and values of one layer, `[places * kv_heads * slots, head_dim]` each. What holds no token is zero, so that
-/// whatever a former row left behind never reaches another.
+/// Keys and values of one layer, `[places * kv_heads * slots, head_dim]` each. Slots without a token are zero, so that
+/// no value of a former row reaches another.
 #[derive(Debug)]
 struct LayerBuffers {
     key: Option<Tensor<2>>,
@@ -68,7 +71,7 @@ impl CacheBlock {
         self.num_places * self.shape.num_slots
     }
 
-    /// Puts a row in the block, with what it brings from another; answers with its place.
+    /// Puts a row in the block, with its tensors from another block, if it had one; returns its place.
     pub(super) fn add(&mut self, row: CacheRow, kept: Option<Vec<RowTensors>>) -> usize {
         let place_idx = self.rows.len();
         self.rows.push(row);
@@ -95,7 +98,7 @@ impl CacheBlock {
         place_idx
     }
 
-    /// A copy of what a row holds, layer by layer.
+    /// A copy of the tensors of a row, layer by layer.
     pub(super) fn read(&self, place_idx: usize) -> Vec<RowTensors> {
         let copy = |buffer: &Option<Tensor<2>>| {
             // A copy and no view: a view would keep the buffer from being written in place.
@@ -115,12 +118,12 @@ impl CacheBlock {
             .collect()
     }
 
-    /// Takes a row out of the block; answers with the row that now lies in its place.
+    /// Takes a row out of the block; returns the row that moved to its place.
     pub(super) fn remove(&mut self, place_idx: usize) -> Option<CacheRow> {
         let last_idx = self.rows.len() - 1;
         self.rows.swap_remove(place_idx);
         if self.rows.is_empty() {
-            // The block goes with its last row.
+            // The caller drops a block without rows.
             return None;
         }
         let place_len = self.shape.place_len();

@@ -1,11 +1,11 @@
-//! What is changed inside the layers for the tokens of a pass, kept for the next pass over the same groups: rows that
-//! write are the same ones for many steps.
+//! The changes of the layers for the tokens of a pass, kept for the next pass over the same groups: decode steps are over
+//! the same rows many times.
 
 use std::sync::Arc;
 
 use chameleon_hypernet::{GroupLayers, LayerFactors};
 
-/// The factors of the last pass, and for whom they were laid out.
+/// The factors of the last pass, and the rows for which they were laid out.
 #[derive(Debug, Default)]
 pub(super) struct KeptFactors {
     rows: Vec<Option<GroupLayers>>,

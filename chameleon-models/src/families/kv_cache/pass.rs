@@ -1,17 +1,13 @@
-//! One pass of a model over new tokens of some rows: where they stand, what they see, and their attention.
+//! One pass of a model over new tokens of some rows: their places, their masks and their attention.
 
 use std::sync::Arc;
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, assert_shape};
 use chameleon_hypernet::{GroupLayers, LayerFactors};
 
-use super::{CacheRow, KvCache, Segment};
+use super::{CacheRow, KvCache, MIN_PRODUCT_ROWS, Segment};
 use crate::families::attention::{Attend, AttentionInput, AttentionMask, Heads, Projected, attend};
 use crate::families::indices::index_tensor;
-
-/// A product over a single row takes another kernel than one over several, which adds up in another order. No pass
-/// has fewer rows than this, so that a row alone gets the numbers it gets among others.
-pub(crate) const MIN_PRODUCT_ROWS: usize = 2;
 
 /// A pass that has begun: the tokens in the order in which the model computes them, side by side as one sequence.
 #[derive(Debug)]
@@ -25,7 +21,7 @@ pub(crate) struct CachePass<'a> {
     attended_rows: Option<Tensor<1, Int>>,
     /// For each token of the caller, where it is computed, unless that is the same order.
     asked_rows: Option<Tensor<1, Int>>,
-    /// What is changed inside the layers for each computed token.
+    /// The changes of the layers for each computed token.
     factors: Arc<LayerFactors>,
 }
 
@@ -36,7 +32,7 @@ pub(crate) struct LayerPass<'p, 'a> {
     layer_idx: usize,
 }
 
-/// What happens in one block. Its tokens are computed side by side: single tokens first, then longer pieces.
+/// The work in one block. Its tokens are computed side by side: single tokens first, then longer pieces.
 #[derive(Debug)]
 struct BlockPlan {
     num_slots: usize,
@@ -66,7 +62,7 @@ struct ReadPlan {
     num_tokens: usize,
     place_idx: usize,
     mask: AttentionMask,
-    /// Whether it sees tokens of former passes.
+    /// Whether it attends to tokens of former passes.
     has_past: bool,
 }
 
@@ -81,7 +77,7 @@ struct Placed<'a> {
 }
 
 impl KvCache {
-    /// Makes room for new tokens and says what the model has to compute.
+    /// Makes room for new tokens and plans what the model computes.
     ///
     /// # Panics
     ///
@@ -105,7 +101,7 @@ impl KvCache {
             .iter()
             .map(|segment| self.grow(segment.row, segment.token_ids.len()))
             .collect();
-        // Only now, because rows that grow move others about.
+        // Only now, because rows that grow move others.
         let mut order: Vec<(usize, bool, usize, usize)> = segments
             .iter()
             .enumerate()
@@ -183,7 +179,7 @@ impl KvCache {
         // Sorted by place, so the last one lies farthest.
         let num_places = steps.last()?.place_idx + 1;
         let first_token = layout.token_ids.len();
-        // A row without a token in this pass takes part, and nobody asks for what it gets.
+        // A row without a token in this pass takes part, and its result is not used.
         let mut queries = vec![first_token; num_places];
         let mut visible = vec![1; num_places];
         for placed in steps {
@@ -213,7 +209,7 @@ impl KvCache {
                 .flat_map(|token_idx| (0..num_slots).map(move |slot| slot > start + token_idx));
             self.mask(hidden, 1, num_tokens, num_slots)
         } else {
-            // A prompt looks only at itself, and without the empty slots.
+            // A prompt attends only to itself, and not to the empty slots.
             AttentionMask::Causal
         };
         ReadPlan {
@@ -242,7 +238,7 @@ impl KvCache {
 #[derive(Debug, Default)]
 struct Layout<'s> {
     token_ids: Vec<u32>,
-    /// What is changed inside the layers for each token.
+    /// The change of the layers for each token.
     layers: Vec<Option<&'s GroupLayers>>,
     positions: Vec<usize>,
     /// Place in the block and slot of each token.
@@ -280,7 +276,7 @@ impl<'s> Layout<'s> {
             .flat_map(|(&(_, first), segment)| first..first + segment.token_ids.len())
             .collect();
         while self.token_ids.len() < MIN_PRODUCT_ROWS {
-            // Computed, never stored and never asked for.
+            // Computed, and neither stored nor returned.
             self.token_ids.push(self.token_ids[0]);
             self.layers.push(self.layers[0]);
             self.positions.push(self.positions[0]);
@@ -316,7 +312,7 @@ impl<'a> CachePass<'a> {
         &self.positions
     }
 
-    /// What is changed inside the layers for each token to compute.
+    /// The changes of the layers for each token to compute.
     pub(crate) fn factors(&self) -> Arc<LayerFactors> {
         Arc::clone(&self.factors)
     }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::rope::{Llama3Scaling, RopeScaling};
-use crate::families::causal_lm::{ModelSizes, TokenIds};
 use crate::families::config_error::{ConfigError, check_multiple, check_positive, check_sizes};
+use crate::families::sizes::{ModelSizes, TokenIds};
 
 /// The configuration of a Llama model: Llama 2 and 3, SmolLM2, TinyLlama, Mistral without a sliding window.
 ///

@@ -9,13 +9,12 @@ use super::config::LlamaConfig;
 use super::rope::RotaryFrequencies;
 use crate::error::ModelError;
 use crate::families::attention::{Attend, Projected};
-use crate::families::causal_lm::{
-    CachedStates, CausalLm, LinearModule, ModelSizes, SequencePass, tied_logits,
-};
+use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, SequencePass, tied_logits};
 use crate::families::config_error::ConfigError;
 use crate::families::decoder::{self, Decoder, LayerContext};
 use crate::families::kv_cache::{KvCache, Segment};
 use crate::families::packed::PackedWeights;
+use crate::families::sizes::ModelSizes;
 
 /// A Llama model, made by [`LlamaConfig::init`].
 #[derive(Module, Debug)]

@@ -15,7 +15,7 @@ pub(crate) struct PackedMatrix {
     quants: Blocks,
     /// `[out, padded blocks]`
     scales: Vec<f16>,
-    /// `[out, padded blocks]`, nothing where no number is added to those of a block.
+    /// `[out, padded blocks]`, empty if blocks have no offset.
     mins: Vec<f16>,
     in_size: usize,
     out_size: usize,
