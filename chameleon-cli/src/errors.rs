@@ -240,9 +240,7 @@ impl Diagnostic for CliError {
             | Self::Delete { .. } => {
                 "check the rights of the folder and the space on the disk".to_owned()
             }
-            Self::Train(TrainError::HiddenCache(error)) | Self::HiddenCache(error) => {
-                cache_help(error)
-            }
+            Self::HiddenCache(error) => cache_help(error),
             Self::Memory(error) => memory_help(error),
             Self::Train(TrainError::Diverged { .. }) => {
                 "lower `--lr`; the last checkpoint is kept".to_owned()

@@ -40,7 +40,7 @@ pub use files::tokenizer::{SpecialTokenIds, TextStream, Tokenizer};
 pub use training::bootstrap::{Interval, PairedSequence, paired_interval};
 pub use training::eval::{ExampleScore, ScoreSummary, Scorer, TokenScores};
 pub use training::grouped_examples::{GroupedExamples, Proceed};
-pub use training::hidden_cache::{CacheSpec, CacheWriter, HiddenCache, OpenedCache};
+pub use training::hidden_cache::HiddenCache;
 pub use training::hub_dataset::{HubDataset, HubDatasetError};
 pub use training::states::HiddenStates;
 pub use training::train::{Cursor, StepReport, TrainError, TrainOptions, TrainSetup, Trainer};

@@ -168,7 +168,7 @@ fn adapted(
             control: ConditionControl::None
                 .plan(adapter.config.num_clusters, adapter.config.seed)?,
         };
-        Ok(scorer.score_tokens(&data, |_| {})?)
+        Ok(scorer.score_tokens(&data, |_| {}))
     };
     let cached = HiddenStates::Cached(&cache);
     let states = match adapter.trainee.layers {
@@ -225,7 +225,7 @@ fn remembered(
         &MemorySource::Group,
         &[gate.temperature],
         context,
-    )?;
+    );
     Ok(Some(with_memory(gate, &observed, data, scores)))
 }
 

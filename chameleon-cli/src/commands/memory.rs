@@ -37,7 +37,7 @@ pub(crate) fn observe(
     source: &MemorySource<'_>,
     temperatures: &[f64],
     context: &Context,
-) -> Result<Vec<Observed>, CliError> {
+) -> Vec<Observed> {
     let bar = context
         .output
         .progress("memories", texts.data.examples.len());
@@ -46,7 +46,7 @@ pub(crate) fn observe(
         bar.set_position(num_done as u64);
     });
     bar.finish_and_clear();
-    Ok(observed?)
+    observed
 }
 
 /// A memory, and what it does on the held-out texts.
@@ -88,7 +88,7 @@ pub(crate) fn remember(
         entering: &valid,
     };
     let source = MemorySource::Group;
-    let observed = observe(&memories, texts, &source, &TEMPERATURES, context)?;
+    let observed = observe(&memories, texts, &source, &TEMPERATURES, context);
     let gate = fit_gate(&observed, data, &scores, num_groups);
     let valid = summary(&with_memory(&gate, &observed, data, scores));
     Ok(Some(Remembered {

@@ -272,7 +272,7 @@ pub(crate) fn score_tokens(
         bar.set_position(num_batches as u64);
     });
     bar.finish_and_clear();
-    Ok(scores?)
+    Ok(scores)
 }
 
 /// A progress bar that knows losses and tokens per second.

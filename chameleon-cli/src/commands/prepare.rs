@@ -14,8 +14,8 @@ use chameleon_models::{
     adapter::ImpossibleAdapter,
     adapter::layer_adaptation::check_targets,
     data::{ResamplingUnits, SplitFractions, TokenisedCorpus, UnitKind},
+    files::fingerprint::Fingerprint,
     training::grouped_examples::{cache_hidden_states, states_fingerprint},
-    training::hidden_cache::Fingerprint,
 };
 
 use crate::{
@@ -388,7 +388,7 @@ fn with_prefix(example: &Example, span: SpanConfig) -> Example {
     }
 }
 
-/// Where hidden states with this fingerprint are kept; the folder is made.
+/// The folder of the hidden states with this fingerprint; the folder around it is made.
 pub(crate) fn cache_path(
     cache_dir: Option<&PathBuf>,
     fingerprint: Fingerprint,
@@ -405,7 +405,7 @@ pub(crate) fn cache_path(
         source,
     })?;
     let name = fingerprint.to_string();
-    Ok(folder.join(format!("{}.states", &name[..16])))
+    Ok(folder.join(&name[..16]))
 }
 
 /// Fills a cache of hidden states with a bar, or answers `None` if the user asked to stop.

@@ -16,7 +16,7 @@ use std::time::Instant;
 use burn::module::Module as _;
 use chameleon_core::RunSeed;
 use chameleon_models::{
-    LanguageModel, LoadedModel, files::atomic_file, training::hidden_cache::Fingerprint,
+    LanguageModel, LoadedModel, files::atomic_file, files::fingerprint::Fingerprint,
     training::recipes::Quirk,
 };
 

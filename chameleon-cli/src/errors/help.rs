@@ -44,7 +44,6 @@ pub(super) fn device_help(error: &DeviceError) -> Option<String> {
 
 pub(super) fn memory_help(error: &MemoryError) -> String {
     match error {
-        MemoryError::HiddenCache(error) => cache_help(error),
         MemoryError::EmptyGroup { .. } => "make `--clusters` smaller".to_owned(),
         _ => "choose another `--memory-layer`".to_owned(),
     }

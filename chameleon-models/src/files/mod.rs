@@ -4,6 +4,7 @@
 pub mod atomic_file;
 pub mod chat;
 pub mod checkpoint;
+pub mod fingerprint;
 pub mod hub;
 pub mod key_map;
 pub mod source;

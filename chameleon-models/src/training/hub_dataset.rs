@@ -11,7 +11,7 @@ use hf_hub::api::sync::{ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 use sha2::{Digest as _, Sha256};
 
-use crate::adapter::identity::hexadecimal;
+use crate::files::fingerprint::hexadecimal;
 use crate::files::hub::{HubAccess, HubOptions, HubProgress};
 
 /// A part of a data set on the hub.

@@ -15,16 +15,12 @@ use crate::adapter::adaptation::{Trainee, layer_factors};
 use crate::data::Example;
 use crate::training::gradients::clip_to_norm;
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
-use crate::training::hidden_cache::HiddenCacheError;
 use crate::training::states::HiddenStates;
 
 /// Why training cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// Cached hidden states cannot be read.
-    #[error(transparent)]
-    HiddenCache(#[from] HiddenCacheError),
     /// Loss or gradients are no longer numbers; the step was not taken.
     #[error("the loss is not finite at step {step}")]
     Diverged {
@@ -226,7 +222,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     ///
-    /// When cached hidden states cannot be read, or the loss is no longer finite; then nothing was changed.
+    /// When the loss is no longer finite; then nothing was changed.
     ///
     /// # Panics
     ///
@@ -242,7 +238,7 @@ impl<'a> Trainer<'a> {
         // Dropout draws from the device: seeding each step lets a resumed run draw the same.
         let device = self.setup.head_weight.device();
         device.seed(self.setup.seed.derive(&format!("step-{step}")).0);
-        let loss = self.batch_loss(batch)?;
+        let loss = self.batch_loss(batch);
         let mut grads = GradientsParams::from_grads(loss.objective.backward(), &self.trainee);
         let max_norm = self.setup.options.max_grad_norm;
         let grad_norm = clip_to_norm(&self.trainee, &mut grads, max_norm);
@@ -275,7 +271,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn batch_loss(&self, batch: &PlannedBatch) -> Result<BatchLoss, HiddenCacheError> {
+    fn batch_loss(&self, batch: &PlannedBatch) -> BatchLoss {
         let setup = &self.setup;
         let examples: Vec<&Example> = batch
             .rows
@@ -301,7 +297,7 @@ impl<'a> Trainer<'a> {
                 &examples,
                 &layer_factors(&groups, examples.len()),
                 &setup.head_weight.device(),
-            )?
+            )
             .autodiff();
         let factors = groups.into_iter().map(|group| group.head).collect();
         let num_tokens = hidden.dims()[0];
@@ -324,11 +320,11 @@ impl<'a> Trainer<'a> {
                 None => part,
             });
         }
-        Ok(BatchLoss {
+        BatchLoss {
             objective: objective.expect("a planned batch has at least one row"),
             mean: sum / num_tokens as f64,
             num_tokens,
-        })
+        }
     }
 }
 

@@ -207,7 +207,7 @@ impl Bench {
                 control: valid.control(),
                 quirks: &options.quirks,
             };
-            scorer.score(&valid.data).unwrap().loss
+            scorer.score(&valid.data).loss
         };
         let frozen = PublishedScorer {
             trainee: None,
@@ -216,7 +216,7 @@ impl Bench {
             control: valid.control(),
             quirks: &options.quirks,
         };
-        let frozen = frozen.score(&valid.data).unwrap().loss;
+        let frozen = frozen.score(&valid.data).loss;
         // Many states for each row are kept in half precision.
         let rounding = match options.loss {
             PublishedLoss::Last => TOLERANCE,

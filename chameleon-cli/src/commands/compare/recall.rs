@@ -176,7 +176,7 @@ impl Recall {
                     data: &prepared.train.data,
                     entering: &self.train,
                 };
-                Some(self.memories.constant(texts, self.seed, &device)?)
+                Some(self.memories.constant(texts, self.seed, &device))
             }
             _ => None,
         };
@@ -194,8 +194,8 @@ impl Recall {
             memory::observe(&self.memories, texts, &source, &TEMPERATURES, context)
         };
         let parts = BothParts {
-            valid: observe(&prepared.held_out, &self.valid)?,
-            test: observe(comparison.test, &self.test)?,
+            valid: observe(&prepared.held_out, &self.valid),
+            test: observe(comparison.test, &self.test),
         };
         let parts = Rc::new(parts);
         self.observed.borrow_mut().insert(key, Rc::clone(&parts));

@@ -137,9 +137,7 @@ impl<'a> Causal<'a> {
             };
             scorer.score(&part.data, |_| {})
         };
-        let valid_loss = |trainee: Option<&Trainee>| -> Result<f64, CliError> {
-            Ok(mean_nll(&score(&self.valid, trainee)?))
-        };
+        let valid_loss = |trainee: Option<&Trainee>| mean_nll(&score(&self.valid, trainee));
         let mut run = Run::new("causal", method, seed, self.facts);
         let head = heads::causal(
             method,
@@ -169,7 +167,7 @@ impl<'a> Causal<'a> {
                 };
                 let mut trainer = Trainer::new(setup, trainee);
                 let selection = Selection::BestEpoch;
-                let validate = |trainee: &Trainee| valid_loss(Some(trainee));
+                let validate = |trainee: &Trainee| Ok(valid_loss(Some(trainee)));
                 match fit(&mut trainer, method.name(), selection, validate, context)? {
                     Some(fitted) => Some(fitted),
                     None => return Ok(None),
@@ -178,10 +176,10 @@ impl<'a> Causal<'a> {
         };
         run.valid_loss = match &fitted {
             Some(fitted) => fitted.epoch.valid_loss,
-            None => valid_loss(None)?,
+            None => valid_loss(None),
         };
         let trainee = fitted.as_ref().map(|fitted| &fitted.trainee);
-        let test = score(&self.test, trainee)?;
+        let test = score(&self.test, trainee);
         if self.config.num_answers > 0 {
             let Some(text) = answer(self.prompt_batches(trainee, &control), self.base, context)?
             else {

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::ConditionControl;
 use chameleon_models::{
-    Interval, PairedSequence, files::atomic_file, paired_interval,
-    training::hidden_cache::Fingerprint,
+    Interval, PairedSequence, files::atomic_file, files::fingerprint::Fingerprint, paired_interval,
 };
 use serde::{Deserialize, Serialize};
 

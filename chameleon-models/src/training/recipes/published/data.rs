@@ -12,11 +12,12 @@ use crate::adapter::prompts::embed_prompts;
 use crate::families::causal_lm::{CausalLm, PassEnd};
 use crate::families::indices::index_tensor;
 use crate::families::language_model::LanguageModel;
+use crate::files::fingerprint::Fingerprint;
 use crate::training::grouped_examples::{
     CacheProgress, Proceed, StatePass, StateRequest, Visibility, WantedStates,
     cache_requested_states, requested_hidden_states,
 };
-use crate::training::hidden_cache::{Fingerprint, HiddenCache, HiddenCacheError, RowType};
+use crate::training::hidden_cache::{HiddenCache, HiddenCacheError, RowType};
 
 /// Rows that were put in groups.
 #[derive(Debug, Clone)]
@@ -178,7 +179,7 @@ impl PublishedStates<'_> {
         batch_idx: usize,
         factors: &LayerFactors,
         device: &Device,
-    ) -> Result<Tensor<2>, HiddenCacheError> {
+    ) -> Tensor<2> {
         let rows = &data.plan.batches[batch_idx].rows;
         match *self {
             PublishedStates::Cached { cache, index } => {
@@ -197,7 +198,7 @@ impl PublishedStates<'_> {
                     end: PassEnd::Head,
                     factors,
                 };
-                Ok(requested_hidden_states(model, &requests, pass))
+                requested_hidden_states(model, &requests, pass)
             }
         }
     }
@@ -230,20 +231,20 @@ pub fn published_fingerprint(
         .finish()
 }
 
-/// Computes the states of all distinct rows once, or finds them on disk.
+/// Computes the states of all distinct rows once, or finds them in `folder`.
 ///
-/// Returns `None` when `observe` asked to stop; the part that is done is kept.
+/// Returns `None` when `observe` asked to stop; the chunks that are written are kept.
 ///
 /// # Errors
 ///
-/// When the cache cannot be read or written.
+/// When the cache cannot be written, or a state is not finite.
 pub fn cache_published_states(
     model: &impl CausalLm,
     fingerprint: Fingerprint,
     rows: &[PublishedRow],
     index: &StateIndex,
     options: &RowOptions,
-    path: &Path,
+    folder: &Path,
     observe: impl FnMut(CacheProgress) -> Proceed,
 ) -> Result<Option<HiddenCache>, HiddenCacheError> {
     let wanted = WantedStates {
@@ -257,5 +258,5 @@ pub fn cache_published_states(
             PublishedLoss::Full => RowType::F16,
         },
     };
-    cache_requested_states(model, wanted, path, observe)
+    cache_requested_states(model, wanted, folder, observe)
 }

@@ -93,7 +93,7 @@ impl<'a> PublishedTrainer<'a> {
     ///
     /// # Errors
     ///
-    /// When cached states cannot be read, or the loss is no longer finite; then nothing was changed.
+    /// When the loss is no longer finite; then nothing was changed.
     ///
     /// # Panics
     ///
@@ -119,7 +119,7 @@ impl<'a> PublishedTrainer<'a> {
         let layers = layer_factors(&groups, num_rows);
         let hidden = setup
             .states
-            .of_batch(setup.data, batch_idx, &layers, &device)?;
+            .of_batch(setup.data, batch_idx, &layers, &device);
         let num_tokens = hidden.dims()[0];
         let input = HeadInput {
             hidden: hidden.autodiff(),
