@@ -16,7 +16,7 @@ use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::{
     Adaptation, Adapter, AdapterConfig, CausalLm, HubOptions, LoadedModel, ModelSource,
     PromptEncoding, Recipe, TrainOptions, Trainee, adapter::FORMAT_VERSION,
-    adapter::adaptation::head_shape, families::load,
+    adapter::adaptation::head_shape, load,
 };
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");

@@ -22,7 +22,7 @@ use chameleon_models::engine::{
 };
 use chameleon_models::{
     Adaptation, Adapter, AdapterConfig, HubOptions, ModelSource, PromptEncoding, RandomSampling,
-    Recipe, Sampling, TrainOptions, embed_prompts, families::load,
+    Recipe, Sampling, TrainOptions, embed_prompts, load,
 };
 
 /// Texts of many kinds. Each is the centre of a group, and requests begin at different places of them.

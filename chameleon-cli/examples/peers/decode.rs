@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_models::{
-    GenerateOptions, HubOptions, ModelSource, Sampling, WeightStorage, engine::generate, load_as,
+    GenerateOptions, HubOptions, ModelSource, Sampling, WeightStorage, generate, load_as,
 };
 use serde_json::json;
 

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use chameleon_core::{BatchPlan, PlannedBatch, SplitSequence};
 use chameleon_models::data::Example;
 use chameleon_models::training::grouped_examples::embed_examples;
-use chameleon_models::{GroupedExamples, HubOptions, LoadedModel, ModelSource, families::load};
+use chameleon_models::{GroupedExamples, HubOptions, LoadedModel, ModelSource, load};
 
 pub(crate) fn model(folder: &Path, device: &Device) -> Result<LoadedModel, Box<dyn Error>> {
     let source = ModelSource::Folder(folder.to_owned());

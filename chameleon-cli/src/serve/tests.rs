@@ -18,7 +18,7 @@ use chameleon_core::RunSeed;
 use chameleon_models::{
     HubOptions,
     engine::{Engine, EngineOptions},
-    families::load,
+    load,
 };
 use futures_util::stream;
 use tokio::{runtime::Runtime, sync::oneshot, task::JoinHandle};

@@ -20,7 +20,7 @@ use chameleon_models::engine::{
 use chameleon_models::{
     Adaptation, Adapter, AdapterConfig, CausalLm, GenerateOptions, LayerAdaptation, LayerKind,
     LayerRange, LoadedModel, PassEnd, PassInput, PromptEncoding, RandomSampling, Recipe, Sampling,
-    SequencePass, TrainOptions, engine::generate,
+    SequencePass, TrainOptions, generate,
 };
 
 use crate::load::tiny_with_letters;

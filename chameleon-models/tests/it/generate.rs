@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::RunSeed;
 use chameleon_models::{
     CacheRow, CausalLm, FinishReason, GenerateOptions, GenerateOutput, KvCache, LanguageModel,
-    ModelError, NewToken, RandomSampling, Sampling, Segment, engine::generate,
+    ModelError, NewToken, RandomSampling, Sampling, Segment, generate,
 };
 use proptest::prelude::*;
 

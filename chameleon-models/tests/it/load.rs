@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Int, Tensor};
 use chameleon_models::{
     CausalLm, HubAccess, HubOptions, HubProgress, LoadedModel, ModelError, ModelIdentity,
-    ModelSource, families::load,
+    ModelSource, load,
 };
 
 use crate::gguf_builder::{GgufBuilder, Value};

@@ -8,9 +8,7 @@ use std::path::Path;
 
 use burn::tensor::{Bytes, DType, Device};
 use chameleon_core::RunSeed;
-use chameleon_models::{
-    Checkpoint, GenerateOptions, Llama, LlamaConfig, Sampling, engine::generate,
-};
+use chameleon_models::{Checkpoint, GenerateOptions, Llama, LlamaConfig, Sampling, generate};
 use serde_json::Value;
 
 fn load(path: &Path) -> Llama {

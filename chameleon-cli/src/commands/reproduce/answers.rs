@@ -5,8 +5,7 @@ use std::ops::ControlFlow;
 use burn::tensor::Tensor;
 use chameleon_core::{LoraFactors, RunSeed};
 use chameleon_models::{
-    Example, GenerateOptions, Sampling, embed_prompts,
-    engine::generate,
+    Example, GenerateOptions, Sampling, embed_prompts, generate,
     training::text_metrics::{Stemming, bleu, meteor, rouge},
 };
 use serde::{Deserialize, Serialize};
