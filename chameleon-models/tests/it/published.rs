@@ -19,7 +19,7 @@ use chameleon_models::{CausalLm as _, HeadAdapter, HiddenCache, LanguageModel, P
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::fixture::{Array, read_arrays, stored};
+use crate::fixture::{Array, checkpoint, read_arrays};
 
 /// The largest difference allowed, relative to the loss.
 const TOLERANCE: f64 = 1e-4;
@@ -84,11 +84,8 @@ impl Bench {
         let expected: Expected = serde_json::from_str(&json).unwrap();
         let config: Gpt2Config = serde_json::from_value(expected.config.clone()).unwrap();
         let mut model = LanguageModel::Gpt2(config.init(&Device::flex()).unwrap());
-        let tensors = read_arrays(&fixture("base.safetensors"))
-            .iter()
-            .map(|(name, array)| stored(name, array))
-            .collect();
-        let report = model.import(tensors);
+        let weights = read_arrays(&fixture("base.safetensors"));
+        let report = model.import(&checkpoint(&expected.config, &weights));
         assert!(report.is_complete(), "{report:?}");
         Self {
             expected,

@@ -6,28 +6,18 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use burn::tensor::{Bytes, DType, Device};
+use burn::tensor::Device;
 use chameleon_core::RunSeed;
-use chameleon_models::{Checkpoint, GenerateOptions, Llama, LlamaConfig, Sampling, generate};
+use chameleon_models::{
+    Checkpoint, GenerateOptions, LanguageModel, LlamaConfig, Sampling, generate,
+};
 use serde_json::Value;
 
-fn load(path: &Path) -> Llama {
+fn load(path: &Path) -> LanguageModel {
     let checkpoint = Checkpoint::open(path).unwrap();
     let config: LlamaConfig = serde_json::from_value(checkpoint.config().clone()).unwrap();
-    let mut model = config.init(&Device::flex()).unwrap();
-    let tensors = checkpoint
-        .tensors()
-        .map(|(name, info)| {
-            burn_pack::Tensor::new(
-                name.to_owned(),
-                DType::F32,
-                info.shape.clone(),
-                None,
-                Bytes::from_elems(checkpoint.read_f32(name).unwrap()),
-            )
-        })
-        .collect();
-    let report = model.import(tensors);
+    let mut model = LanguageModel::Llama(config.init(&Device::flex()).unwrap());
+    let report = model.import(&checkpoint);
     assert!(report.is_complete(), "{report:?}");
     assert!(report.unused.is_empty(), "{report:?}");
     model
