@@ -68,7 +68,7 @@ pub enum ModelError {
         file: &'static str,
     },
     /// The model is of a family that is not implemented.
-    #[error("{} holds a `{found}` model; supported are {}", path.display(), crate::files::checkpoint::Architecture::NAMES)]
+    #[error("{} holds a `{found}` model; supported are {}", path.display(), crate::files::architecture::Architecture::NAMES)]
     UnsupportedArchitecture {
         /// The file that names the family.
         path: PathBuf,

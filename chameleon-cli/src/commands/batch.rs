@@ -12,7 +12,7 @@ use chameleon_models::{
     Adapter, LoadedModel,
     data::{Document, Place},
     engine::{Cancellation, ConditionChoice, Engine, Event, Request, RequestFailure},
-    training::hidden_cache::Fingerprint,
+    files::fingerprint::Fingerprint,
 };
 use serde::Serialize;
 

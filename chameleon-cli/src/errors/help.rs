@@ -102,7 +102,6 @@ pub(super) fn training(error: &TrainingError) -> Option<Cow<'static, str>> {
 
 fn memory(error: &MemoryError) -> &'static str {
     match error {
-        MemoryError::HiddenCache(error) => hidden_cache(error),
         MemoryError::EmptyGroup { .. } => "make `--clusters` smaller",
         _ => "choose another `--memory-layer`",
     }
@@ -110,7 +109,6 @@ fn memory(error: &MemoryError) -> &'static str {
 
 fn train_step(error: &TrainError) -> &'static str {
     match error {
-        TrainError::HiddenCache(error) => hidden_cache(error),
         TrainError::Diverged { .. } => "make `--lr` smaller; the last checkpoint is kept",
         _ => "the training state is damaged; start again in another folder",
     }

@@ -21,7 +21,7 @@ pub use self::mixed_scores::{Observed, fit_gate, with_memory};
 use crate::families::indices::index_tensor;
 use crate::families::sizes::ModelSizes;
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
-use crate::training::hidden_cache::{HiddenCache, HiddenCacheError};
+use crate::training::hidden_cache::HiddenCache;
 
 /// What is remembered, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,9 +69,6 @@ impl MemoryConfig {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemoryError {
-    /// Hidden states cannot be read.
-    #[error(transparent)]
-    HiddenCache(#[from] HiddenCacheError),
     /// A layer that the model does not have.
     #[error("a memory by the states that enter layer {found} of a model with layers 0 to {last}")]
     Layer {
@@ -112,7 +109,7 @@ impl GroupMemories {
     ///
     /// # Errors
     ///
-    /// When states cannot be read or make no keys, or a group has no example.
+    /// When the states make no keys, or a group has no example.
     ///
     /// # Panics
     ///
@@ -135,17 +132,21 @@ impl GroupMemories {
                     return Err(MemoryError::EmptyGroup { group_idx });
                 }
                 let seed = seed.derive(&format!("group-{group_idx}"));
-                remember(rows, config.max_entries, texts, &projection, seed, device)
+                let max_entries = config.max_entries;
+                Ok(remember(
+                    rows,
+                    max_entries,
+                    texts,
+                    &projection,
+                    seed,
+                    device,
+                ))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { projection, groups })
     }
 
     /// A memory as large as the average group's, of texts of all groups.
-    ///
-    /// # Errors
-    ///
-    /// When states cannot be read.
     ///
     /// # Panics
     ///
@@ -155,7 +156,7 @@ impl GroupMemories {
         texts: TextsWithStates<'_>,
         seed: RunSeed,
         device: &Device,
-    ) -> Result<GroupMemory, MemoryError> {
+    ) -> GroupMemory {
         let num_entries = self.num_entries() / self.groups.len();
         let rows = (0..texts.data.examples.len()).collect();
         let seed = seed.derive("constant");
@@ -178,10 +179,6 @@ impl GroupMemories {
     ///
     /// `observe` is told the number of finished examples.
     ///
-    /// # Errors
-    ///
-    /// When states cannot be read.
-    ///
     /// # Panics
     ///
     /// When the texts' states are of other texts, or the plan leaves an example out.
@@ -192,14 +189,14 @@ impl GroupMemories {
         temperatures: &[f64],
         device: &Device,
         mut observe: impl FnMut(usize),
-    ) -> Result<Vec<Observed>, MemoryError> {
+    ) -> Vec<Observed> {
         let TextsWithStates { data, entering } = texts;
         let mut rows: Vec<Option<Vec<RowVotes>>> = vec![None; data.examples.len()];
         let mut num_done = 0;
         for batch in &data.plan.batches {
             let arrived = match source {
                 MemorySource::WithArrivedPrompts => {
-                    Some(self.prompts_of(texts, &batch.rows, device)?)
+                    Some(self.prompts_of(texts, &batch.rows, device))
                 }
                 _ => None,
             };
@@ -213,7 +210,7 @@ impl GroupMemories {
                 });
                 let memory = with_prompts.as_ref().unwrap_or(own);
                 let example = &data.examples[row];
-                let states = entering.gather(&[row], device)?;
+                let states = entering.gather(&[row], device);
                 let positions = index_tensor(example.sequence.predicting_positions(), device);
                 let queries = self.projection.keys(states.select(0, positions));
                 let similarities = memory.similarities(queries);
@@ -246,11 +243,11 @@ impl GroupMemories {
                     .collect(),
             ),
         };
-        Ok(temperatures
+        temperatures
             .iter()
             .enumerate()
             .map(|(idx, &temperature)| at(idx, temperature))
-            .collect())
+            .collect()
     }
 
     fn memory_for<'m>(
@@ -277,7 +274,7 @@ impl GroupMemories {
         texts: TextsWithStates<'_>,
         rows: &[usize],
         device: &Device,
-    ) -> Result<ArrivedPrompts, MemoryError> {
+    ) -> ArrivedPrompts {
         let mut prompts = ArrivedPrompts {
             keys: Vec::new(),
             next_tokens: Vec::new(),
@@ -288,7 +285,7 @@ impl GroupMemories {
             if token_ids.len() < 2 {
                 continue;
             }
-            let states = texts.entering.gather(&[row], device)?;
+            let states = texts.entering.gather(&[row], device);
             let keys = self.projection.keys(states.slice([0..token_ids.len() - 1]));
             prompts.keys.push(keys);
             prompts
@@ -296,7 +293,7 @@ impl GroupMemories {
                 .push(token_tensor(&token_ids[1..], device));
             prompts.rows.push(row);
         }
-        Ok(prompts)
+        prompts
     }
 }
 
@@ -383,7 +380,7 @@ fn projection(
         num_states >= PROJECTION_STATES
     });
     rows.truncate(enough.map_or(rows.len(), |last| last + 1));
-    let states = entering.gather(&rows, device)?;
+    let states = entering.gather(&rows, device);
     let components = principal_components(&states, config.key_size)?;
     Ok(KeyProjection::along(&StateDirections {
         mean: components.mean,
@@ -401,7 +398,7 @@ fn remember(
     projection: &KeyProjection,
     seed: RunSeed,
     device: &Device,
-) -> Result<GroupMemory, MemoryError> {
+) -> GroupMemory {
     let TextsWithStates { data, entering } = texts;
     // Whole examples in a random order, as many as it takes: what a group says often stays often.
     rows.shuffle(&mut seed.stream("memory"));
@@ -413,12 +410,12 @@ fn remember(
         if num_entries == 0 {
             break;
         }
-        let states = entering.gather(&[row], device)?;
+        let states = entering.gather(&[row], device);
         keys.push(projection.keys(states.slice([0..num_entries])));
         next_tokens.extend_from_slice(&token_ids[1..=num_entries]);
     }
     let memory = GroupMemory::new(Tensor::cat(keys, 0), token_tensor(&next_tokens, device));
-    Ok(memory.rounded())
+    memory.rounded()
 }
 
 fn token_tensor(token_ids: &[u32], device: &Device) -> Tensor<1, Int> {

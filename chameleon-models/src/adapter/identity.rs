@@ -1,6 +1,6 @@
 //! Which model an adapter belongs to.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use burn::module::{Module as _, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::families::causal_lm::CausalLm;
 use crate::families::language_model::LanguageModel;
 use crate::families::sizes::ModelSizes;
+use crate::files::fingerprint::hexadecimal;
 
 /// A model as an adapter remembers it: two models with equal identities give equal prompt embeddings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,13 +67,6 @@ pub(crate) fn weights_fingerprint(model: &LanguageModel, config: &serde_json::Va
         model.packed_weights().update(&mut hasher.0);
     }
     hexadecimal(&hasher.0.finalize())
-}
-
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-        text
-    })
 }
 
 struct WeightHasher(Sha256);

@@ -37,7 +37,7 @@ use crate::adapter::prompts::represent_prompts;
 use crate::families::causal_lm::CausalLm;
 use crate::families::language_model::LanguageModel;
 use crate::files::atomic_file;
-use crate::training::hidden_cache::Fingerprint;
+use crate::files::fingerprint::Fingerprint;
 
 /// The version of the folder's format that this crate writes.
 pub const FORMAT_VERSION: u32 = 3;

@@ -3,7 +3,6 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
-use burn_pack::Tensor as StoredTensor;
 use chameleon_core::LoraFactors;
 
 use crate::error::ModelError;
@@ -14,7 +13,6 @@ use crate::families::gpt2::Gpt2;
 use crate::families::kv_cache::{KvCache, Segment};
 use crate::families::llama::Llama;
 use crate::families::sizes::ModelSizes;
-use crate::files::key_map::ImportReport;
 
 /// A model of any family, for code that learns only from a file which one it runs.
 #[derive(Module, Debug)]
@@ -26,16 +24,6 @@ pub enum LanguageModel {
 }
 
 impl LanguageModel {
-    /// Takes its weights from the tensors of a checkpoint: named as Hugging Face does, of type f32.
-    ///
-    /// Whatever does not fit is named in the report, and leaves that part of the model as it was.
-    pub fn import(&mut self, tensors: Vec<StoredTensor>) -> ImportReport {
-        match self {
-            Self::Gpt2(model) => model.import(tensors),
-            Self::Llama(model) => model.import(tensors),
-        }
-    }
-
     /// The same model whose head has a change folded in. A tied head is untied; the layers are shared.
     ///
     /// # Panics

@@ -1,21 +1,20 @@
 //! From a source to a model that runs: files, weights, tokenizer, identity.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use burn::tensor::{Bytes, DType, Device};
-use burn_pack::Tensor as StoredTensor;
+use burn::tensor::Device;
 
 use crate::adapter::identity::{self, ModelIdentity};
 use crate::error::ModelError;
 use crate::families::gpt2::Gpt2Config;
+use crate::families::import::ImportReport;
 use crate::families::language_model::LanguageModel;
 use crate::families::llama::LlamaConfig;
 use crate::families::packed::{PackedWeights, WeightStorage};
+use crate::files::architecture::Architecture;
 use crate::files::chat::ModelChat;
-use crate::files::checkpoint::{Architecture, Checkpoint};
+use crate::files::checkpoint::Checkpoint;
 use crate::files::hub::{self, HubOptions};
-use crate::files::key_map::ImportReport;
 use crate::files::source::ModelSource;
 use crate::files::tokenizer::Tokenizer;
 
@@ -91,7 +90,6 @@ pub fn load_as(
     };
     let tokenizer = checkpoint.tokenizer()?;
     let chat_template = checkpoint.chat_template()?;
-    let checkpoint = Arc::new(checkpoint);
     let broken = |source| ModelError::Config {
         path: checkpoint.config_path(),
         source,
@@ -113,29 +111,7 @@ pub fn load_as(
         WeightStorage::Numbers => Packed::default(),
         WeightStorage::Packed => Packed::of(&checkpoint)?,
     };
-    let tensors = checkpoint
-        .tensors()
-        .filter(|(name, _)| !packed.names.contains(*name))
-        .map(|(name, info)| {
-            let size: usize = info.shape.iter().product();
-            let (name, source) = (name.to_owned(), Arc::clone(&checkpoint));
-            let read = name.clone();
-            StoredTensor::deferred(
-                name,
-                DType::F32,
-                info.shape.clone(),
-                None,
-                size * 4,
-                move || {
-                    let values = source
-                        .read_f32(&read)
-                        .map_err(|error| burn_pack::Error::IoError(error.to_string()))?;
-                    Ok(Bytes::from_elems(values))
-                },
-            )
-        })
-        .collect();
-    let mut report = model.import(tensors);
+    let mut report = model.import_except(&checkpoint, &packed.names);
     report.missing.retain(|name| !packed.names.contains(name));
     report.loaded.extend(packed.names);
     if let LanguageModel::Llama(model) = &mut model {
@@ -165,7 +141,7 @@ impl Packed {
         let mut modules = BTreeMap::new();
         if checkpoint.architecture() == Architecture::Llama {
             let in_layers = checkpoint.tensors().filter_map(|(name, _)| {
-                let inside = name.strip_prefix("model.layers.")?;
+                let inside = checkpoint.field(name)?.strip_prefix("layers.")?;
                 let (layer_idx, path) = inside.strip_suffix(".weight")?.split_once('.')?;
                 Some((name, layer_idx.parse().ok()?, path.to_owned()))
             });

@@ -3,6 +3,7 @@
 pub mod causal_lm;
 pub mod config_error;
 pub mod gpt2;
+pub mod import;
 pub mod kv_cache;
 pub mod language_model;
 pub mod llama;

@@ -1,117 +1,54 @@
 //! Where a model's tensors and configuration come from, whatever the kind of file.
 //!
-//! A [`Checkpoint`] answers in Hugging Face's words: names, shapes and layouts are those of a
-//! `*ForCausalLM` checkpoint, values are `f32`. It knows nothing of Burn or of any model's code.
+//! A [`Checkpoint`] names tensors and configuration keys as Hugging Face does, and gives the values of a tensor as the
+//! module holds them: `f32`, in the module's order of axes and rows.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::families::packed::PackedMatrix;
+use crate::files::architecture::Architecture;
 use crate::files::file_bytes::FileBytes;
 use crate::files::gguf::GgufFile;
-use crate::files::gguf_translation;
+use crate::files::gguf_config;
+use crate::files::name_table::{Container, Heads, Layout};
 use crate::files::safetensors_folder::SafetensorsFolder;
-use crate::files::tensor_dtype::TensorDtype;
+use crate::files::stored_layout::StoredLayout;
+use crate::files::tensor_dtype::TensorInfo;
 use crate::files::tokenizer::Tokenizer;
 use crate::files::tokenizer_gguf;
 
-/// A family of models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Architecture {
-    /// Llama 2 and 3, SmolLM2, TinyLlama and others of the same build.
-    Llama,
-    /// GPT-2.
-    Gpt2,
-}
-
-impl Architecture {
-    /// All families, for messages.
-    pub const NAMES: &'static str = "llama and gpt2";
-
-    /// The name in `model_type` and in `general.architecture`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Gpt2 => "gpt2",
-        }
-    }
-
-    /// The family of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Llama, Self::Gpt2]
-            .into_iter()
-            .find(|architecture| architecture.name() == name)
-    }
-
-    /// What Hugging Face puts before every tensor name but the head's; base models leave it out.
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Llama => "model.",
-            Self::Gpt2 => "transformer.",
-        }
-    }
-
-    /// Whether a tensor holds no weights but a table that the model computes for itself.
-    fn is_buffer(self, name: &str) -> bool {
-        match self {
-            Self::Llama => name.ends_with(".rotary_emb.inv_freq"),
-            Self::Gpt2 => name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"),
-        }
-    }
-}
-
-impl fmt::Display for Architecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 /// A model on disk: configuration, and tensors that are read one by one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Checkpoint {
     architecture: Architecture,
     config: Value,
     tensors: BTreeMap<String, Entry>,
-    storage: Storage,
+    /// Tensors that hold what the model computes for itself.
+    buffers: Vec<String>,
+    storage: Arc<Storage>,
 }
 
-/// What a tensor looks like once read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// Outermost axis first; a linear layer of PyTorch is `[out, in]`.
-    pub shape: Vec<usize>,
-    /// How the values are stored; reading always gives `f32`.
-    pub dtype: TensorDtype,
-}
-
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     stored_name: String,
+    /// The shape in the file.
+    stored_shape: Vec<usize>,
     info: TensorInfo,
     layout: StoredLayout,
+    /// The path in the module; `None` if the family has no such tensor.
+    field: Option<String>,
 }
 
 #[derive(Debug)]
 enum Storage {
     Gguf(GgufFile),
     Safetensors(SafetensorsFolder),
-}
-
-/// How the stored layout differs from Hugging Face's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StoredLayout {
-    /// Not at all.
-    AsIs,
-    /// The two axes are swapped.
-    Transposed,
-    /// Within each head, row `i` and row `i + head_dim / 2` are stored as neighbours.
-    RotaryPairs { num_heads: usize },
 }
 
 impl Checkpoint {
@@ -139,30 +76,23 @@ impl Checkpoint {
         let folder = SafetensorsFolder::open(folder)?;
         let architecture = folder.architecture()?;
         let config = folder.config().clone();
-        let prefix = architecture.prefix();
-        let has_prefix = folder.tensors().keys().any(|name| name.starts_with(prefix));
-        let mut tensors = BTreeMap::new();
-        for (stored_name, info) in folder.tensors() {
-            if architecture.is_buffer(stored_name) {
-                continue;
-            }
-            let name = if has_prefix || stored_name.starts_with("lm_head.") {
-                stored_name.clone()
-            } else {
-                format!("{prefix}{stored_name}")
-            };
-            let entry = Entry {
-                stored_name: stored_name.clone(),
-                info: info.clone(),
-                layout: StoredLayout::AsIs,
-            };
-            tensors.insert(name, entry);
-        }
+        let (buffers, weights) = folder
+            .tensors()
+            .iter()
+            .partition::<Vec<_>, _>(|(name, _)| architecture.names().is_buffer(name));
+        let naming = Naming {
+            container: Container::HuggingFace,
+            architecture,
+            config: &config,
+            path: folder.path(),
+        };
         Ok(Self {
             architecture,
+            tensors: naming
+                .entries(weights.into_iter().map(|(name, info)| (name, info.clone())))?,
+            buffers: buffers.into_iter().map(|(name, _)| name.clone()).collect(),
             config,
-            tensors,
-            storage: Storage::Safetensors(folder),
+            storage: Arc::new(Storage::Safetensors(folder)),
         })
     }
 
@@ -171,7 +101,7 @@ impl Checkpoint {
     /// # Errors
     /// When the file cannot be read or is broken, or the family is not a known one.
     pub fn from_gguf(path: &Path) -> Result<Self, ModelError> {
-        Self::translate(GgufFile::open(path)?)
+        Self::of_gguf(GgufFile::open(path)?)
     }
 
     /// Reads a GGUF file that is in memory; `path` appears in messages.
@@ -179,58 +109,43 @@ impl Checkpoint {
     /// # Errors
     /// Those of [`from_gguf`](Self::from_gguf).
     pub fn from_gguf_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, ModelError> {
-        Self::translate(GgufFile::parse(FileBytes::from_vec(path, bytes))?)
+        Self::of_gguf(GgufFile::parse(FileBytes::from_vec(path, bytes))?)
     }
 
-    fn translate(file: GgufFile) -> Result<Self, ModelError> {
-        let architecture = gguf_translation::architecture(&file)?;
-        let config = gguf_translation::config(&file, architecture)?;
-        let head_is_copy = gguf_translation::tied(&file);
-        let mut tensors = BTreeMap::new();
-        for (stored_name, stored) in file.tensors() {
-            let consumed = stored_name == "rope_freqs.weight" // part of the configuration
-                || (head_is_copy && stored_name == "output.weight");
-            if consumed {
-                continue;
-            }
-            let translated = gguf_translation::tensor(architecture, &config, stored_name);
-            let (name, layout) = match translated {
-                Some(translated) => (translated.name, translated.layout),
-                None => (stored_name.clone(), StoredLayout::AsIs),
+    fn of_gguf(file: GgufFile) -> Result<Self, ModelError> {
+        let architecture = gguf_config::architecture(&file)?;
+        let config = gguf_config::config(&file, architecture)?;
+        let head_is_copy = gguf_config::tied(&file);
+        let naming = Naming {
+            container: Container::Gguf,
+            architecture,
+            config: &config,
+            path: file.path(),
+        };
+        let is_weight = |name: &str| {
+            let is_config = name == "rope_freqs.weight";
+            !(is_config || head_is_copy && name == "output.weight")
+        };
+        let stored = file.tensors().iter().filter(|(name, _)| is_weight(name));
+        let stored = stored.map(|(name, tensor)| {
+            let info = TensorInfo {
+                shape: tensor.shape.clone(),
+                dtype: tensor.dtype,
             };
-            let shape = layout
-                .shape(&stored.shape)
-                .ok_or_else(|| ModelError::ImpossibleShape {
-                    path: file.path().to_path_buf(),
-                    name: stored_name.clone(),
-                    found: stored.shape.iter().map(|&size| size as u64).collect(),
-                })?;
-            let entry = Entry {
-                stored_name: stored_name.clone(),
-                info: TensorInfo {
-                    shape,
-                    dtype: stored.dtype,
-                },
-                layout,
-            };
-            if tensors.insert(name, entry).is_some() {
-                return Err(ModelError::DuplicateName {
-                    path: file.path().to_path_buf(),
-                    name: stored_name.clone(),
-                });
-            }
-        }
+            (name, info)
+        });
         Ok(Self {
             architecture,
+            tensors: naming.entries(stored)?,
+            buffers: Vec::new(),
             config,
-            tensors,
-            storage: Storage::Gguf(file),
+            storage: Arc::new(Storage::Gguf(file)),
         })
     }
 
     /// The file or folder, for messages.
     pub fn path(&self) -> &Path {
-        match &self.storage {
+        match &*self.storage {
             Storage::Gguf(file) => file.path(),
             Storage::Safetensors(folder) => folder.path(),
         }
@@ -248,17 +163,27 @@ impl Checkpoint {
 
     /// The file that holds the configuration, for messages.
     pub fn config_path(&self) -> PathBuf {
-        match &self.storage {
+        match &*self.storage {
             Storage::Gguf(file) => file.path().to_path_buf(),
             Storage::Safetensors(folder) => folder.path().join("config.json"),
         }
     }
 
-    /// All tensors, sorted by name.
+    /// All tensors that may hold weights, sorted by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
         self.tensors
             .iter()
             .map(|(name, entry)| (name.as_str(), &entry.info))
+    }
+
+    /// Tensors that hold what the model computes for itself: masks and rotary frequencies of older files.
+    pub(crate) fn buffers(&self) -> &[String] {
+        &self.buffers
+    }
+
+    /// The path of a tensor in the module; `None` if there is no such tensor in the file or in the family.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.tensors.get(name)?.field.as_deref()
     }
 
     /// What one tensor looks like.
@@ -266,7 +191,7 @@ impl Checkpoint {
         self.tensors.get(name).map(|entry| &entry.info)
     }
 
-    /// The values of a tensor, row by row, in the shape that [`tensor`](Self::tensor) tells.
+    /// The values of a tensor, row by row, in the shape that [`tensor`](Self::tensor) returns.
     ///
     /// # Errors
     /// When there is no such tensor, or when one of its weights is NaN or infinite.
@@ -278,7 +203,7 @@ impl Checkpoint {
                 path: self.path().to_path_buf(),
                 name: name.to_owned(),
             })?;
-        let stored = match &self.storage {
+        let stored = match &*self.storage {
             Storage::Gguf(file) => file.read_f32(&entry.stored_name)?,
             Storage::Safetensors(folder) => folder.read_f32(&entry.stored_name)?,
         };
@@ -294,12 +219,12 @@ impl Checkpoint {
                 value,
             });
         }
-        Ok(entry.layout.restore(stored, &entry.info.shape))
+        Ok(entry.layout.restore(stored, &entry.stored_shape))
     }
 
-    /// A weight as the file packs it, if it does so in a way that can be multiplied with.
+    /// A weight of a linear module as the file packs it, if it does so in a way that can be multiplied with.
     pub(crate) fn packed(&self, name: &str) -> Option<PackedMatrix> {
-        let Storage::Gguf(file) = &self.storage else {
+        let Storage::Gguf(file) = &*self.storage else {
             return None;
         };
         let entry = self.tensors.get(name)?;
@@ -307,19 +232,8 @@ impl Checkpoint {
         let &[num_rows, row_len] = tensor.shape.as_slice() else {
             return None;
         };
-        let shape = [num_rows, row_len];
-        match entry.layout {
-            StoredLayout::AsIs => PackedMatrix::read(tensor.dtype, bytes, shape, |row| row),
-            StoredLayout::RotaryPairs { num_heads } => {
-                let head_dim = num_rows / num_heads;
-                PackedMatrix::read(tensor.dtype, bytes, shape, |row| {
-                    let (head, within) = (row / head_dim, row % head_dim);
-                    let half = head_dim / 2;
-                    head * head_dim + 2 * (within % half) + within / half
-                })
-            }
-            StoredLayout::Transposed => None,
-        }
+        let stored_row = |row| entry.layout.stored_row(row, num_rows);
+        PackedMatrix::read(tensor.dtype, bytes, [num_rows, row_len], stored_row)
     }
 
     /// The tokenizer that belongs to the model; its vocabulary is checked against the embedding.
@@ -327,7 +241,7 @@ impl Checkpoint {
     /// # Errors
     /// When it is missing, broken, of an unknown kind, or has more tokens than the embedding.
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
-        let tokenizer = match &self.storage {
+        let tokenizer = match &*self.storage {
             Storage::Gguf(file) => tokenizer_gguf::read(file)?,
             Storage::Safetensors(folder) => Tokenizer::from_folder(folder.path())?,
         };
@@ -342,81 +256,79 @@ impl Checkpoint {
     /// # Errors
     /// When the file that should hold it cannot be read.
     pub fn chat_template(&self) -> Result<Option<String>, ModelError> {
-        match &self.storage {
+        match &*self.storage {
             Storage::Gguf(file) => Ok(file.text("tokenizer.chat_template")?.map(str::to_owned)),
             Storage::Safetensors(folder) => folder.chat_template(),
         }
     }
 }
 
-impl StoredLayout {
-    /// The shape once restored; `None` when the layout cannot be that of the stored shape.
-    fn shape(self, stored: &[usize]) -> Option<Vec<usize>> {
-        match self {
-            Self::AsIs => Some(stored.to_vec()),
-            Self::Transposed => match *stored {
-                [rows, columns] => Some(vec![columns, rows]),
-                _ => None,
+/// How the tensors of a file are named and laid out.
+struct Naming<'a> {
+    container: Container,
+    architecture: Architecture,
+    config: &'a Value,
+    /// For messages.
+    path: &'a Path,
+}
+
+impl Naming<'_> {
+    fn entries<'a>(
+        &self,
+        stored: impl Iterator<Item = (&'a String, TensorInfo)>,
+    ) -> Result<BTreeMap<String, Entry>, ModelError> {
+        let mut entries = BTreeMap::new();
+        for (stored_name, stored) in stored {
+            let (name, entry) = self.entry(stored_name, stored)?;
+            if entries.insert(name, entry).is_some() {
+                return Err(ModelError::DuplicateName {
+                    path: self.path.to_path_buf(),
+                    name: stored_name.clone(),
+                });
+            }
+        }
+        Ok(entries)
+    }
+
+    /// A tensor that the family does not have keeps its name and its layout.
+    fn entry(&self, stored_name: &str, stored: TensorInfo) -> Result<(String, Entry), ModelError> {
+        let found = self.architecture.names().find(self.container, stored_name);
+        let (name, field, layout) = match found {
+            Some(found) => {
+                let num_heads = self.num_heads(found.layout);
+                let layout = StoredLayout::new(found.layout, self.container, num_heads);
+                (found.name, Some(found.field), layout)
+            }
+            None => (stored_name.to_owned(), None, StoredLayout::SAME),
+        };
+        let shape = layout
+            .shape(&stored.shape)
+            .ok_or_else(|| ModelError::ImpossibleShape {
+                path: self.path.to_path_buf(),
+                name: stored_name.to_owned(),
+                found: stored.shape.iter().map(|&size| size as u64).collect(),
+            })?;
+        let entry = Entry {
+            stored_name: stored_name.to_owned(),
+            stored_shape: stored.shape,
+            info: TensorInfo {
+                shape,
+                dtype: stored.dtype,
             },
-            Self::RotaryPairs { num_heads } => {
-                let whole_pairs = num_heads
-                    .checked_mul(2)
-                    .is_some_and(|pairs| pairs > 0 && stored[0].is_multiple_of(pairs));
-                whole_pairs.then(|| stored.to_vec())
-            }
-        }
+            layout,
+            field,
+        };
+        Ok((name, entry))
     }
 
-    fn restore(self, stored: Vec<f32>, shape: &[usize]) -> Vec<f32> {
-        match self {
-            Self::AsIs => stored,
-            Self::Transposed => transpose(&stored, shape[0], shape[1]),
-            Self::RotaryPairs { num_heads } => split_rotary_pairs(&stored, shape[0], num_heads),
-        }
-    }
-}
-
-/// `[columns, rows]` to `[rows, columns]`.
-fn transpose(stored: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut restored = Vec::with_capacity(stored.len());
-    for row in 0..rows {
-        restored.extend((0..columns).map(|column| stored[column * rows + row]));
-    }
-    restored
-}
-
-/// Moves the rows of each head from pairs (0, 0 + half, 1, 1 + half, ..) to halves (0, 1, .., 0 + half, ..).
-fn split_rotary_pairs(stored: &[f32], num_rows: usize, num_heads: usize) -> Vec<f32> {
-    let row_len = stored.len() / num_rows;
-    let head_dim = num_rows / num_heads;
-    let mut restored = Vec::with_capacity(stored.len());
-    for head in stored.chunks_exact(head_dim * row_len) {
-        for half in 0..2 {
-            for pair in head.chunks_exact(2 * row_len) {
-                restored.extend_from_slice(&pair[half * row_len..][..row_len]);
-            }
-        }
-    }
-    restored
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rotary_pairs_become_halves_within_each_head() {
-        // Two heads of four rows, one value a row; stored as pairs of (i, i + 2).
-        let stored = [0., 2., 1., 3., 10., 12., 11., 13.];
-        let restored = split_rotary_pairs(&stored, 8, 2);
-        assert_eq!(restored, [0., 1., 2., 3., 10., 11., 12., 13.]);
-    }
-
-    #[test]
-    fn transposing_swaps_the_axes() {
-        assert_eq!(
-            transpose(&[1., 2., 3., 4., 5., 6.], 3, 2),
-            [1., 4., 2., 5., 3., 6.]
-        );
+    /// The heads that the rows of a tensor are divided into; 0 if they are not.
+    fn num_heads(&self, layout: Layout) -> usize {
+        let key = match layout {
+            Layout::Rotary(Heads::Query) => "num_attention_heads",
+            Layout::Rotary(Heads::KeyValue) => "num_key_value_heads",
+            _ => return 0,
+        };
+        let num_heads = self.config.get(key).and_then(Value::as_u64);
+        num_heads.map_or(0, |num_heads| usize::try_from(num_heads).unwrap_or(0))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing in the file is believed: every length is checked against the bytes that are left, every
 //! tensor must lie inside the file, apart from the others, under a name of its own. What the names
-//! and values mean is [`gguf_translation`](crate::gguf_translation)'s business.
+//! mean is defined by [`name_table`](super::name_table), what the values mean by [`gguf_config`](super::gguf_config).
 //!
 //! candle has a reader for this header too. It divides by the alignment it finds, keeps the last of
 //! two tensors with one name, and refuses a file for one tensor type it does not know without

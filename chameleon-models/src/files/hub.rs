@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use serde_json::Value;
 
@@ -84,22 +84,82 @@ impl HubOptions {
     }
 }
 
+/// A repository on the hub, and how it is reached.
+pub(crate) struct HubRepo<'a> {
+    pub(crate) repo: Repo,
+    pub(crate) options: &'a HubOptions,
+}
+
+impl HubRepo<'_> {
+    /// What `fetch` returns if the hub may be asked, else what `cached` returns; `cached` also decides where the hub
+    /// fails, unless the error `is_final`.
+    pub(crate) fn fetch_or_cached<T, E: std::error::Error>(
+        &self,
+        fetch: impl FnOnce(&Self) -> Result<T, E>,
+        cached: impl FnOnce(&Self) -> Result<T, E>,
+        is_final: impl FnOnce(&E) -> bool,
+    ) -> Result<T, E> {
+        if self.options.access == HubAccess::CacheOnly {
+            return cached(self);
+        }
+        let error = match fetch(self) {
+            Err(error) if !is_final(&error) => error,
+            fetched => return fetched,
+        };
+        let Ok(found) = cached(self) else {
+            return Err(error);
+        };
+        tracing::warn!(repo = self.repo.url(), %error, "the hub does not answer; using the cache");
+        Ok(found)
+    }
+
+    /// The folder of the revision in the cache, whole or not. A revision is a branch or a tag, which the cache
+    /// translates to a commit, or a commit.
+    pub(crate) fn snapshot(&self) -> Option<PathBuf> {
+        let repo = self.options.cache_folder.join(self.repo.folder_name());
+        let reference = repo.join("refs").join(self.repo.revision());
+        let commit = std::fs::read_to_string(reference);
+        let commit = commit.unwrap_or_else(|_| self.repo.revision().to_owned());
+        let folder = repo.join("snapshots").join(commit.trim());
+        folder.is_dir().then_some(folder)
+    }
+
+    /// Fetches files that the cache lacks.
+    pub(crate) fn api(&self) -> Result<ApiRepo, ApiError> {
+        let options = self.options;
+        let api = ApiBuilder::from_cache(Cache::new(options.cache_folder.clone()))
+            .with_endpoint(options.endpoint.clone())
+            .with_token(options.token.clone())
+            .with_progress(options.progress == HubProgress::Bar)
+            .build()?;
+        Ok(api.repo(self.repo.clone()))
+    }
+}
+
+/// The files of a repository on the hub.
+pub(crate) fn file_names(api: &ApiRepo) -> Result<Vec<String>, ApiError> {
+    let files = api.info()?.siblings.into_iter();
+    Ok(files.map(|file| file.rfilename).collect())
+}
+
 /// The folder or the GGUF file of a model, fetched if it has to be and may be.
 ///
 /// # Errors
 /// When the cache lacks the model and the hub may not be asked, or does not give it.
 pub fn resolve(model: &HubModel, options: &HubOptions) -> Result<PathBuf, ModelError> {
-    if options.access == HubAccess::CacheOnly {
-        return cached(model, options);
-    }
-    match fetch(model, options) {
-        Ok(path) => Ok(path),
-        Err(error @ ModelError::HubNoWeights { .. }) => Err(error),
-        Err(error) => cached(model, options).inspect(|_| {
-            tracing::warn!(model = model.id(), %error, "the hub does not answer; using the cache");
-        })
-        .map_err(|_| error),
-    }
+    let repo = HubRepo {
+        repo: Repo::with_revision(
+            model.id().to_owned(),
+            RepoType::Model,
+            model.revision().to_owned(),
+        ),
+        options,
+    };
+    repo.fetch_or_cached(
+        |repo| fetch(model, repo),
+        |repo| cached(model, repo),
+        |error| matches!(error, ModelError::HubNoWeights { .. }),
+    )
 }
 
 const FILES_AROUND_WEIGHTS: [&str; 5] = [
@@ -110,37 +170,24 @@ const FILES_AROUND_WEIGHTS: [&str; 5] = [
     "chat_template.jinja",
 ];
 
-fn cached(model: &HubModel, options: &HubOptions) -> Result<PathBuf, ModelError> {
+fn cached(model: &HubModel, repo: &HubRepo<'_>) -> Result<PathBuf, ModelError> {
     let missing = || ModelError::HubNotCached {
         model: model.clone(),
-        cache_folder: options.cache_folder.clone(),
+        cache_folder: repo.options.cache_folder.clone(),
     };
-    let repo = Cache::new(options.cache_folder.clone()).repo(repo(model));
+    let folder = repo.snapshot().ok_or_else(missing)?;
     let Some(file) = model.file() else {
-        let config = repo
-            .get("config.json")
-            .or_else(|| commit_file(model, options, "config.json"));
-        let folder = config
-            .and_then(|config| config.parent().map(PathBuf::from))
-            .ok_or_else(missing)?;
-        let whole = needed_weights(&folder)?
-            .is_some_and(|files| files.iter().all(|file| folder.join(file).exists()));
+        let weights = needed_weights(&folder)?.ok_or_else(missing)?;
+        let mut needed = weights.iter().map(String::as_str).chain(["config.json"]);
+        let whole = needed.all(|file| folder.join(file).exists());
         return if whole { Ok(folder) } else { Err(missing()) };
     };
-    repo.get(file)
-        .or_else(|| commit_file(model, options, file))
-        .ok_or_else(missing)
-}
-
-/// A file of a revision that is a commit, which the cache knows by its folder alone.
-fn commit_file(model: &HubModel, options: &HubOptions, file: &str) -> Option<PathBuf> {
-    let path = options
-        .cache_folder
-        .join(repo(model).folder_name())
-        .join("snapshots")
-        .join(model.revision())
-        .join(file);
-    path.exists().then_some(path)
+    let path = folder.join(file);
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(missing())
+    }
 }
 
 /// The weight files that a folder should have; `None` when it has neither weights nor an index.
@@ -151,7 +198,7 @@ fn needed_weights(folder: &Path) -> Result<Option<Vec<String>>, ModelError> {
     Ok(read_json(&folder.join(INDEX))?.map(|index| shards(&index)))
 }
 
-/// The shards an index names; names that are no plain file names are left for the reader to refuse.
+/// The shards an index names; names that are not plain file names are left for the reader to refuse.
 fn shards(index: &Value) -> Vec<String> {
     let named = index["weight_map"]
         .as_object()
@@ -166,30 +213,17 @@ fn shards(index: &Value) -> Vec<String> {
     shards
 }
 
-fn fetch(model: &HubModel, options: &HubOptions) -> Result<PathBuf, ModelError> {
+fn fetch(model: &HubModel, repo: &HubRepo<'_>) -> Result<PathBuf, ModelError> {
     let failed = |source| ModelError::HubRequest {
         model: model.clone(),
-        endpoint: options.endpoint.clone(),
+        endpoint: repo.options.endpoint.clone(),
         source: Box::new(source),
     };
-    let api = ApiBuilder::from_cache(Cache::new(options.cache_folder.clone()))
-        .with_endpoint(options.endpoint.clone())
-        .with_token(options.token.clone())
-        .with_progress(options.progress == HubProgress::Bar)
-        .build()
-        .map_err(failed)?;
-    let repo = api.repo(repo(model));
+    let repo = repo.api().map_err(failed)?;
     if let Some(file) = model.file() {
         return repo.get(file).map_err(failed);
     }
-
-    let available: Vec<String> = repo
-        .info()
-        .map_err(failed)?
-        .siblings
-        .into_iter()
-        .map(|file| file.rfilename)
-        .collect();
+    let available = file_names(&repo).map_err(failed)?;
     let has = |file: &str| available.iter().any(|available| available == file);
     if !has(WEIGHTS) && !has(INDEX) {
         let mut gguf_files: Vec<String> = available
@@ -222,21 +256,13 @@ fn fetch(model: &HubModel, options: &HubOptions) -> Result<PathBuf, ModelError> 
 fn fetch_shards(
     repo: &ApiRepo,
     index: &Path,
-    failed: impl Fn(hf_hub::api::sync::ApiError) -> ModelError,
+    failed: impl Fn(ApiError) -> ModelError,
 ) -> Result<(), ModelError> {
     let index = read_json(index)?.unwrap_or_default();
     for shard in shards(&index) {
         repo.get(&shard).map_err(&failed)?;
     }
     Ok(())
-}
-
-fn repo(model: &HubModel) -> Repo {
-    Repo::with_revision(
-        model.id().to_owned(),
-        RepoType::Model,
-        model.revision().to_owned(),
-    )
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::ModelError;
-use crate::files::checkpoint::{Architecture, TensorInfo};
+use crate::files::architecture::Architecture;
 use crate::files::file_bytes::FileBytes;
-use crate::files::tensor_dtype::TensorDtype;
+use crate::files::tensor_dtype::{TensorDtype, TensorInfo};
 
 const CONFIG: &str = "config.json";
 pub(crate) const WEIGHTS: &str = "model.safetensors";

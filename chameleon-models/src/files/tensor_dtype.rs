@@ -36,6 +36,15 @@ pub enum TensorDtype {
     Q6K,
 }
 
+/// What a tensor of a checkpoint looks like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Outermost axis first; of a linear layer `[in, out]`.
+    pub shape: Vec<usize>,
+    /// How the values are stored; reading always gives `f32`.
+    pub dtype: TensorDtype,
+}
+
 impl TensorDtype {
     /// All that can be read, for messages.
     pub const NAMES: &'static str =

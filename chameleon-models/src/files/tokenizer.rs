@@ -251,19 +251,17 @@ fn new_part(given: &str, text: &str) -> String {
 }
 
 fn from_json(path: &Path, json: Value) -> Result<tokenizers::Tokenizer, ModelError> {
-    check_merges(path, &json["model"])?;
+    check_json_merges(path, &json["model"])?;
     serde_json::from_value(json).map_err(|source| broken(path, source.into()))
 }
 
-/// The `tokenizers` crate writes past a buffer's end, and stops the program, when a merge makes a
-/// token that is longer than any in the vocabulary. So merges are checked first.
-fn check_merges(path: &Path, model: &Value) -> Result<(), ModelError> {
+fn check_json_merges(path: &Path, model: &Value) -> Result<(), ModelError> {
     let (Some(vocab), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array())
     else {
         return Ok(());
     };
     let joiner = model["continuing_subword_prefix"].as_str().unwrap_or("");
-    for (index, merge) in merges.iter().enumerate() {
+    let merges = merges.iter().map(|merge| {
         let pair = match merge {
             Value::String(text) => text.split_once(' '),
             Value::Array(pair) => match pair.as_slice() {
@@ -274,11 +272,26 @@ fn check_merges(path: &Path, model: &Value) -> Result<(), ModelError> {
             },
             _ => None,
         };
+        (pair, merge)
+    });
+    check_merges(path, merges, joiner, |token| vocab.contains_key(token))
+}
+
+/// Refuses a merge that does not join two tokens into a third.
+///
+/// The `tokenizers` crate writes past the end of a buffer, and stops the program, when a merge makes a token that is
+/// longer than any in the vocabulary. A merge comes with the text by which messages name it; `joiner` is what a token
+/// begins with where it continues a word.
+pub(crate) fn check_merges<'a>(
+    path: &Path,
+    merges: impl Iterator<Item = (Option<(&'a str, &'a str)>, impl ToString)>,
+    joiner: &str,
+    has_token: impl Fn(&str) -> bool,
+) -> Result<(), ModelError> {
+    for (index, (pair, merge)) in merges.enumerate() {
         let joins = pair.is_some_and(|(left, right)| {
             right.strip_prefix(joiner).is_some_and(|rest| {
-                vocab.contains_key(left)
-                    && vocab.contains_key(right)
-                    && vocab.contains_key(&format!("{left}{rest}"))
+                has_token(left) && has_token(right) && has_token(&format!("{left}{rest}"))
             })
         });
         if !joins {

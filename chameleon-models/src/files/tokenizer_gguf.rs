@@ -11,7 +11,7 @@ use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
 use tokenizers::decoders::sequence::Sequence as DecoderSequence;
 use tokenizers::decoders::strip::Strip;
-use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::models::bpe::{BPE, BpeBuilder, Merges, Vocab};
 use tokenizers::normalizers::replace::Replace;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -23,7 +23,7 @@ use tokenizers::tokenizer::{PreTokenizerWrapper, SplitDelimiterBehavior};
 
 use crate::error::ModelError;
 use crate::files::gguf::{GgufFile, MetadataValue};
-use crate::files::tokenizer::{SpecialTokenIds, Tokenizer, broken};
+use crate::files::tokenizer::{SpecialTokenIds, Tokenizer, broken, check_merges};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -107,9 +107,7 @@ fn byte_level(file: &GgufFile, vocabulary: &Vocabulary) -> Result<Rebuilt, Model
     let rule = SplitRule::read(file)?;
     let vocab = byte_level_vocab(vocabulary);
     let merges = stored_merges(file)?.ok_or_else(|| file.wrong_value(MERGES, "a list of texts"))?;
-    check_merges(path, &vocab, &merges)?;
-    let model = BPE::builder()
-        .vocab_and_merges(vocab, merges)
+    let model = checked_model(path, vocab, merges)?
         .ignore_merges(rule == SplitRule::Llama3)
         .build()
         .map_err(|source| broken(path, source))?;
@@ -147,9 +145,7 @@ fn sentence_piece(file: &GgufFile, vocabulary: &Vocabulary) -> Result<Rebuilt, M
         Some(merges) => merges,
         None => merges_from_scores(&vocab, vocabulary.tokens, scores(file, vocabulary.tokens)?),
     };
-    check_merges(path, &vocab, &merges)?;
-    let mut builder = BPE::builder()
-        .vocab_and_merges(vocab, merges)
+    let mut builder = checked_model(path, vocab, merges)?
         .fuse_unk(true)
         .byte_fallback(true);
     let unknown =
@@ -283,21 +279,14 @@ fn stored_merges(file: &GgufFile) -> Result<Option<Merges>, ModelError> {
     pairs.collect::<Result<Merges, _>>().map(Some)
 }
 
-/// The `tokenizers` crate stops the program on some merges that make no token; none gets that far.
-fn check_merges(path: &Path, vocab: &Vocab, merges: &Merges) -> Result<(), ModelError> {
-    for (index, (left, right)) in merges.iter().enumerate() {
-        let joins = vocab.contains_key(left)
-            && vocab.contains_key(right)
-            && vocab.contains_key(&format!("{left}{right}"));
-        if !joins {
-            return Err(ModelError::BrokenMerge {
-                path: path.to_path_buf(),
-                index,
-                merge: format!("{left} {right}"),
-            });
-        }
-    }
-    Ok(())
+/// A model of tokens and merges, which are checked.
+fn checked_model(path: &Path, vocab: Vocab, merges: Merges) -> Result<BpeBuilder, ModelError> {
+    let stored = merges.iter().map(|(left, right)| {
+        let pair = (left.as_str(), right.as_str());
+        (Some(pair), format!("{left} {right}"))
+    });
+    check_merges(path, stored, "", |token| vocab.contains_key(token))?;
+    Ok(BPE::builder().vocab_and_merges(vocab, merges))
 }
 
 fn scores<'a>(file: &'a GgufFile, tokens: &[String]) -> Result<&'a [f32], ModelError> {

@@ -9,7 +9,6 @@ use rand::seq::SliceRandom as _;
 use crate::adapter::adaptation::{AdapterModule, layer_factors};
 use crate::data::Example;
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
-use crate::training::hidden_cache::HiddenCacheError;
 use crate::training::states::HiddenStates;
 use crate::training::train::{BatchLoss, Cursor, Objective, TrainError, TrainOptions, Trainer};
 
@@ -85,12 +84,7 @@ impl Objective for CausalObjective<'_> {
         self.0.head_weight.device()
     }
 
-    fn loss(
-        &self,
-        module: &AdapterModule,
-        batch_idx: usize,
-        step: usize,
-    ) -> Result<BatchLoss, HiddenCacheError> {
+    fn loss(&self, module: &AdapterModule, batch_idx: usize, step: usize) -> BatchLoss {
         let setup = &self.0;
         let batch = &setup.data.plan.batches[batch_idx];
         let examples: Vec<&Example> = batch
@@ -116,7 +110,7 @@ impl Objective for CausalObjective<'_> {
                 &examples,
                 &layer_factors(&groups, examples.len()),
                 &setup.head_weight.device(),
-            )?
+            )
             .autodiff();
         let factors = groups.into_iter().map(|group| group.head).collect();
         let num_tokens = hidden.dims()[0];
@@ -139,11 +133,11 @@ impl Objective for CausalObjective<'_> {
                 None => part,
             });
         }
-        Ok(BatchLoss {
+        BatchLoss {
             objective: objective.expect("a planned batch has at least one row"),
             mean: sum / num_tokens as f64,
             num_tokens,
-        })
+        }
     }
 }
 

@@ -12,7 +12,6 @@ use crate::data::{EvalWindow, Example};
 use crate::families::causal_lm::CausalLm;
 use crate::training::causal_objective::{batch_conditions, segments};
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
-use crate::training::hidden_cache::HiddenCacheError;
 use crate::training::states::HiddenStates;
 
 /// What one example lost.
@@ -122,27 +121,15 @@ pub struct Scorer<'a> {
 impl Scorer<'_> {
     /// Scores every example of `data`, in its order. `observe` is told the number of finished batches.
     ///
-    /// # Errors
-    ///
-    /// When cached hidden states cannot be read.
-    ///
     /// # Panics
     ///
     /// When the plan leaves an example out, or a layer is adapted that the states do not pass through.
-    pub fn score(
-        &self,
-        data: &GroupedExamples,
-        observe: impl FnMut(usize),
-    ) -> Result<Vec<ExampleScore>, HiddenCacheError> {
-        let scores = self.score_tokens(data, observe)?;
-        Ok(scores.into_iter().map(|score| score.total).collect())
+    pub fn score(&self, data: &GroupedExamples, observe: impl FnMut(usize)) -> Vec<ExampleScore> {
+        let scores = self.score_tokens(data, observe);
+        scores.into_iter().map(|score| score.total).collect()
     }
 
     /// Like [`score`](Self::score), with the loss of every token.
-    ///
-    /// # Errors
-    ///
-    /// As [`score`](Self::score).
     ///
     /// # Panics
     ///
@@ -151,7 +138,7 @@ impl Scorer<'_> {
         &self,
         data: &GroupedExamples,
         mut observe: impl FnMut(usize),
-    ) -> Result<Vec<TokenScores>, HiddenCacheError> {
+    ) -> Vec<TokenScores> {
         let producer = self.module.map(AdapterModule::factor_producer);
         let mut scores = vec![None; data.examples.len()];
         for (batch_idx, batch) in data.plan.batches.iter().enumerate() {
@@ -173,7 +160,7 @@ impl Scorer<'_> {
                 &examples,
                 &layer_factors(groups.as_deref().unwrap_or_default(), examples.len()),
                 &self.head_weight.device(),
-            )?;
+            );
             let factors = groups.map(|groups| groups.into_iter().map(|group| group.head).collect());
             let losses = self.row_losses(hidden, &examples, factors);
             let mut rest = losses.as_slice();
@@ -194,10 +181,10 @@ impl Scorer<'_> {
             }
             observe(batch_idx + 1);
         }
-        Ok(scores
+        scores
             .into_iter()
             .map(|score| score.expect("a plan covers every example"))
-            .collect())
+            .collect()
     }
 
     fn row_losses(

@@ -91,7 +91,7 @@ pub fn score_adapter(
                 condition: config.condition,
                 control: ConditionControl::None.plan(config.num_clusters, config.seed)?,
             };
-            Ok(scorer.score_tokens(&data, |_| {})?)
+            Ok(scorer.score_tokens(&data, |_| {}))
         };
     let cached = HiddenStates::Cached(&cache);
     let module = adapter.module.valid();
@@ -129,7 +129,7 @@ pub fn score_adapter(
         &MemorySource::Group,
         &[gate.temperature],
         observer,
-    )?;
+    );
     Ok(AdapterScores {
         base,
         adapted: ScoreSummary::of_tokens(&with_memory(gate, &observed, &data, scores)),

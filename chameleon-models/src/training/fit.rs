@@ -237,7 +237,7 @@ impl TrainingData {
     ///
     /// # Errors
     ///
-    /// When cached hidden states cannot be read.
+    /// When the control needs more clusters than there are.
     pub fn score(
         &self,
         module: Option<&AdapterModule>,
@@ -260,6 +260,6 @@ impl TrainingData {
         let mut progress = observer.begin(Work::items("scoring", num_batches));
         Ok(scorer.score_tokens(&split.data, |num_done| {
             progress.set_position(num_done as u64);
-        })?)
+        }))
     }
 }

@@ -1,6 +1,8 @@
 //! A data set ready for training or scoring: examples, their prompt embeddings and clusters, and
 //! the final hidden states of the positions that predict scored tokens.
 
+use std::path::Path;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_cluster::BatchPlan;
 use chameleon_core::TokenBatch;
@@ -10,9 +12,8 @@ use crate::adapter::prompts::embed_prompts;
 use crate::data::Example;
 use crate::families::causal_lm::{CausalLm, PassEnd, PassInput, SequencePass};
 use crate::families::indices::index_tensor;
-use crate::training::hidden_cache::{
-    CacheSpec, Fingerprint, HiddenCache, HiddenCacheError, OpenedCache, RowType,
-};
+use crate::files::fingerprint::Fingerprint;
+use crate::training::hidden_cache::{CacheSpec, HiddenCache, HiddenCacheError, RowType};
 
 /// A grouped data set.
 #[derive(Debug, Clone)]
@@ -131,18 +132,18 @@ pub(crate) fn select_positions<P: IntoIterator<Item = usize>>(
         .select(0, indices)
 }
 
-/// Computes the states of all tokens as they enter a layer once, or finds them on disk; with them, a step costs only
+/// Computes the states of all tokens as they enter a layer once, or finds them in `folder`; with them, a step costs only
 /// the layers from there on. Returns `None` as [`cache_hidden_states`] does.
 ///
 /// # Errors
 ///
-/// When the cache cannot be read or written.
+/// When the cache cannot be written, or a state is not finite.
 pub fn cache_entering_states(
     model: &impl CausalLm,
     model_fingerprint: &str,
     examples: &[Example],
     layer_idx: usize,
-    path: &std::path::Path,
+    folder: &Path,
     observe: impl FnMut(CacheProgress) -> Proceed,
 ) -> Result<Option<HiddenCache>, HiddenCacheError> {
     let requests: Vec<StateRequest<'_>> = examples
@@ -159,7 +160,7 @@ pub fn cache_entering_states(
         row_type: RowType::F16,
     };
     let end = PassEnd::Entering(layer_idx);
-    cache_requested_states(wanted, frozen_states(model, end), path, observe)
+    cache_requested_states(wanted, frozen_states(model, end), folder, observe)
 }
 
 /// What the states that enter a layer depend on: the model's weights, the layer and every token.
@@ -178,7 +179,7 @@ pub fn entering_fingerprint(
 /// How far a pass over the trunk has come.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheProgress {
-    /// Examples whose states are kept.
+    /// Examples whose states are computed or were found.
     pub num_done: usize,
     /// All examples.
     pub num_examples: usize,
@@ -189,23 +190,23 @@ pub struct CacheProgress {
 pub enum Proceed {
     /// Go on.
     Continue,
-    /// Stop; what is done is kept.
+    /// Stop; the chunks that are written are kept.
     Stop,
 }
 
-/// Computes the scored hidden states of all examples once, or finds them on disk.
+/// Computes the scored hidden states of all examples once, or finds them in `folder`.
 ///
-/// Returns `None` when `observe` asked to stop; the part that is done is kept and continued by the
-/// next call.
+/// Returns `None` when `observe` asked to stop; the chunks that are written are kept, and the next call continues
+/// with them.
 ///
 /// # Errors
 ///
-/// When the cache cannot be read or written.
+/// When the cache cannot be written, or a state is not finite.
 pub fn cache_hidden_states(
     model: &impl CausalLm,
     model_fingerprint: &str,
     examples: &[Example],
-    path: &std::path::Path,
+    folder: &Path,
     observe: impl FnMut(CacheProgress) -> Proceed,
 ) -> Result<Option<HiddenCache>, HiddenCacheError> {
     let requests: Vec<StateRequest<'_>> = examples.iter().map(StateRequest::from).collect();
@@ -215,7 +216,7 @@ pub fn cache_hidden_states(
         hidden_size: model.sizes().hidden_size,
         row_type: RowType::F16,
     };
-    cache_requested_states(wanted, frozen_states(model, PassEnd::Head), path, observe)
+    cache_requested_states(wanted, frozen_states(model, PassEnd::Head), folder, observe)
 }
 
 /// States of the frozen model.
@@ -244,53 +245,34 @@ pub(crate) struct WantedStates<'a> {
 ///
 /// # Errors
 ///
-/// When the cache cannot be read or written.
+/// When the cache cannot be written, or a state is not finite.
 pub(crate) fn cache_requested_states(
     wanted: WantedStates<'_>,
     states_of: impl Fn(&[StateRequest<'_>]) -> Tensor<2>,
-    path: &std::path::Path,
+    folder: &Path,
     mut observe: impl FnMut(CacheProgress) -> Proceed,
 ) -> Result<Option<HiddenCache>, HiddenCacheError> {
     let requests = wanted.requests;
     let spec = CacheSpec {
         fingerprint: wanted.fingerprint,
         hidden_size: wanted.hidden_size,
-        dtype: wanted.row_type,
+        row_type: wanted.row_type,
         rows_per_example: requests
             .iter()
             .map(|request| request.positions.len())
             .collect(),
     };
-    let mut writer = match HiddenCache::open_or_create(path, &spec)? {
-        OpenedCache::Ready(cache) => return Ok(Some(cache)),
-        OpenedCache::Fill(writer) => writer,
-    };
-    while writer.num_written() < requests.len() {
+    HiddenCache::open_or_fill(folder, &spec, |examples, num_done| {
         let progress = CacheProgress {
-            num_done: writer.num_written(),
+            num_done,
             num_examples: requests.len(),
         };
-        if observe(progress) == Proceed::Stop {
-            writer.flush()?;
-            return Ok(None);
+        match observe(progress) {
+            Proceed::Continue => Some(states_of(&requests[examples])),
+            Proceed::Stop => None,
         }
-        let end = (writer.num_written() + CHUNK_EXAMPLES).min(requests.len());
-        let chunk = &requests[writer.num_written()..end];
-        let mut states = states_of(chunk);
-        for request in chunk {
-            let num_rows = request.positions.len();
-            let rest = states.dims()[0];
-            writer.append(states.clone().slice([0..num_rows]))?;
-            if num_rows < rest {
-                states = states.slice([num_rows..rest]);
-            }
-        }
-    }
-    writer.finish().map(Some)
+    })
 }
-
-/// Examples that go through the trunk together: the fastest of 4, 8 and 16 on two cores.
-const CHUNK_EXAMPLES: usize = 8;
 
 /// What the cached states depend on: the model's weights and every token.
 pub fn states_fingerprint(model_fingerprint: &str, examples: &[Example]) -> Fingerprint {

@@ -1,233 +1,170 @@
 //! Frozen hidden states, computed once and kept on disk.
 //!
 //! When only the head of a model adapts, the states before it are the same in every epoch, for every method and every
-//! seed. This module owns the file in which they are kept; what computes them, and which positions of a sequence are
-//! kept, is the caller's.
+//! seed. This module owns the folder in which they are kept; what computes them, and which positions of a sequence are
+//! kept, is decided by the caller.
 //!
-//! ```no_run
-//! use burn::tensor::{Device, Tensor};
-//! use chameleon_models::training::hidden_cache::{CacheSpec, Fingerprint, HiddenCache, OpenedCache, RowType};
-//!
-//! # fn states_of(_example_idx: usize) -> Tensor<2> { unimplemented!() }
-//! # let device = Device::default();
-//! let spec = CacheSpec {
-//!     fingerprint: Fingerprint::builder().part("model", b"...").part("positions", b"scored").finish(),
-//!     hidden_size: 576,
-//!     dtype: RowType::Bf16,
-//!     rows_per_example: vec![96, 96, 40],
-//! };
-//! let cache = match HiddenCache::open_or_create("states.hidden".as_ref(), &spec)? {
-//!     OpenedCache::Ready(cache) => cache,
-//!     OpenedCache::Fill(mut writer) => {
-//!         for example_idx in writer.num_written()..writer.num_examples() {
-//!             writer.append(states_of(example_idx))?;
-//!         }
-//!         writer.finish()?
-//!     }
-//! };
-//! let batch: Tensor<2> = cache.gather(&[2, 0], &device)?; // [40 + 96, 576]
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
-//! # The file
-//! All numbers are little-endian.
-//!
-//! | bytes | what |
-//! |---|---|
-//! | 0..8 | magic `CHAMHIDN` |
-//! | 8..12 | version of the format, 1 |
-//! | 12..16 | type of a value: 0 f32, 1 f16, 2 bf16 |
-//! | 16..48 | fingerprint of model, data and options |
-//! | 48..56 | `hidden_size`: values of a row |
-//! | 56..64 | number of examples |
-//! | 64..72 | number of rows |
-//! | 72..88 | journal: examples written so far, then the same number with every bit flipped |
-//! | 88..96 | FNV-1a of bytes 0..72 followed by the table |
-//! | 96..128 | zero |
-//! | 128.. | one `u64` for each example: its first row; then the number of rows |
-//! | next multiple of 64.. | the rows, `hidden_size` values each, in the order of the examples; nothing after them |
-//!
-//! A file is filled under the name `NAME.partial` and renamed when its last row is on the disk. Rows are written in
-//! chunks, and the journal only after a chunk is on the disk; so a process that is killed loses at most a chunk, and
-//! the next one continues where the journal ends. An advisory lock keeps two processes from filling one file.
-//!
-//! Rows are read at their position, without a memory map: as fast for rows that lie together, no `unsafe`, and a file
-//! that somebody truncates meanwhile is an error instead of a signal.
+//! The folder holds one safetensors file for each chunk of consecutive examples, `0-64.safetensors` and so on, with
+//! one tensor, `states` of shape `[rows, hidden]`. Its metadata names the fingerprint and the examples. A file appears
+//! whole or not at all, and one that is missing, truncated or of other contents is computed again: so an interrupted
+//! fill continues with the chunks that exist, and two processes that fill one folder write files of equal contents.
+//! Values are not verified. Files are mapped into memory: a batch of rows is read without reading its chunk.
 
-mod fingerprint;
-mod format;
-mod writer;
-
-use std::fs::File;
-use std::io;
+use std::collections::HashMap;
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use half::f16;
+use half::slice::HalfFloatSliceExt as _;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use thiserror::Error;
 
-pub use fingerprint::{Fingerprint, FingerprintBuilder};
-pub use format::{CacheDefect, RowType};
-use format::{FoundLayout, Layout, ReadLayoutError};
-pub use writer::CacheWriter;
+use crate::error::ModelError;
+use crate::files::atomic_file;
+use crate::files::file_bytes::FileBytes;
+use crate::files::fingerprint::Fingerprint;
 
-/// What a cache must hold to be of use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CacheSpec {
+/// Examples whose states are computed together: the fastest of 4, 8 and 16 on two cores.
+const EXAMPLES_PER_PASS: usize = 8;
+/// A chunk ends with the pass that brings it to this size; an interrupted process loses no more than these.
+const CHUNK_BYTES: usize = 4 << 20;
+
+const TENSOR: &str = "states";
+const FINGERPRINT: &str = "fingerprint";
+const EXAMPLES: &str = "examples";
+
+/// How a value is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RowType {
+    /// 4 bytes, exact.
+    F32,
+    /// 2 bytes, 11 significant bits, at most 65504.
+    F16,
+}
+
+/// The contents of a cache.
+#[derive(Debug, Clone)]
+pub(crate) struct CacheSpec {
     /// Everything the states depend on.
-    pub fingerprint: Fingerprint,
+    pub(crate) fingerprint: Fingerprint,
     /// Values of a row, at least 1.
-    pub hidden_size: usize,
+    pub(crate) hidden_size: usize,
     /// How a value is kept.
-    pub dtype: RowType,
+    pub(crate) row_type: RowType,
     /// Rows of every example, in order.
-    pub rows_per_example: Vec<usize>,
+    pub(crate) rows_per_example: Vec<usize>,
 }
 
-/// What [`HiddenCache::open_or_create`] found.
-#[derive(Debug)]
-pub enum OpenedCache {
-    /// All states are there.
-    Ready(HiddenCache),
-    /// States are missing, perhaps all: the writer says from where on.
-    Fill(CacheWriter),
-}
-
-/// Why a cache cannot be read or filled.
+/// Why a cache cannot be filled.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HiddenCacheError {
-    /// The file is there and cannot be read.
-    #[error("cannot read hidden-state cache {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The disk is full, or the folder may not be written. What was written before is kept, and filling can be resumed.
-    #[error("cannot write hidden-state cache {}, which takes {finished_bytes} bytes when finished", path.display())]
+    /// The disk is full, or the folder may not be written. Chunks that were written before are kept.
+    #[error("cannot write hidden-state cache {}, which takes {total_bytes} bytes when finished", folder.display())]
     Write {
-        /// The file.
-        path: PathBuf,
-        /// Its size when all rows are in it.
-        finished_bytes: u64,
-        /// What the system said.
+        /// The folder of the cache.
+        folder: PathBuf,
+        /// The size of all rows.
+        total_bytes: usize,
+        /// What could not be written, and why.
         #[source]
-        source: io::Error,
+        source: ModelError,
     },
-    /// The name is taken by something else, which is not overwritten.
-    #[error("{} is not a hidden-state cache and is not overwritten", path.display())]
-    NotACache {
+    /// A chunk was written and is gone or changed.
+    #[error("{} was changed while the hidden-state cache was filled", path.display())]
+    Changed {
         /// The file.
         path: PathBuf,
-    },
-    /// The file cannot be used.
-    #[error("hidden-state cache {} cannot be used", path.display())]
-    Defective {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: CacheDefect,
-    },
-    /// Another process fills the file.
-    #[error("{} is being filled by another process", path.display())]
-    Busy {
-        /// The partial file.
-        path: PathBuf,
-    },
-    /// More bytes than a file can have.
-    #[error(
-        "a cache of {num_examples} examples with {hidden_size} values for each row passes the size of any file"
-    )]
-    TooLarge {
-        /// Number of examples asked for.
-        num_examples: usize,
-        /// Values of a row.
-        hidden_size: usize,
-    },
-    /// More examples than were announced.
-    #[error("the cache is for {num_examples} examples and has them all")]
-    TooManyExamples {
-        /// Number of examples announced.
-        num_examples: usize,
-    },
-    /// Rows that are not those announced for the next example.
-    #[error("example {example_idx} has {found} values, expected {num_rows} rows of {hidden_size}")]
-    ExampleSize {
-        /// The example.
-        example_idx: usize,
-        /// Values that were given.
-        found: usize,
-        /// Rows announced for it.
-        num_rows: usize,
-        /// Values of a row.
-        hidden_size: usize,
     },
     /// The model gave a NaN or an infinite value, or one too large for the type that is kept.
-    #[error("example {example_idx} has the value {value}, which {dtype} cannot hold")]
+    #[error("example {example_idx} has the value {value}, which {row_type} cannot hold")]
     NotFinite {
         /// The example.
         example_idx: usize,
         /// The first such value.
         value: f32,
         /// How values are kept.
-        dtype: RowType,
-    },
-    /// Examples are missing.
-    #[error("{written} of {num_examples} examples are in the cache")]
-    Unfinished {
-        /// Examples that are there.
-        written: usize,
-        /// Examples announced.
-        num_examples: usize,
+        row_type: RowType,
     },
 }
 
-/// A finished cache, open for reading; may be shared among threads.
+/// A complete cache, open for reading; may be shared among threads.
 #[derive(Debug)]
 pub struct HiddenCache {
-    file: File,
-    path: PathBuf,
-    layout: Layout,
-    /// Rows at the start of each example that are passed over.
+    hidden_size: usize,
+    row_type: RowType,
+    /// The first row of every example, then the number of rows.
+    row_offsets: Vec<usize>,
+    chunks: Vec<Chunk>,
+    /// Rows at the start of each example that are left out.
     skipped_rows: usize,
 }
 
 impl HiddenCache {
-    /// Opens a finished cache, whatever it holds.
+    /// Opens the cache in `folder`, after computing the chunks that it lacks; `None` if `compute` returns `None`.
     ///
-    /// # Errors
-    /// If the file cannot be read, is something else, or is damaged.
-    pub fn open(path: &Path) -> Result<Self, HiddenCacheError> {
-        let failed = |source| HiddenCacheError::Read {
-            path: path.to_owned(),
+    /// `compute` gets the next examples, and the number of examples whose states are there or computed. It returns
+    /// their rows one after the other, `[rows, hidden]`, or `None` to stop.
+    ///
+    /// # Panics
+    /// If `compute` returns other rows than `spec` says.
+    pub(crate) fn open_or_fill(
+        folder: &Path,
+        spec: &CacheSpec,
+        mut compute: impl FnMut(Range<usize>, usize) -> Option<Tensor<2>>,
+    ) -> Result<Option<Self>, HiddenCacheError> {
+        let row_offsets = spec.row_offsets();
+        let total_bytes = row_offsets[row_offsets.len() - 1] * spec.row_bytes();
+        let write_error = |source| HiddenCacheError::Write {
+            folder: folder.to_owned(),
+            total_bytes,
             source,
         };
-        let file = File::open(path).map_err(failed)?;
-        let layout = match Layout::read(&file).and_then(FoundLayout::finished) {
-            Ok(layout) => layout,
-            Err(ReadLayoutError::Read(source)) => return Err(failed(source)),
-            Err(ReadLayoutError::Defect(CacheDefect::NotACache)) => {
-                return Err(HiddenCacheError::NotACache {
-                    path: path.to_owned(),
+        std::fs::create_dir_all(folder).map_err(|source| {
+            write_error(ModelError::Write {
+                path: folder.to_owned(),
+                source,
+            })
+        })?;
+        let places = spec.chunks(folder, &row_offsets);
+        let mut found: Vec<_> = places
+            .iter()
+            .map(|place| Chunk::open(place, spec))
+            .collect();
+        let there = places
+            .iter()
+            .zip(&found)
+            .filter(|(_, found)| found.is_some());
+        let mut num_done = there.map(|(place, _)| place.examples.len()).sum();
+        for (place, chunk) in places.iter().zip(&mut found) {
+            if chunk.is_some() {
+                continue;
+            }
+            let mut values = Vec::with_capacity(place.rows.len() * spec.row_bytes());
+            for pass in passes(place.examples.clone()) {
+                let Some(rows) = compute(pass.clone(), num_done) else {
+                    return Ok(None);
+                };
+                spec.encode(rows, &row_offsets, pass.clone(), &mut values)?;
+                num_done += pass.len();
+            }
+            place.write(&values, spec).map_err(write_error)?;
+            *chunk = Chunk::open(place, spec);
+            if chunk.is_none() {
+                return Err(HiddenCacheError::Changed {
+                    path: place.path.clone(),
                 });
             }
-            Err(ReadLayoutError::Defect(source)) => {
-                return Err(HiddenCacheError::Defective {
-                    path: path.to_owned(),
-                    source,
-                });
-            }
-        };
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            layout,
+        }
+        Ok(Some(Self {
+            hidden_size: spec.hidden_size,
+            row_type: spec.row_type,
+            row_offsets,
+            chunks: found.into_iter().flatten().collect(),
             skipped_rows: 0,
-        })
+        }))
     }
 
     /// The same states without the first rows of each example: what is left when less is scored.
@@ -235,102 +172,17 @@ impl HiddenCache {
     /// # Panics
     /// If an example has no more rows than that.
     #[must_use]
-    pub fn without_first(self, num_rows: usize) -> Self {
-        let skipped_rows = self.skipped_rows + num_rows;
-        for example_idx in 0..self.num_examples() {
-            let found = self.layout.example_rows(example_idx).len();
+    pub fn without_first(mut self, num_rows: usize) -> Self {
+        self.skipped_rows += num_rows;
+        for (example_idx, rows) in self.row_offsets.windows(2).enumerate() {
+            let found = rows[1] - rows[0];
             assert!(
-                found > skipped_rows,
-                "example {example_idx} has {found} rows, {skipped_rows} were to be left out"
+                found > self.skipped_rows,
+                "example {example_idx} has {found} rows, {} were to be left out",
+                self.skipped_rows
             );
         }
-        Self {
-            skipped_rows,
-            ..self
-        }
-    }
-
-    /// Opens the cache at `path` if it is finished and holds what `spec` asks for; else opens `path` with `.partial`
-    /// appended and continues it if that is for `spec`, or starts it anew.
-    ///
-    /// A cache that is damaged, of another version or for another `spec` stays until the new one is finished;
-    /// [`CacheWriter::discarded`] says why it is not used.
-    ///
-    /// # Errors
-    /// If either name is taken by a file of another kind, another process fills the cache, or the system refuses.
-    ///
-    /// # Panics
-    /// If `spec.hidden_size` is 0.
-    pub fn open_or_create(path: &Path, spec: &CacheSpec) -> Result<OpenedCache, HiddenCacheError> {
-        let wanted = Layout::new(spec)?;
-        if let Ok(cache) = Self::open_matching(path, &wanted)? {
-            return Ok(OpenedCache::Ready(cache));
-        }
-        let partial = writer::PartialFile::lock(path, wanted.finished_bytes())?;
-        // Whoever held the lock may have finished the cache meanwhile.
-        match Self::open_matching(path, &wanted)? {
-            Ok(cache) => {
-                partial.remove_if_empty();
-                Ok(OpenedCache::Ready(cache))
-            }
-            Err(defect) => Ok(OpenedCache::Fill(CacheWriter::resume(
-                partial, path, wanted, defect,
-            )?)),
-        }
-    }
-
-    /// Number of examples.
-    pub fn num_examples(&self) -> usize {
-        self.layout.num_examples()
-    }
-
-    /// Number of rows of all examples in the file.
-    pub fn num_rows(&self) -> usize {
-        self.layout.num_rows()
-    }
-
-    /// Values of a row.
-    pub fn hidden_size(&self) -> usize {
-        self.layout.hidden_size()
-    }
-
-    /// How a value is kept.
-    pub fn dtype(&self) -> RowType {
-        self.layout.dtype()
-    }
-
-    /// What the states were computed from.
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.layout.fingerprint()
-    }
-
-    /// The rows of one example, which lie together.
-    ///
-    /// # Panics
-    /// If there is no such example.
-    pub fn example_rows(&self, example_idx: usize) -> Range<usize> {
-        let rows = self.layout.example_rows(example_idx);
-        rows.start + self.skipped_rows..rows.end
-    }
-
-    /// A range of rows.
-    ///
-    /// # Shapes
-    /// - output: `[rows, hidden]`
-    ///
-    /// # Errors
-    /// If the file cannot be read any more.
-    ///
-    /// # Panics
-    /// If the range reaches past the last row.
-    pub fn rows(
-        &self,
-        range: Range<usize>,
-        device: &Device,
-    ) -> Result<Tensor<2>, HiddenCacheError> {
-        let mut values = Vec::with_capacity(range.len() * self.hidden_size());
-        self.read_rows(range, &mut Vec::new(), &mut values)?;
-        Ok(self.tensor(values, device))
+        self
     }
 
     /// The rows of some examples, one after the other in the order given.
@@ -338,73 +190,224 @@ impl HiddenCache {
     /// # Shapes
     /// - output: `[rows, hidden]`, the rows of all the examples together
     ///
-    /// # Errors
-    /// If the file cannot be read any more.
-    ///
     /// # Panics
     /// If there is no such example.
-    pub fn gather(
-        &self,
-        example_indices: &[usize],
-        device: &Device,
-    ) -> Result<Tensor<2>, HiddenCacheError> {
+    pub fn gather(&self, example_indices: &[usize], device: &Device) -> Tensor<2> {
+        let rows_of = |&example_idx: &usize| {
+            self.row_offsets[example_idx] + self.skipped_rows..self.row_offsets[example_idx + 1]
+        };
         let num_rows = example_indices
             .iter()
-            .map(|&example_idx| self.example_rows(example_idx).len())
+            .map(|idx| rows_of(idx).len())
             .sum::<usize>();
-        let mut values = Vec::with_capacity(num_rows * self.hidden_size());
-        let mut bytes = Vec::new();
-        for &example_idx in example_indices {
-            self.read_rows(self.example_rows(example_idx), &mut bytes, &mut values)?;
+        let mut values = Vec::with_capacity(num_rows * self.hidden_size);
+        for rows in example_indices.iter().map(rows_of) {
+            self.row_type.decode(self.stored(rows), &mut values);
         }
-        Ok(self.tensor(values, device))
-    }
-
-    fn tensor(&self, values: Vec<f32>, device: &Device) -> Tensor<2> {
-        let shape = [values.len() / self.hidden_size(), self.hidden_size()];
+        let shape = [num_rows, self.hidden_size];
         Tensor::from_data(TensorData::new(values, shape), device)
     }
 
-    fn read_rows(
-        &self,
-        range: Range<usize>,
-        bytes: &mut Vec<u8>,
-        values: &mut Vec<f32>,
-    ) -> Result<(), HiddenCacheError> {
-        assert!(
-            range.start <= range.end && range.end <= self.num_rows(),
-            "rows {range:?} of a cache of {}",
-            self.num_rows()
-        );
-        bytes.resize(range.len() * self.layout.row_bytes(), 0);
-        format::read_exact_at(&self.file, bytes, self.layout.row_position(range.start)).map_err(
-            |source| HiddenCacheError::Read {
-                path: self.path.clone(),
-                source,
-            },
-        )?;
-        self.dtype().decode(bytes, values);
-        Ok(())
+    /// The bytes of some rows of one example.
+    fn stored(&self, rows: Range<usize>) -> &[u8] {
+        if rows.is_empty() {
+            return &[];
+        }
+        let chunk_idx = self
+            .chunks
+            .partition_point(|chunk| chunk.rows.end <= rows.start);
+        let chunk = &self.chunks[chunk_idx];
+        let row_bytes = self.hidden_size * self.row_type.num_bytes();
+        let start = chunk.data_start + (rows.start - chunk.rows.start) * row_bytes;
+        &chunk.file[start..start + rows.len() * row_bytes]
+    }
+}
+
+/// A file that holds what it should.
+#[derive(Debug)]
+struct Chunk {
+    file: FileBytes,
+    /// Among the rows of all examples.
+    rows: Range<usize>,
+    /// Where in the file they begin.
+    data_start: usize,
+}
+
+impl Chunk {
+    /// `None` if the file is missing, cannot be read, or holds anything else.
+    fn open(place: &ChunkPlace, spec: &CacheSpec) -> Option<Self> {
+        let file = FileBytes::open(&place.path).ok()?;
+        // This also compares the length of the file with that of its tensors.
+        let (header_len, header) = SafeTensors::read_metadata(&file).ok()?;
+        let tensor = header.info(TENSOR)?;
+        let as_expected = header.metadata().as_ref() == Some(&place.metadata(spec))
+            && tensor.dtype == spec.row_type.stored()
+            && tensor.shape == [place.rows.len(), spec.hidden_size];
+        as_expected.then(|| Self {
+            rows: place.rows.clone(),
+            data_start: size_of::<u64>() + header_len + tensor.data_offsets.0,
+            file,
+        })
+    }
+}
+
+/// Where a chunk belongs.
+struct ChunkPlace {
+    path: PathBuf,
+    examples: Range<usize>,
+    rows: Range<usize>,
+}
+
+impl ChunkPlace {
+    fn metadata(&self, spec: &CacheSpec) -> HashMap<String, String> {
+        HashMap::from([
+            (FINGERPRINT.to_owned(), spec.fingerprint.to_string()),
+            (EXAMPLES.to_owned(), range_text(&self.examples)),
+        ])
     }
 
-    /// The cache at `path` if it is what is wanted, or why not; `None` if there is no file.
-    fn open_matching(
-        path: &Path,
-        wanted: &Layout,
-    ) -> Result<Result<Self, Option<CacheDefect>>, HiddenCacheError> {
-        match Self::open(path) {
-            Ok(cache) => Ok(match cache.layout.differs_from(wanted) {
-                None => Ok(cache),
-                Some(defect) => Err(Some(defect)),
-            }),
-            Err(HiddenCacheError::Defective { source, .. }) => Ok(Err(Some(source))),
-            Err(HiddenCacheError::Read { source, .. })
-                if source.kind() == io::ErrorKind::NotFound =>
-            {
-                Ok(Err(None))
+    fn write(&self, values: &[u8], spec: &CacheSpec) -> Result<(), ModelError> {
+        let shape = vec![self.rows.len(), spec.hidden_size];
+        let view = TensorView::new(spec.row_type.stored(), shape, values)
+            .expect("the number of rows was checked");
+        let bytes = safetensors::serialize([(TENSOR, view)], Some(self.metadata(spec)))
+            .expect("the only tensor has a valid name");
+        atomic_file::write(&self.path, &bytes)
+    }
+}
+
+fn range_text(examples: &Range<usize>) -> String {
+    format!("{}-{}", examples.start, examples.end)
+}
+
+/// Some examples, a few at a time.
+fn passes(examples: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = examples.end;
+    examples
+        .step_by(EXAMPLES_PER_PASS)
+        .map(move |start| start..(start + EXAMPLES_PER_PASS).min(end))
+}
+
+impl CacheSpec {
+    fn row_bytes(&self) -> usize {
+        self.hidden_size * self.row_type.num_bytes()
+    }
+
+    fn row_offsets(&self) -> Vec<usize> {
+        let ends = self.rows_per_example.iter().scan(0, |end, rows| {
+            *end += rows;
+            Some(*end)
+        });
+        std::iter::once(0).chain(ends).collect()
+    }
+
+    /// Whole passes, as many for each chunk as it takes to reach its size.
+    fn chunks(&self, folder: &Path, row_offsets: &[usize]) -> Vec<ChunkPlace> {
+        let num_examples = self.rows_per_example.len();
+        let mut chunks = Vec::new();
+        let mut start = 0;
+        for pass in passes(0..num_examples) {
+            let rows = row_offsets[start]..row_offsets[pass.end];
+            if rows.len() * self.row_bytes() >= CHUNK_BYTES || pass.end == num_examples {
+                let examples = start..pass.end;
+                start = pass.end;
+                chunks.push(ChunkPlace {
+                    path: folder.join(format!("{}.safetensors", range_text(&examples))),
+                    examples,
+                    rows,
+                });
             }
-            Err(error) => Err(error),
         }
+        chunks
+    }
+
+    /// Appends the rows of some examples to `bytes`.
+    fn encode(
+        &self,
+        rows: Tensor<2>,
+        row_offsets: &[usize],
+        examples: Range<usize>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), HiddenCacheError> {
+        let first_row = row_offsets[examples.start];
+        let num_rows = row_offsets[examples.end] - first_row;
+        assert_eq!(
+            rows.dims(),
+            [num_rows, self.hidden_size],
+            "rows of examples {examples:?}"
+        );
+        let data = rows.into_data_as::<f32>();
+        let values = data.as_slice::<f32>().expect("just converted to f32");
+        self.row_type.encode(values, bytes).map_err(|value_idx| {
+            let row = first_row + value_idx / self.hidden_size;
+            HiddenCacheError::NotFinite {
+                example_idx: row_offsets.partition_point(|&offset| offset <= row) - 1,
+                value: values[value_idx],
+                row_type: self.row_type,
+            }
+        })
+    }
+}
+
+impl RowType {
+    fn num_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+
+    fn stored(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+        }
+    }
+
+    /// Appends `values` to `bytes`, or returns the position of the first that is not finite once converted.
+    fn encode(self, values: &[f32], bytes: &mut Vec<u8>) -> Result<(), usize> {
+        let not_finite = match self {
+            Self::F32 => {
+                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+                values.iter().position(|value| !value.is_finite())
+            }
+            Self::F16 => {
+                let mut halves = vec![f16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                bytes.extend(halves.iter().flat_map(|value| value.to_le_bytes()));
+                halves.iter().position(|value| !value.is_finite())
+            }
+        };
+        not_finite.map_or(Ok(()), Err)
+    }
+
+    /// Appends the values in `bytes` to `values`.
+    fn decode(self, bytes: &[u8], values: &mut Vec<f32>) {
+        match self {
+            Self::F32 => {
+                let stored = bytes.as_chunks().0;
+                values.extend(stored.iter().map(|&value| f32::from_le_bytes(value)));
+            }
+            Self::F16 => {
+                let stored = bytes.as_chunks().0;
+                let halves: Vec<_> = stored
+                    .iter()
+                    .map(|&value| f16::from_le_bytes(value))
+                    .collect();
+                let start = values.len();
+                values.resize(start + halves.len(), 0.0);
+                halves.convert_to_f32_slice(&mut values[start..]);
+            }
+        }
+    }
+}
+
+impl fmt::Display for RowType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        })
     }
 }
 

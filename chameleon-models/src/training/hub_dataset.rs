@@ -7,12 +7,12 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::{ApiBuilder, ApiError};
-use hf_hub::{Cache, Repo, RepoType};
+use hf_hub::api::sync::ApiError;
+use hf_hub::{Repo, RepoType};
 use sha2::{Digest as _, Sha256};
 
-use crate::adapter::identity::hexadecimal;
-use crate::files::hub::{HubAccess, HubOptions, HubProgress};
+use crate::files::fingerprint::hexadecimal;
+use crate::files::hub::{HubOptions, HubRepo, file_names};
 
 /// A part of a data set on the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,62 +103,42 @@ pub enum HubDatasetError {
 ///
 /// When the cache lacks the data set and the hub may not be asked or does not give it, or a file is damaged.
 pub fn resolve(dataset: &HubDataset, options: &HubOptions) -> Result<PathBuf, HubDatasetError> {
-    let folder = match options.access {
-        HubAccess::CacheOnly => cached(dataset, options)?,
-        HubAccess::Online => match fetch(dataset, options) {
-            Ok(folder) => folder,
-            Err(error @ HubDatasetError::NoFiles { .. }) => return Err(error),
-            Err(error) => {
-                let folder = cached(dataset, options).map_err(|_| &error);
-                match folder {
-                    Ok(folder) => {
-                        tracing::warn!(dataset = dataset.id, %error, "the hub does not answer; using the cache");
-                        folder
-                    }
-                    Err(_) => return Err(error),
-                }
-            }
-        },
+    let repo = HubRepo {
+        repo: dataset.repo(),
+        options,
     };
+    let folder = repo.fetch_or_cached(
+        |repo| fetch(dataset, repo),
+        |repo| cached(dataset, repo),
+        |error| matches!(error, HubDatasetError::NoFiles { .. }),
+    )?;
     for path in parquet_files(&folder)? {
         check(&path)?;
     }
     Ok(folder)
 }
 
-fn cached(dataset: &HubDataset, options: &HubOptions) -> Result<PathBuf, HubDatasetError> {
+fn cached(dataset: &HubDataset, repo: &HubRepo<'_>) -> Result<PathBuf, HubDatasetError> {
     let missing = || HubDatasetError::NotCached {
         id: dataset.id,
-        cache_folder: options.cache_folder.clone(),
+        cache_folder: repo.options.cache_folder.clone(),
     };
-    let repo = options.cache_folder.join(dataset.repo().folder_name());
-    let reference = repo.join("refs").join(dataset.revision);
-    let commit = std::fs::read_to_string(reference).map_err(|_| missing())?;
-    let folder = repo
-        .join("snapshots")
-        .join(commit.trim())
-        .join(dataset.folder);
+    let folder = repo.snapshot().ok_or_else(missing)?.join(dataset.folder);
     match parquet_files(&folder) {
         Ok(files) if !files.is_empty() => Ok(folder),
         _ => Err(missing()),
     }
 }
 
-fn fetch(dataset: &HubDataset, options: &HubOptions) -> Result<PathBuf, HubDatasetError> {
+fn fetch(dataset: &HubDataset, repo: &HubRepo<'_>) -> Result<PathBuf, HubDatasetError> {
     let failed = |source| HubDatasetError::Request {
         id: dataset.id,
-        endpoint: options.endpoint.clone(),
+        endpoint: repo.options.endpoint.clone(),
         source: Box::new(source),
     };
-    let api = ApiBuilder::from_cache(Cache::new(options.cache_folder.clone()))
-        .with_endpoint(options.endpoint.clone())
-        .with_token(options.token.clone())
-        .with_progress(options.progress == HubProgress::Bar)
-        .build()
-        .map_err(failed)?;
-    let repo = api.repo(dataset.repo());
-    let files = repo.info().map_err(failed)?.siblings;
-    let wanted = files.into_iter().map(|file| file.rfilename).filter(|file| {
+    let repo = repo.api().map_err(failed)?;
+    let files = file_names(&repo).map_err(failed)?;
+    let wanted = files.into_iter().filter(|file| {
         let path = Path::new(file);
         path.starts_with(dataset.folder) && is_parquet(path)
     });
@@ -228,6 +208,7 @@ fn check(path: &Path) -> Result<(), HubDatasetError> {
 mod tests {
     use super::*;
     use crate::files::atomic_file;
+    use crate::files::hub::{HubAccess, HubProgress};
 
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
     const WIKITEXT: HubDataset = HubDataset::WIKITEXT_2_RAW;

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use crate::adapter::layer_adaptation::LayerRange;
 use crate::data::Example;
 use crate::families::language_model::LanguageModel;
+use crate::files::fingerprint::Fingerprint;
 use crate::training::error::TrainingError;
 use crate::training::grouped_examples::{
     CacheProgress, Proceed, cache_entering_states, cache_hidden_states, entering_fingerprint,
     states_fingerprint,
 };
-use crate::training::hidden_cache::{Fingerprint, HiddenCache, HiddenCacheError};
+use crate::training::hidden_cache::{HiddenCache, HiddenCacheError};
 use crate::training::method::TrainingConfig;
 use crate::training::observer::{Observer, Work};
 use crate::training::prepare::{Split, TrainingData};
@@ -183,14 +184,14 @@ fn with_smallest_prefix(example: &Example, span: SpanConfig) -> Example {
     }
 }
 
-/// Where hidden states with this fingerprint are kept; the folder is made.
+/// The folder of the hidden states with this fingerprint; the folder around it is made.
 pub(crate) fn cache_path(
     folder: &Path,
     fingerprint: Fingerprint,
 ) -> Result<PathBuf, TrainingError> {
     std::fs::create_dir_all(folder).map_err(TrainingError::file("make the folder", folder))?;
     let name = fingerprint.to_string();
-    Ok(folder.join(format!("{}.states", &name[..16])))
+    Ok(folder.join(&name[..16]))
 }
 
 /// Reports how far a pass over the trunk is, and ends it when the observer interrupts.

@@ -53,7 +53,7 @@ impl TrainingData {
             entering: &valid,
         };
         let source = MemorySource::Group;
-        let observed = observe_memories(&memories, texts, &source, &TEMPERATURES, observer)?;
+        let observed = observe_memories(&memories, texts, &source, &TEMPERATURES, observer);
         let gate = fit_gate(&observed, data, &scores, num_groups);
         let valid = ScoreSummary::of_tokens(&with_memory(&gate, &observed, data, scores));
         Ok(FittedMemory {
@@ -64,21 +64,16 @@ impl TrainingData {
 }
 
 /// What memories say about some texts.
-///
-/// # Errors
-///
-/// When states cannot be read.
 pub fn observe_memories(
     memories: &GroupMemories,
     texts: TextsWithStates<'_>,
     source: &MemorySource<'_>,
     temperatures: &[f64],
     observer: &dyn Observer,
-) -> Result<Vec<Observed>, TrainingError> {
+) -> Vec<Observed> {
     let mut progress = observer.begin(Work::items("memories", texts.data.examples.len()));
     let device = memories.projection.map.val().device();
-    let observed = memories.observe(texts, source, temperatures, &device, |num_done| {
+    memories.observe(texts, source, temperatures, &device, |num_done| {
         progress.set_position(num_done as u64);
-    })?;
-    Ok(observed)
+    })
 }

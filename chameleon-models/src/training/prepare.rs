@@ -17,9 +17,9 @@ use crate::data::{Example, ResamplingUnits, SplitFractions, TokenisedCorpus, Uni
 use crate::families::causal_lm::CausalLm;
 use crate::families::language_model::LanguageModel;
 use crate::families::load::LoadedModel;
+use crate::files::fingerprint::Fingerprint;
 use crate::training::error::TrainingError;
 use crate::training::grouped_examples::GroupedExamples;
-use crate::training::hidden_cache::Fingerprint;
 use crate::training::method::{AdapterOptions, TrainingConfig};
 use crate::training::observer::{Observer, Work};
 use crate::training::texts::{SpanConfig, TextSource, examples};

@@ -9,7 +9,7 @@ use crate::families::causal_lm::{CausalLm, PassEnd, PassInput, SequencePass};
 use crate::families::indices::index_tensor;
 use crate::families::language_model::LanguageModel;
 use crate::training::grouped_examples::select_positions;
-use crate::training::hidden_cache::{HiddenCache, HiddenCacheError};
+use crate::training::hidden_cache::HiddenCache;
 
 /// Where the hidden states of a batch come from.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,7 @@ impl HiddenStates<'_> {
         examples: &[&Example],
         factors: &LayerFactors,
         device: &Device,
-    ) -> Result<Tensor<2>, HiddenCacheError> {
+    ) -> Tensor<2> {
         let input = match *self {
             HiddenStates::Cached(cache) => {
                 assert!(
@@ -75,7 +75,7 @@ impl HiddenStates<'_> {
                 );
                 PassInput::Entering {
                     layer_idx: first_layer,
-                    states: padded(entering.gather(rows, device)?, examples),
+                    states: padded(entering.gather(rows, device), examples),
                 }
             }
         };
@@ -90,7 +90,7 @@ impl HiddenStates<'_> {
         let positions = examples
             .iter()
             .map(|example| example.sequence.predicting_positions());
-        Ok(select_positions(states, positions))
+        select_positions(states, positions)
     }
 }
 

@@ -9,15 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::adaptation::AdapterModule;
 use crate::training::gradients::clip_to_norm;
-use crate::training::hidden_cache::HiddenCacheError;
 
 /// Why training cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// Cached hidden states cannot be read.
-    #[error(transparent)]
-    HiddenCache(#[from] HiddenCacheError),
     /// Loss or gradients are no longer numbers; the step was not taken.
     #[error("the loss is not finite at step {step}")]
     Diverged {
@@ -94,16 +90,7 @@ pub trait Objective {
     fn device(&self) -> Device;
 
     /// The loss of a batch, on the autodiff device. `step` counts over all epochs; controls draw by it.
-    ///
-    /// # Errors
-    ///
-    /// When cached hidden states cannot be read.
-    fn loss(
-        &self,
-        module: &AdapterModule,
-        batch_idx: usize,
-        step: usize,
-    ) -> Result<BatchLoss, HiddenCacheError>;
+    fn loss(&self, module: &AdapterModule, batch_idx: usize, step: usize) -> BatchLoss;
 }
 
 /// The loss of one batch.
@@ -278,7 +265,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     ///
-    /// When cached hidden states cannot be read, or the loss is no longer finite; then nothing was changed.
+    /// When the loss is no longer finite; then nothing was changed.
     ///
     /// # Panics
     ///
@@ -292,7 +279,7 @@ impl<'a> Trainer<'a> {
         // Dropout draws from the device: seeding each step lets a resumed run draw the same.
         let seed = self.schedule.seed.derive(&format!("step-{step}"));
         self.objective.device().seed(seed.0);
-        let loss = self.objective.loss(&self.module, self.order[batch], step)?;
+        let loss = self.objective.loss(&self.module, self.order[batch], step);
         let mut grads = GradientsParams::from_grads(loss.objective.backward(), &self.module);
         let grad_norm = clip_to_norm(&self.module, &mut grads, self.schedule.max_grad_norm);
         if !(loss.mean.is_finite() && grad_norm.is_finite()) {

@@ -4,19 +4,22 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use burn::module::Param;
-use burn::tensor::{Bytes, DType, Device, Gradients, Int, Tensor, TensorData};
+use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{AdaptedLayers, LayerFactors};
+use chameleon_models::files::atomic_file;
 use chameleon_models::{
-    CausalLm, LayerAdaptation, LayerKind, LayerRange, PassEnd, PassInput, SequencePass,
+    CausalLm, Checkpoint, LayerAdaptation, LayerKind, LayerRange, PassEnd, PassInput, SequencePass,
 };
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
 /// The largest difference allowed, relative to the largest expected magnitude.
 const TOLERANCE: f32 = 1e-4;
 
 /// One tensor of a fixture.
+#[derive(Clone)]
 pub(crate) struct Array {
     pub(crate) shape: Vec<usize>,
     pub(crate) values: Vec<f32>,
@@ -57,12 +60,16 @@ impl Fixture {
         }
     }
 
-    /// The weights as a checkpoint would hand them over.
-    pub(crate) fn tensors(&self) -> Vec<burn_pack::Tensor> {
-        self.weights
-            .iter()
-            .map(|(name, array)| stored(name, array))
-            .collect()
+    /// The weights as a model folder holds them.
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        checkpoint(&self.json["config"], &self.weights)
+    }
+
+    pub(crate) fn rename(&mut self, new_name: impl Fn(&str) -> String) {
+        let weights = std::mem::take(&mut self.weights).into_iter();
+        self.weights = weights
+            .map(|(name, array)| (new_name(&name), array))
+            .collect();
     }
 
     pub(crate) fn token_ids(&self, device: &burn::tensor::Device) -> Tensor<2, Int> {
@@ -179,14 +186,26 @@ fn factor_names(layers: &AdaptedLayers, stack: &str) -> Vec<String> {
         .collect()
 }
 
-pub(crate) fn stored(name: &str, array: &Array) -> burn_pack::Tensor {
-    burn_pack::Tensor::new(
-        name.to_owned(),
-        DType::F32,
-        array.shape.clone(),
-        None,
-        Bytes::from_elems(array.values.clone()),
-    )
+/// A model folder with these weights, opened.
+pub(crate) fn checkpoint(config: &Value, weights: &HashMap<String, Array>) -> Checkpoint {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes: HashMap<&String, Vec<u8>> = weights
+        .iter()
+        .map(|(name, array)| {
+            (
+                name,
+                array.values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            )
+        })
+        .collect();
+    let views = weights.iter().map(|(name, array)| {
+        let view = TensorView::new(Dtype::F32, array.shape.clone(), &bytes[name]).unwrap();
+        (name, view)
+    });
+    safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    let config = config.to_string();
+    atomic_file::write(&folder.path().join("config.json"), config.as_bytes()).unwrap();
+    Checkpoint::open(folder.path()).unwrap()
 }
 
 pub(crate) fn assert_all_close(what: &str, found: &[f32], expected: &[f32]) {

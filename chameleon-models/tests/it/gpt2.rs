@@ -1,20 +1,26 @@
 //! The GPT-2 family against Hugging Face transformers, on tiny seeded models.
 
 use burn::tensor::{Device, Tensor};
-use chameleon_models::families::gpt2::{Gpt2, Gpt2Config};
-use chameleon_models::{CausalLm, KvCache, Segment};
+use chameleon_models::{CausalLm, Gpt2, Gpt2Config, KvCache, LanguageModel, Segment};
 
-use crate::fixture::{Fixture, adapted_logits, next_token_loss, stored};
+use crate::fixture::{Fixture, adapted_logits, next_token_loss};
 
 const CASES: [&str; 2] = ["tied", "untied"];
 
-pub(crate) fn load(fixture: &Fixture, device: &Device) -> Gpt2 {
+fn untrained(fixture: &Fixture, device: &Device) -> LanguageModel {
     let config: Gpt2Config = serde_json::from_value(fixture.json["config"].clone()).unwrap();
-    let mut model = config.init(device).unwrap();
-    let report = model.import(fixture.tensors());
+    LanguageModel::Gpt2(config.init(device).unwrap())
+}
+
+pub(crate) fn load(fixture: &Fixture, device: &Device) -> Gpt2 {
+    let mut model = untrained(fixture, device);
+    let report = model.import(&fixture.checkpoint());
     assert!(report.is_complete(), "{report:?}");
     assert!(report.unused.is_empty(), "{report:?}");
     assert_eq!(report.loaded.len(), fixture.weights.len());
+    let LanguageModel::Gpt2(model) = model else {
+        unreachable!("the family does not change");
+    };
     model
 }
 
@@ -58,21 +64,15 @@ fn lora_logits_and_gradients_are_those_of_transformers() {
 
 #[test]
 fn names_of_a_base_model_with_old_buffers_are_understood() {
-    let fixture = Fixture::read("gpt2", "tied");
-    let mut tensors = fixture.tensors();
-    for tensor in &mut tensors {
-        tensor.name = tensor.name.trim_start_matches("transformer.").to_owned();
-    }
-    tensors.push(stored(
-        "h.0.attn.bias",
-        &fixture.weights["transformer.ln_f.bias"],
-    ));
-    tensors.push(stored(
-        "lm_head.weight",
-        &fixture.weights["transformer.wte.weight"],
-    ));
-    let config: Gpt2Config = serde_json::from_value(fixture.json["config"].clone()).unwrap();
-    let report = config.init(&Device::flex()).unwrap().import(tensors);
+    let mut fixture = Fixture::read("gpt2", "tied");
+    let buffer = fixture.weights["transformer.ln_f.bias"].clone();
+    let embedding = fixture.weights["transformer.wte.weight"].clone();
+    fixture.rename(|name| name.trim_start_matches("transformer.").to_owned());
+    let copies = [("h.0.attn.bias", buffer), ("lm_head.weight", embedding)];
+    fixture
+        .weights
+        .extend(copies.map(|(name, array)| (name.to_owned(), array)));
+    let report = untrained(&fixture, &Device::flex()).import(&fixture.checkpoint());
     assert!(report.is_complete() && report.unused.is_empty());
     assert_eq!(report.ignored, ["h.0.attn.bias", "lm_head.weight"]);
 }

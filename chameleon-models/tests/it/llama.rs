@@ -1,23 +1,26 @@
 //! The Llama family against Hugging Face transformers, on tiny seeded models.
 
 use burn::tensor::{Device, Tensor};
-use chameleon_models::families::causal_lm::CausalLm;
-use chameleon_models::families::llama::{Llama, LlamaConfig};
+use chameleon_models::{CausalLm, LanguageModel, Llama, LlamaConfig};
 
-use crate::fixture::{Fixture, adapted_logits, next_token_loss, stored};
+use crate::fixture::{Fixture, adapted_logits, next_token_loss};
 
 const CASES: [&str; 3] = ["tied", "untied", "llama3_rope"];
 
-fn config(fixture: &Fixture) -> LlamaConfig {
-    serde_json::from_value(fixture.json["config"].clone()).unwrap()
+fn untrained(fixture: &Fixture, device: &Device) -> LanguageModel {
+    let config: LlamaConfig = serde_json::from_value(fixture.json["config"].clone()).unwrap();
+    LanguageModel::Llama(config.init(device).unwrap())
 }
 
 pub(crate) fn load(fixture: &Fixture, device: &Device) -> Llama {
-    let mut model = config(fixture).init(device).unwrap();
-    let report = model.import(fixture.tensors());
+    let mut model = untrained(fixture, device);
+    let report = model.import(&fixture.checkpoint());
     assert!(report.is_complete(), "{report:?}");
     assert!(report.unused.is_empty(), "{report:?}");
     assert_eq!(report.loaded.len(), fixture.weights.len());
+    let LanguageModel::Llama(model) = model else {
+        unreachable!("the family does not change");
+    };
     model
 }
 
@@ -61,28 +64,22 @@ fn lora_logits_and_gradients_are_those_of_transformers() {
 
 #[test]
 fn what_does_not_fit_is_named() {
-    let fixture = Fixture::read("llama", "tied");
-    let mut tensors = fixture.tensors();
-    tensors.retain(|tensor| tensor.name != "model.layers.1.mlp.up_proj.weight");
-    for tensor in &mut tensors {
-        if tensor.name == "model.layers.0.mlp.down_proj.weight" {
-            tensor.shape = vec![32, 16].into();
-        }
-    }
+    let mut fixture = Fixture::read("llama", "tied");
+    let weights = &mut fixture.weights;
+    weights.remove("model.layers.1.mlp.up_proj.weight");
+    let misshapen = "model.layers.0.mlp.down_proj.weight";
+    weights.get_mut(misshapen).unwrap().shape = vec![32, 16];
     for name in [
         "model.layers.0.self_attn.q_proj.bias",
         "model.layers.0.extra",
         "model.layers.0.self_attn.rotary_emb.inv_freq",
     ] {
-        tensors.push(stored(name, &fixture.weights["model.norm.weight"]));
+        weights.insert(name.to_owned(), weights["model.norm.weight"].clone());
     }
-    tensors.push(stored(
-        "lm_head.weight",
-        &fixture.weights["model.embed_tokens.weight"],
-    ));
+    let embedding = weights["model.embed_tokens.weight"].clone();
+    weights.insert("lm_head.weight".to_owned(), embedding);
 
-    let mut model = config(&fixture).init(&Device::flex()).unwrap();
-    let report = model.import(tensors);
+    let report = untrained(&fixture, &Device::flex()).import(&fixture.checkpoint());
     assert!(!report.is_complete());
     assert_eq!(report.missing, ["model.layers.1.mlp.up_proj.weight"]);
     assert_eq!(
@@ -100,21 +97,18 @@ fn what_does_not_fit_is_named() {
         ]
     );
     assert_eq!(report.misshapen.len(), 1);
+    assert_eq!(report.misshapen[0].name, misshapen);
     let misshapen = &report.misshapen[0];
-    assert_eq!(misshapen.name, "model.layers.0.mlp.down_proj.weight");
     assert_eq!(misshapen.found, [32, 16]);
     assert_eq!(misshapen.expected, [16, 32]);
 }
 
 #[test]
 fn names_may_lack_the_prefix() {
-    let fixture = Fixture::read("llama", "tied");
-    let mut tensors = fixture.tensors();
-    for tensor in &mut tensors {
-        tensor.name = tensor.name.trim_start_matches("model.").to_owned();
-    }
-    let mut model = config(&fixture).init(&Device::flex()).unwrap();
-    assert!(model.import(tensors).is_complete());
+    let mut fixture = Fixture::read("llama", "tied");
+    fixture.rename(|name| name.trim_start_matches("model.").to_owned());
+    let report = untrained(&fixture, &Device::flex()).import(&fixture.checkpoint());
+    assert!(report.is_complete() && report.unused.is_empty());
 }
 
 #[test]

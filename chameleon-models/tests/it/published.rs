@@ -22,7 +22,7 @@ use chameleon_models::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::fixture::{Array, read_arrays, stored};
+use crate::fixture::{Array, checkpoint, read_arrays};
 
 /// The largest difference allowed, relative to the loss.
 const TOLERANCE: f64 = 1e-4;
@@ -87,11 +87,8 @@ impl Bench {
         let expected: Expected = serde_json::from_str(&json).unwrap();
         let config: Gpt2Config = serde_json::from_value(expected.config.clone()).unwrap();
         let mut model = LanguageModel::Gpt2(config.init(&Device::flex()).unwrap());
-        let tensors = read_arrays(&fixture("base.safetensors"))
-            .iter()
-            .map(|(name, array)| stored(name, array))
-            .collect();
-        let report = model.import(tensors);
+        let weights = read_arrays(&fixture("base.safetensors"));
+        let report = model.import(&checkpoint(&expected.config, &weights));
         assert!(report.is_complete(), "{report:?}");
         Self {
             expected,
@@ -210,7 +207,7 @@ impl Bench {
                 control: valid.control(),
                 quirks: &options.quirks,
             };
-            scorer.score(&valid.data).unwrap().loss
+            scorer.score(&valid.data).loss
         };
         let frozen = PublishedScorer {
             module: None,
@@ -219,7 +216,7 @@ impl Bench {
             control: valid.control(),
             quirks: &options.quirks,
         };
-        let frozen = frozen.score(&valid.data).unwrap().loss;
+        let frozen = frozen.score(&valid.data).loss;
         // Many states for each row are kept in half precision.
         let rounding = match options.loss {
             PublishedLoss::Last => TOLERANCE,

@@ -186,7 +186,7 @@ impl Bench {
             condition: Condition::Batch,
             control: ConditionControl::None.plan(NUM_CLUSTERS, SEED).unwrap(),
         };
-        scorer.score(&self.data, |_| {}).unwrap().iter().collect()
+        scorer.score(&self.data, |_| {}).iter().collect()
     }
 
     fn untrained(&self, config: &AdapterConfig) -> AdapterModule {

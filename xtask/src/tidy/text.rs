@@ -17,10 +17,6 @@ const MAY_BE_LONGER: &[(&str, &str)] = &[
         "chameleon-models/src/gguf.rs",
         "one binary container, read front to back",
     ),
-    (
-        "chameleon-models/src/hidden_cache/format.rs",
-        "one file format, its reader beside its writer",
-    ),
 ];
 
 /// This folder quotes what it forbids.

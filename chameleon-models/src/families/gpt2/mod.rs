@@ -1,8 +1,10 @@
 //! The GPT-2 family: learned positions, layer norms, one fused projection for attention.
 
 mod config;
-mod import;
 mod model;
+mod names;
 
 pub use config::Gpt2Config;
+pub(crate) use names::NAMES;
+
 pub use model::{Gpt2, Gpt2Attention, Gpt2Layer, Gpt2Mlp};

@@ -1,10 +1,12 @@
 //! The Llama family: rotary positions, root-mean-square norms, grouped-query attention, gated feed-forward.
 
 mod config;
-mod import;
 mod model;
+mod names;
 mod rope;
 
 pub use config::{LlamaConfig, RopeParameters};
+pub(crate) use names::NAMES;
+
 pub use model::{Llama, LlamaAttention, LlamaLayer, LlamaMlp};
 pub use rope::{Llama3Scaling, RopeScaling};

@@ -486,7 +486,7 @@ impl Comparison<'_> {
             valid: score(&data.valid, &self.texts.states.valid)?,
             test: score(self.test, &self.texts.states.test)?,
         };
-        let (gate, scores) = memories.mix(memory, self, scores)?;
+        let (gate, scores) = memories.mix(memory, self, scores);
         let mut run = ScoredRun::new(scores, start.elapsed().as_secs_f64());
         run.gate = Some(gate);
         self.store.keep(&place, &key, &run)?;

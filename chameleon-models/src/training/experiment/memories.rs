@@ -124,23 +124,19 @@ impl ExperimentMemories {
         control: MemoryControl,
         comparison: &Comparison<'_>,
         scores: SplitScores,
-    ) -> Result<(MemoryGate, Vec<TokenScores>), TrainingError> {
-        let observed = self.observed(control, comparison)?;
+    ) -> (MemoryGate, Vec<TokenScores>) {
+        let observed = self.observed(control, comparison);
         let valid_data = &comparison.texts.data.valid.data;
         let num_groups = self.memories.groups.len();
         let gate = fit_gate(&observed.valid, valid_data, &scores.valid, num_groups);
         let mixed = with_memory(&gate, &observed.test, &comparison.test.data, scores.test);
-        Ok((gate, mixed))
+        (gate, mixed)
     }
 
-    fn observed(
-        &self,
-        control: MemoryControl,
-        comparison: &Comparison<'_>,
-    ) -> Result<Rc<ObservedSplits>, TrainingError> {
+    fn observed(&self, control: MemoryControl, comparison: &Comparison<'_>) -> Rc<ObservedSplits> {
         let key = (control, comparison.group_size);
         if let Some(found) = self.observed.borrow().get(&key) {
-            return Ok(Rc::clone(found));
+            return Rc::clone(found);
         }
         let data = &comparison.texts.data;
         let constant = match control {
@@ -149,7 +145,7 @@ impl ExperimentMemories {
                     data: &data.train.data,
                     entering: &self.train,
                 };
-                Some(self.memories.constant(texts, self.seed, &device(data))?)
+                Some(self.memories.constant(texts, self.seed, &device(data)))
             }
             _ => None,
         };
@@ -168,11 +164,11 @@ impl ExperimentMemories {
             observe_memories(&self.memories, texts, &source, &TEMPERATURES, observer)
         };
         let observed = Rc::new(ObservedSplits {
-            valid: observe(&data.valid, &self.valid)?,
-            test: observe(comparison.test, &self.test)?,
+            valid: observe(&data.valid, &self.valid),
+            test: observe(comparison.test, &self.test),
         });
         self.observed.borrow_mut().insert(key, Rc::clone(&observed));
-        Ok(observed)
+        observed
     }
 }
 

@@ -133,9 +133,7 @@ impl<'a> Causal<'a> {
             };
             scorer.score(&part.data, |_| {})
         };
-        let valid_loss = |module: Option<&AdapterModule>| -> Result<f64, TrainingError> {
-            Ok(mean_nll(&score(&self.valid, module)?))
-        };
+        let valid_loss = |module: Option<&AdapterModule>| mean_nll(&score(&self.valid, module));
         let mut run = Run::new("causal", method, seed, self.facts);
         let head = heads::causal(
             method,
@@ -163,7 +161,7 @@ impl<'a> Causal<'a> {
                     options: train_options(self.config),
                     seed: seed.derive("training"),
                 };
-                let validate = |module: &AdapterModule| valid_loss(Some(&module.valid()));
+                let validate = |module: &AdapterModule| Ok(valid_loss(Some(&module.valid())));
                 let fitted = fit(
                     &method.to_string(),
                     setup.trainer(module),
@@ -177,10 +175,10 @@ impl<'a> Causal<'a> {
         };
         run.valid_loss = match &fitted {
             Some(fitted) => fitted.kept.valid_loss,
-            None => valid_loss(None)?,
+            None => valid_loss(None),
         };
         let module = fitted.as_ref().map(|fitted| &fitted.module);
-        let test = score(&self.test, module)?;
+        let test = score(&self.test, module);
         if self.config.num_answers > 0 {
             let batches = self.prompt_batches(module, &control);
             run.text = Some(answer(batches, self.base, observer)?);

@@ -13,10 +13,11 @@ use crate::adapter::prompts::embed_prompts;
 use crate::families::causal_lm::CausalLm;
 use crate::families::indices::index_tensor;
 use crate::families::language_model::LanguageModel;
+use crate::files::fingerprint::Fingerprint;
 use crate::training::grouped_examples::{
     CacheProgress, Proceed, StateRequest, WantedStates, cache_requested_states,
 };
-use crate::training::hidden_cache::{Fingerprint, HiddenCache, HiddenCacheError, RowType};
+use crate::training::hidden_cache::{HiddenCache, HiddenCacheError, RowType};
 
 /// Rows that were put in groups.
 #[derive(Debug, Clone)]
@@ -178,7 +179,7 @@ impl PublishedStates<'_> {
         batch_idx: usize,
         factors: &LayerFactors,
         device: &Device,
-    ) -> Result<Tensor<2>, HiddenCacheError> {
+    ) -> Tensor<2> {
         let rows = &data.plan.batches[batch_idx].rows;
         match *self {
             PublishedStates::Cached { cache, index } => {
@@ -192,7 +193,7 @@ impl PublishedStates<'_> {
             PublishedStates::Layers { model, visibility } => {
                 let requests: Vec<StateRequest<'_>> =
                     rows.iter().map(|&row| data.rows[row].request()).collect();
-                Ok(masked::hidden_states(model, &requests, visibility, factors))
+                masked::hidden_states(model, &requests, visibility, factors)
             }
         }
     }
@@ -225,20 +226,20 @@ pub fn published_fingerprint(
         .finish()
 }
 
-/// Computes the states of all distinct rows once, or finds them on disk.
+/// Computes the states of all distinct rows once, or finds them in `folder`.
 ///
-/// Returns `None` when `observe` asked to stop; the part that is done is kept.
+/// Returns `None` when `observe` asked to stop; the chunks that are written are kept.
 ///
 /// # Errors
 ///
-/// When the cache cannot be read or written.
+/// When the cache cannot be written, or a state is not finite.
 pub fn cache_published_states(
     model: &LanguageModel,
     fingerprint: Fingerprint,
     rows: &[PublishedRow],
     index: &StateIndex,
     options: &RowOptions,
-    path: &Path,
+    folder: &Path,
     observe: impl FnMut(CacheProgress) -> Proceed,
 ) -> Result<Option<HiddenCache>, HiddenCacheError> {
     let wanted = WantedStates {
@@ -255,5 +256,5 @@ pub fn cache_published_states(
     let states_of = |requests: &[StateRequest<'_>]| {
         masked::hidden_states(model, requests, visibility, &LayerFactors::none())
     };
-    cache_requested_states(wanted, states_of, path, observe)
+    cache_requested_states(wanted, states_of, folder, observe)
 }

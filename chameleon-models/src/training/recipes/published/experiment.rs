@@ -156,7 +156,7 @@ impl<'a> Published<'a> {
                 control: valid_control.clone(),
                 quirks,
             };
-            Ok(scorer.score(&self.valid.data)?)
+            Ok(scorer.score(&self.valid.data))
         };
         let head = heads::published(method, &self.config.settings, quirks, shape);
         let mut adapter = None;

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::data::{PublishedData, PublishedStates};
 use super::train::batch_condition;
 use crate::adapter::adaptation::{AdapterModule, layer_factors};
-use crate::training::hidden_cache::HiddenCacheError;
 use crate::training::recipes::quirks::{Quirk, Quirks};
 
 /// What one batch lost.
@@ -54,14 +53,10 @@ pub struct PublishedScorer<'a> {
 impl PublishedScorer<'_> {
     /// Scores every batch.
     ///
-    /// # Errors
-    ///
-    /// When cached states cannot be read.
-    ///
     /// # Panics
     ///
     /// When a layer is adapted and the states are cached, or a cluster has no expert.
-    pub fn score(&self, data: &PublishedData) -> Result<PublishedScore, HiddenCacheError> {
+    pub fn score(&self, data: &PublishedData) -> PublishedScore {
         let device = self.head_weight.device();
         let producer = self.module.map(AdapterModule::factor_producer);
         let batches = (0..data.plan.batches.len())
@@ -72,7 +67,7 @@ impl PublishedScorer<'_> {
                     producer.groups(batch.cluster_idx, condition)
                 });
                 let layers = layer_factors(&groups, batch.rows.len());
-                let hidden = self.states.of_batch(data, batch_idx, &layers, &device)?;
+                let hidden = self.states.of_batch(data, batch_idx, &layers, &device);
                 let factors = groups.pop().map(|group| group.head);
                 let num_tokens = hidden.dims()[0];
                 let input = HeadInput {
@@ -83,11 +78,11 @@ impl PublishedScorer<'_> {
                 let targets = data.targets(batch_idx, &device);
                 let losses = score_rows(input, targets);
                 let nll = losses.into_data().iter::<f32>().map(f64::from).sum();
-                Ok(BatchScore { nll, num_tokens })
+                BatchScore { nll, num_tokens }
             })
-            .collect::<Result<Vec<_>, HiddenCacheError>>()?;
+            .collect::<Vec<_>>();
         let loss = mean_loss(&batches, self.quirks);
-        Ok(PublishedScore { batches, loss })
+        PublishedScore { batches, loss }
     }
 }
 

@@ -7,7 +7,6 @@ use rand::seq::SliceRandom as _;
 
 use super::data::{PublishedData, PublishedStates};
 use crate::adapter::adaptation::{AdapterModule, layer_factors};
-use crate::training::hidden_cache::HiddenCacheError;
 use crate::training::recipes::quirks::{Quirk, Quirks};
 use crate::training::train::{BatchLoss, Objective};
 
@@ -48,12 +47,7 @@ impl Objective for PublishedObjective<'_> {
     /// # Panics
     ///
     /// When a layer is adapted and the states are cached.
-    fn loss(
-        &self,
-        module: &AdapterModule,
-        batch_idx: usize,
-        step: usize,
-    ) -> Result<BatchLoss, HiddenCacheError> {
+    fn loss(&self, module: &AdapterModule, batch_idx: usize, step: usize) -> BatchLoss {
         let device = self.device();
         let condition = batch_condition(self.data, &self.control, batch_idx, step);
         let batch = &self.data.plan.batches[batch_idx];
@@ -61,9 +55,7 @@ impl Objective for PublishedObjective<'_> {
             .factor_producer()
             .groups(batch.cluster_idx, condition.autodiff());
         let layers = layer_factors(&groups, batch.rows.len());
-        let hidden = self
-            .states
-            .of_batch(self.data, batch_idx, &layers, &device)?;
+        let hidden = self.states.of_batch(self.data, batch_idx, &layers, &device);
         let num_tokens = hidden.dims()[0];
         let input = HeadInput {
             hidden: hidden.autodiff(),
@@ -72,11 +64,11 @@ impl Objective for PublishedObjective<'_> {
         };
         let targets = self.data.targets(batch_idx, &device);
         let loss = linear_cross_entropy(input, targets);
-        Ok(BatchLoss {
+        BatchLoss {
             mean: f64::from(loss.row_losses.mean().into_scalar::<f32>()),
             objective: loss.mean_loss,
             num_tokens,
-        })
+        }
     }
 }
 

@@ -1,37 +1,26 @@
-//! What hidden states were computed from, in 32 bytes.
+//! What something was computed from, in 32 bytes.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use chameleon_core::SplitSequence;
 use sha2::{Digest, Sha256};
 
-/// SHA-256 over everything that hidden states depend on.
+/// SHA-256 over everything that a stored result depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// A fingerprint of nothing yet.
+    /// A builder without parts.
     pub fn builder() -> FingerprintBuilder {
         FingerprintBuilder {
             hasher: Sha256::new(),
         }
     }
-
-    pub(super) fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    pub(super) fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
 }
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.0 {
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        f.write_str(&hexadecimal(&self.0))
     }
 }
 
@@ -49,7 +38,7 @@ pub struct FingerprintBuilder {
 }
 
 impl FingerprintBuilder {
-    /// Adds some bytes: a model's identity, an option.
+    /// Adds named bytes: a model's identity, an option.
     #[must_use]
     pub fn part(mut self, name: &str, bytes: &[u8]) -> Self {
         self.framed(name.as_bytes());
@@ -106,6 +95,14 @@ impl FingerprintBuilder {
         self.hasher.update((bytes.len() as u64).to_le_bytes());
         self.hasher.update(bytes);
     }
+}
+
+/// Two digits for each byte.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string accepts any text");
+        text
+    })
 }
 
 #[cfg(test)]

@@ -1,13 +1,9 @@
-//! What a GGUF file calls things, in Hugging Face's words: configuration keys, tensor names, layouts.
-//!
-//! llama.cpp's converter renames every tensor, reorders the rows of Llama's query and key weights for
-//! its rotary kernel, and turns GPT-2's `Conv1D` weights (`[in, out]`) into linear ones (`[out, in]`).
-//! All of this is undone, so that one model reads both kinds of checkpoint.
+//! The configuration in a GGUF file, with the keys and defaults of a Hugging Face `config.json`.
 
 use serde_json::{Map, Value, json};
 
 use crate::error::ModelError;
-use crate::files::checkpoint::{Architecture, StoredLayout};
+use crate::files::architecture::Architecture;
 use crate::files::gguf::{GgufFile, MetadataValue};
 
 /// The family a file holds.
@@ -53,24 +49,6 @@ pub(crate) fn config(file: &GgufFile, architecture: Architecture) -> Result<Valu
 pub(crate) fn tied(file: &GgufFile) -> bool {
     !file.tensors().contains_key("output.weight")
         || file.stored_alike("output.weight", "token_embd.weight")
-}
-
-/// A tensor's Hugging Face name, and how to get from the stored layout to Hugging Face's.
-pub(crate) struct Translated {
-    pub(crate) name: String,
-    pub(crate) layout: StoredLayout,
-}
-
-/// Translates one tensor; `None` for a name the family does not have.
-pub(crate) fn tensor(
-    architecture: Architecture,
-    config: &Value,
-    stored: &str,
-) -> Option<Translated> {
-    match architecture {
-        Architecture::Llama => llama_tensor(config, stored),
-        Architecture::Gpt2 => gpt2_tensor(stored),
-    }
 }
 
 struct ConfigReader<'a> {
@@ -299,109 +277,4 @@ fn gpt2_config(reader: &ConfigReader) -> Result<Map<String, Value>, ModelError> 
     set("activation_function", json!("gelu_new"));
     set("tie_word_embeddings", json!(tied(reader.file)));
     Ok(config)
-}
-
-fn llama_tensor(config: &Value, stored: &str) -> Option<Translated> {
-    let whole = match stored {
-        "token_embd.weight" => Some("model.embed_tokens.weight"),
-        "output_norm.weight" => Some("model.norm.weight"),
-        "output.weight" => Some("lm_head.weight"),
-        _ => None,
-    };
-    if let Some(name) = whole {
-        return Some(as_stored(name.to_owned()));
-    }
-    let block = BlockTensor::parse(stored)?;
-    let module = match block.module {
-        "attn_norm" => "input_layernorm",
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_output" => "self_attn.o_proj",
-        "ffn_norm" => "post_attention_layernorm",
-        "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" => "mlp.up_proj",
-        "ffn_down" => "mlp.down_proj",
-        _ => return None,
-    };
-    let heads = |key: &str| {
-        config
-            .get(key)
-            .and_then(Value::as_u64)
-            .and_then(|n| usize::try_from(n).ok())
-    };
-    let layout = match block.module {
-        "attn_q" => StoredLayout::RotaryPairs {
-            num_heads: heads("num_attention_heads")?,
-        },
-        "attn_k" => StoredLayout::RotaryPairs {
-            num_heads: heads("num_key_value_heads")?,
-        },
-        _ => StoredLayout::AsIs,
-    };
-    Some(Translated {
-        name: format!("model.layers.{}.{module}.{}", block.layer, block.parameter),
-        layout,
-    })
-}
-
-fn gpt2_tensor(stored: &str) -> Option<Translated> {
-    let whole = match stored {
-        "token_embd.weight" => Some("transformer.wte.weight"),
-        "position_embd.weight" => Some("transformer.wpe.weight"),
-        "output_norm.weight" => Some("transformer.ln_f.weight"),
-        "output_norm.bias" => Some("transformer.ln_f.bias"),
-        "output.weight" => Some("lm_head.weight"),
-        _ => None,
-    };
-    if let Some(name) = whole {
-        return Some(as_stored(name.to_owned()));
-    }
-    let block = BlockTensor::parse(stored)?;
-    let module = match block.module {
-        "attn_norm" => "ln_1",
-        "attn_qkv" => "attn.c_attn",
-        "attn_output" => "attn.c_proj",
-        "ffn_norm" => "ln_2",
-        "ffn_up" => "mlp.c_fc",
-        "ffn_down" => "mlp.c_proj",
-        _ => return None,
-    };
-    let is_matrix = block.parameter == "weight" && !block.module.ends_with("norm");
-    Some(Translated {
-        name: format!("transformer.h.{}.{module}.{}", block.layer, block.parameter),
-        layout: if is_matrix {
-            StoredLayout::Transposed
-        } else {
-            StoredLayout::AsIs
-        },
-    })
-}
-
-fn as_stored(name: String) -> Translated {
-    Translated {
-        name,
-        layout: StoredLayout::AsIs,
-    }
-}
-
-/// `blk.3.attn_q.weight`, taken apart.
-struct BlockTensor<'a> {
-    layer: usize,
-    module: &'a str,
-    parameter: &'a str,
-}
-
-impl<'a> BlockTensor<'a> {
-    fn parse(stored: &'a str) -> Option<Self> {
-        let (layer, rest) = stored.strip_prefix("blk.")?.split_once('.')?;
-        let (module, parameter) = rest.split_once('.')?;
-        let known = matches!(parameter, "weight" | "bias");
-        Some(Self {
-            layer: layer.parse().ok()?,
-            module,
-            parameter,
-        })
-        .filter(|_| known)
-    }
 }
