@@ -100,6 +100,7 @@ impl Answers {
         requests: Vec<Request>,
         arrived: Instant,
     ) -> Result<Self, ApiError> {
+        // `max_new_tokens` bounds the number of events.
         let (sender, events) = unbounded_channel();
         let num_choices = requests.len();
         let mut cancellations = Vec::with_capacity(num_choices);
@@ -181,16 +182,18 @@ impl Answers {
         let metrics = &self.server.metrics;
         let kind = match event {
             Event::Started(started) => {
-                metrics.record_start(started.waited);
+                metrics.queue_time.observe(started.waited.as_secs_f64());
                 StepKind::Started(self.note(choice_idx, &started))
             }
             Event::Token(token) => {
                 let (since, is_first) = self.timeline.record(choice_idx);
-                if is_first {
-                    metrics.record_first_token(since);
+                let times = if is_first {
+                    &metrics.time_to_first_token
                 } else {
-                    metrics.record_next_token(since);
-                }
+                    &metrics.time_between_tokens
+                };
+                times.observe(since.as_secs_f64());
+                metrics.token_rate.record(1);
                 StepKind::Token(token)
             }
             Event::Finished {
@@ -199,7 +202,8 @@ impl Answers {
                 usage,
             } => {
                 self.num_open -= 1;
-                metrics.record_end(self.timeline.arrived.elapsed());
+                let took = self.timeline.arrived.elapsed();
+                metrics.answer_time.observe(took.as_secs_f64());
                 StepKind::Finished {
                     reason: reason.into(),
                     text,

@@ -73,7 +73,7 @@ fn current(server: &Server) -> Stats {
     let stats = server.engine.stats();
     Stats {
         object: ObjectKind::Stats,
-        tokens_per_second: server.metrics.tokens_per_second(),
+        tokens_per_second: server.metrics.token_rate.per_second(),
         requests_running: stats.num_running,
         requests_waiting: stats.num_queued,
         requests_finished: stats.num_finished,

@@ -8,7 +8,7 @@ use std::{
 use axum::http::StatusCode;
 use chameleon_models::engine::AdapterInfo;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, prometheus_text},
+    encoding::prometheus_text,
     metrics::{
         counter::{ConstCounter, Counter},
         family::Family,
@@ -25,24 +25,15 @@ use super::wire::ObjectKind;
 /// Counts and times of one server.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    queue_time: Histogram,
-    time_to_first_token: Histogram,
-    time_between_tokens: Histogram,
-    answer_time: Histogram,
-    token_rate: Rate,
-    responses: Family<ResponseLabels, Counter>,
+    pub(crate) queue_time: Histogram,
+    pub(crate) time_to_first_token: Histogram,
+    pub(crate) time_between_tokens: Histogram,
+    pub(crate) answer_time: Histogram,
+    pub(crate) token_rate: Rate,
+    responses: Family<[Label; 2], Counter>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResponseLabels {
-    route: String,
-    status: u16,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AdapterLabels {
-    adapter: String,
-}
+type Label = (&'static str, String);
 
 /// Upper bounds of the buckets, in seconds: 1 ms to two minutes.
 const BOUNDS: [f64; 16] = [
@@ -51,17 +42,11 @@ const BOUNDS: [f64; 16] = [
 
 impl Default for Metrics {
     fn default() -> Self {
-        let [
-            queue_time,
-            time_to_first_token,
-            time_between_tokens,
-            answer_time,
-        ] = std::array::from_fn(|_| Histogram::new(BOUNDS));
         Self {
-            queue_time,
-            time_to_first_token,
-            time_between_tokens,
-            answer_time,
+            queue_time: Histogram::new(BOUNDS),
+            time_to_first_token: Histogram::new(BOUNDS),
+            time_between_tokens: Histogram::new(BOUNDS),
+            answer_time: Histogram::new(BOUNDS),
             token_rate: Rate::default(),
             responses: Family::default(),
         }
@@ -69,40 +54,10 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A request left the queue.
-    pub(crate) fn record_start(&self, waited: Duration) {
-        self.queue_time.observe(waited.as_secs_f64());
-    }
-
-    /// A token came, so long after the arrival of its request.
-    pub(crate) fn record_first_token(&self, since_arrival: Duration) {
-        self.time_to_first_token
-            .observe(since_arrival.as_secs_f64());
-        self.token_rate.record(1);
-    }
-
-    /// A token came, so long after the token before.
-    pub(crate) fn record_next_token(&self, since_token: Duration) {
-        self.time_between_tokens.observe(since_token.as_secs_f64());
-        self.token_rate.record(1);
-    }
-
-    /// An answer ended, so long after the arrival of its request.
-    pub(crate) fn record_end(&self, since_arrival: Duration) {
-        self.answer_time.observe(since_arrival.as_secs_f64());
-    }
-
     pub(crate) fn record_response(&self, route: &str, status: StatusCode) {
-        let labels = ResponseLabels {
-            route: route.to_owned(),
-            status: status.as_u16(),
-        };
+        let status = status.as_u16().to_string();
+        let labels = [("route", route.to_owned()), ("status", status)];
         self.responses.get_or_create(&labels).inc();
-    }
-
-    /// Tokens per second over the last four whole seconds.
-    pub(crate) fn tokens_per_second(&self) -> f64 {
-        self.token_rate.per_second()
     }
 
     /// All metrics in Prometheus' text format.
@@ -140,10 +95,9 @@ impl Metrics {
             "time_between_tokens_seconds" "From one token of an answer to the next" &self.time_between_tokens;
             "answer_time_seconds" "From the arrival of a request to its last token" &self.answer_time;
         }
-        let by_adapter = Family::<AdapterLabels, Counter>::default();
+        let by_adapter = Family::<[Label; 1], Counter>::default();
         for info in adapters {
-            let labels = AdapterLabels { adapter: info.name };
-            let requests = by_adapter.get_or_create_owned(&labels);
+            let requests = by_adapter.get_or_create_owned(&[("adapter", info.name)]);
             requests.inc_by(info.num_requests);
         }
         let help = "Requests answered with an adapter";
@@ -186,7 +140,7 @@ pub(crate) struct Stats {
 
 /// Events in the last seconds.
 #[derive(Debug)]
-struct Rate {
+pub(crate) struct Rate {
     started: Instant,
     seconds: Mutex<[Second; RATE_SECONDS]>,
 }
@@ -210,12 +164,12 @@ impl Default for Rate {
 }
 
 impl Rate {
-    fn record(&self, count: u64) {
+    pub(crate) fn record(&self, count: u64) {
         self.record_at(self.started.elapsed(), count);
     }
 
     /// Events per second over the last whole seconds.
-    fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         self.per_second_at(self.started.elapsed())
     }
 
@@ -273,8 +227,8 @@ mod tests {
     #[test]
     fn names_types_and_buckets_are_those_that_dashboards_know() {
         let metrics = Metrics::default();
-        for millis in [1, 2, 700, 500_000] {
-            metrics.record_start(Duration::from_millis(millis));
+        for seconds in [0.001, 0.002, 0.7, 500.0] {
+            metrics.queue_time.observe(seconds);
         }
         metrics.record_response("/v1/models/{id}", StatusCode::NOT_FOUND);
         let text = metrics.prometheus(&stats(), Vec::new());

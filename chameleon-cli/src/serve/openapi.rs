@@ -8,16 +8,15 @@ use std::sync::Arc;
 
 use axum::{Extension, extract::State};
 use chameleon_models::CausalLm as _;
-use serde::Serialize;
 use serde_json::{Value, json};
-use utoipa::{OpenApi as _, ToSchema, openapi::OpenApi};
+use utoipa::{OpenApi as _, openapi::OpenApi};
 
 use super::{
     auth::Access,
     completions::MAX_PROMPTS,
     embeddings::MAX_INPUTS,
     error::{ErrorBody, OpenErrors},
-    settings::{MAX_CHOICES, MAX_TOP_K, MAX_TOP_LOGPROBS},
+    settings::{MAX_CHOICES, MAX_STOP_LEN, MAX_STOPS, MAX_TOP_K, MAX_TOP_LOGPROBS},
     state::Server,
     wire::Json,
 };
@@ -38,29 +37,14 @@ pub(crate) fn base() -> OpenApi {
     Base::openapi()
 }
 
-/// An `OpenAPI` document.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(transparent)]
-#[schema(value_type = Object)]
-pub(crate) struct Document(Value);
-
 /// This document
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", security(()),
-    responses((status = 200, description = "The document", body = Document), OpenErrors))]
+    responses((status = 200, description = "The document", body = Value), OpenErrors))]
 pub(crate) async fn document(
     State(server): State<Arc<Server>>,
     Extension(api): Extension<Arc<OpenApi>>,
-) -> Json<Document> {
+) -> Json<Value> {
     let mut document = serde_json::to_value(&*api).expect("the document has text keys");
-    let error = json!({"schema": {"$ref": "#/components/schemas/Error"}});
-    document["components"]["responses"]["Error"] = json!({
-        "description": "Why the request was refused, or failed",
-        "content": {"application/json": error},
-    });
-    document["components"]["securitySchemes"]["key"] = json!({"type": "http", "scheme": "bearer"});
-    if matches!(server.access, Access::Keys(_)) {
-        document["security"] = json!([{"key": []}]);
-    }
     let adapters: Vec<String> = server.adapters().keys().cloned().collect();
     let adapted = adapters
         .iter()
@@ -68,21 +52,14 @@ pub(crate) async fn document(
     let models: Vec<String> = std::iter::once(server.name.clone())
         .chain(adapted)
         .collect();
+    merge(&mut document["components"], components(&server, &models));
+    if matches!(server.access, Access::Keys(_)) {
+        document["security"] = json!([{"key": []}]);
+    }
     let paths = &mut document["paths"];
     paths["/v1/models/{id}"]["get"]["parameters"][0]["examples"] = examples(&models);
     paths["/v1/adapters/{name}"]["delete"]["parameters"][0]["examples"] = examples(&adapters);
-    let schemas = &mut document["components"]["schemas"];
-    for (schema, property, limits) in limits(&server, &models) {
-        if let (Value::Object(property), Value::Object(limits)) =
-            (&mut schemas[schema]["properties"][property], limits)
-        {
-            property.extend(limits);
-        }
-    }
-    for (schema, rules) in rules() {
-        schemas[schema]["allOf"] = rules;
-    }
-    Json(Document(document))
+    Json(document)
 }
 
 fn examples(values: &[String]) -> Value {
@@ -92,12 +69,25 @@ fn examples(values: &[String]) -> Value {
     Value::Object(examples.collect())
 }
 
-/// What the properties of requests and responses are limited to.
-fn limits(server: &Server, models: &[String]) -> Vec<(&'static str, &'static str, Value)> {
+/// Adds to the fields of an object; replaces anything else.
+fn merge(into: &mut Value, value: Value) {
+    match (into, value) {
+        (Value::Object(into), Value::Object(fields)) => {
+            for (name, value) in fields {
+                merge(into.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (into, value) => *into = value,
+    }
+}
+
+/// What is added to the components.
+fn components(server: &Server, models: &[String]) -> Value {
     let sizes = server.engine.model().model.sizes();
     let hidden_size = sizes.hidden_size;
-    let vector = json!({"minItems": hidden_size, "maxItems": hidden_size});
     let new_tokens = json!({"minimum": 1, "maximum": server.limits.max_new_tokens});
+    let top_logprobs = json!({"maximum": MAX_TOP_LOGPROBS});
+    let stop = json!({"type": "string", "minLength": 1, "maxLength": MAX_STOP_LEN});
     let texts = |max_items: usize| {
         let text = json!({"type": "string", "minLength": 1});
         let tokens = json!({
@@ -112,69 +102,54 @@ fn limits(server: &Server, models: &[String]) -> Vec<(&'static str, &'static str
             "anyOf": [text, many(&text), tokens, many(&tokens)],
         })
     };
-    let mut all = vec![
-        ("ChatRequest", "max_completion_tokens", new_tokens.clone()),
-        (
-            "ChatRequest",
-            "top_logprobs",
-            json!({"maximum": MAX_TOP_LOGPROBS}),
-        ),
-        (
-            "CompletionRequest",
-            "logprobs",
-            json!({"maximum": MAX_TOP_LOGPROBS}),
-        ),
-        ("CompletionRequest", "prompt", texts(MAX_PROMPTS)),
-        ("EmbeddingRequest", "model", json!({"enum": models})),
-        ("EmbeddingRequest", "input", texts(MAX_INPUTS)),
-        (
-            "EmbeddingRequest",
-            "dimensions",
-            json!({"enum": [hidden_size, null]}),
-        ),
-        (
-            "Extension",
-            "top_k",
-            json!({"minimum": 1, "maximum": MAX_TOP_K}),
-        ),
-        ("ClusterState", "centroid", vector),
-    ];
-    for schema in ["ChatRequest", "CompletionRequest"] {
-        all.extend([
-            (schema, "model", json!({"enum": models})),
-            (schema, "max_tokens", new_tokens.clone()),
-            (schema, "n", json!({"minimum": 1, "maximum": MAX_CHOICES})),
-            (
-                schema,
-                "seed",
-                json!({"minimum": i64::MIN, "maximum": i64::MAX}),
-            ),
-        ]);
-    }
-    all
-}
-
-/// Rules between parameters.
-fn rules() -> [(&'static str, Value); 2] {
+    let shared = json!({
+        "model": {"enum": models},
+        "max_tokens": new_tokens,
+        "n": {"minimum": 1, "maximum": MAX_CHOICES},
+        "seed": {"minimum": i64::MIN, "maximum": i64::MAX},
+    });
+    // Rules between parameters.
     let either = |left: Value, right: Value| json!({"anyOf": [left, right]});
     let is_true = |name: &str| json!({"required": [name], "properties": {name: {"const": true}}});
     let is_null = |name: &str| json!({"properties": {name: {"type": "null"}}});
     let is_not_true = |name: &str| json!({"properties": {name: {"enum": [false, null]}}});
-    [
-        (
-            "ChatRequest",
-            json!([
-                either(is_true("stream"), is_null("stream_options")),
-                either(is_true("logprobs"), is_null("top_logprobs")),
-                either(is_null("max_tokens"), is_null("max_completion_tokens")),
-            ]),
-        ),
-        (
-            "CompletionRequest",
-            json!([
-                either(is_true("stream"), is_null("stream_options")),
-                either(is_not_true("echo"), is_null("logprobs")),
-            ]),
-        ),
-    ]
+    let options_of_streams = either(is_true("stream"), is_null("stream_options"));
+    let mut components = json!({
+        "responses": {"Error": {
+            "description": "Why the request was refused, or failed",
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+        }},
+        "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        "schemas": {
+            "ChatRequest": {
+                "properties": {"max_completion_tokens": new_tokens, "top_logprobs": top_logprobs},
+                "allOf": [
+                    options_of_streams,
+                    either(is_true("logprobs"), is_null("top_logprobs")),
+                    either(is_null("max_tokens"), is_null("max_completion_tokens")),
+                ],
+            },
+            "CompletionRequest": {
+                "properties": {"prompt": texts(MAX_PROMPTS), "logprobs": top_logprobs},
+                "allOf": [options_of_streams, either(is_not_true("echo"), is_null("logprobs"))],
+            },
+            "EmbeddingRequest": {"properties": {
+                "model": {"enum": models},
+                "input": texts(MAX_INPUTS),
+                "dimensions": {"enum": [hidden_size, null]},
+            }},
+            "Extension": {"properties": {"top_k": {"minimum": 1, "maximum": MAX_TOP_K}}},
+            "Stop": {"oneOf": [stop, {"type": "array", "items": stop, "maxItems": MAX_STOPS}]},
+            "ClusterState": {"properties": {
+                "centroid": {"minItems": hidden_size, "maxItems": hidden_size},
+            }},
+        },
+    });
+    for request in ["ChatRequest", "CompletionRequest"] {
+        merge(
+            &mut components["schemas"][request]["properties"],
+            shared.clone(),
+        );
+    }
+    components
 }

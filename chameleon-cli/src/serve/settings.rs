@@ -1,5 +1,7 @@
 //! The parameters that completions and chats share, checked.
 
+use std::ops::RangeInclusive;
+
 use chameleon_core::RunSeed;
 use chameleon_hypernet::Condition;
 use chameleon_models::{
@@ -7,10 +9,7 @@ use chameleon_models::{
     engine::{ConditionChoice, EndOfText, Logprobs, Request},
 };
 use serde::Deserialize;
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{ArrayBuilder, ObjectBuilder, OneOfBuilder, RefOr, Schema, Type},
-};
+use utoipa::ToSchema;
 
 use super::{
     error::ApiError,
@@ -19,7 +18,7 @@ use super::{
 };
 
 /// Answers to one prompt at most.
-pub(crate) const MAX_CHOICES: u64 = 16;
+pub(crate) const MAX_CHOICES: usize = 16;
 /// Stop texts at most.
 pub(crate) const MAX_STOPS: usize = 16;
 /// Characters of a stop text at most.
@@ -41,34 +40,18 @@ pub(crate) struct Extension {
     #[schema(minimum = -1000, maximum = 1000)]
     pub(crate) scale: Option<f64>,
     /// Sample among the most likely tokens only.
-    pub(crate) top_k: Option<usize>,
+    pub(crate) top_k: Option<u64>,
     /// Generate as many tokens as requested, even if the model would end.
     pub(crate) ignore_eos: Option<bool>,
 }
 
 /// Strings that end the answer and are not part of it: one or several.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected a text or a list of texts")]
 pub(crate) enum Stop {
     One(String),
     Many(Vec<String>),
 }
-
-impl PartialSchema for Stop {
-    fn schema() -> RefOr<Schema> {
-        let text = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .min_length(Some(1))
-            .max_length(Some(MAX_STOP_LEN))
-            .build();
-        let texts = ArrayBuilder::new()
-            .items(text.clone())
-            .max_items(Some(MAX_STOPS));
-        OneOfBuilder::new().item(text).item(texts).into()
-    }
-}
-
-impl ToSchema for Stop {}
 
 /// Options of a streamed answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
@@ -128,14 +111,9 @@ pub(crate) struct AnswerSettings {
     pub(crate) num_choices: usize,
     pub(crate) model: ModelChoice,
     pub(crate) delivery: Delivery,
-    condition: ConditionChoice,
-    scale: f64,
-    sampling: Sampling,
     seed: Option<RunSeed>,
-    stop: Vec<String>,
-    end_of_text: EndOfText,
-    max_new_tokens: usize,
-    pub(crate) logprobs: Logprobs,
+    /// A request without prompt and seed.
+    template: Request,
 }
 
 impl AnswerSettings {
@@ -146,32 +124,32 @@ impl AnswerSettings {
         logprobs: Logprobs,
     ) -> Result<Self, ApiError> {
         let num_choices = options.num_choices.unwrap_or(1);
-        if !(1..=MAX_CHOICES).contains(&num_choices) {
-            let message = format!("found {num_choices}, expected 1 to {MAX_CHOICES}");
-            return Err(ApiError::invalid("n", message));
-        }
+        let num_choices = in_range("n", num_choices, 1..=MAX_CHOICES)?;
         let extension = &options.extension;
         Ok(Self {
-            num_choices: usize::try_from(num_choices).unwrap_or(1),
-            model,
+            num_choices,
             delivery: delivery(options.stream, options.stream_options)?,
-            condition: extension
-                .condition
-                .map_or(ConditionChoice::AsTrained, ConditionChoice::Use),
-            scale: extension.scale.unwrap_or(1.0),
-            sampling: sampling(&options)?,
             #[expect(
                 clippy::cast_sign_loss,
                 reason = "every seed, also a negative one, is a stream of its own"
             )]
             seed: options.seed.map(|seed| RunSeed(seed as u64)),
-            end_of_text: match extension.ignore_eos {
-                Some(true) => EndOfText::Ignored,
-                _ => EndOfText::Ends,
+            template: Request {
+                adapter: model.adapter.clone(),
+                condition: extension
+                    .condition
+                    .map_or(ConditionChoice::AsTrained, ConditionChoice::Use),
+                scale: extension.scale.unwrap_or(1.0),
+                sampling: sampling(&options)?,
+                end_of_text: match extension.ignore_eos {
+                    Some(true) => EndOfText::Ignored,
+                    _ => EndOfText::Ends,
+                },
+                stop: stops(options.stop)?,
+                logprobs,
+                ..Request::new(Vec::new(), max_new_tokens)
             },
-            stop: stops(options.stop)?,
-            max_new_tokens,
-            logprobs,
+            model,
         })
     }
 
@@ -184,20 +162,14 @@ impl AnswerSettings {
         choices
             .enumerate()
             .map(|(choice_idx, prompt)| Request {
+                prompt_token_ids: prompt.token_ids.clone(),
                 grouping_token_ids: prompt.grouping_token_ids.clone(),
-                adapter: self.model.adapter.clone(),
-                condition: self.condition.clone(),
-                scale: self.scale,
-                sampling: self.sampling,
-                // The first answer has the seed itself: it is the same however many are asked for.
+                // The first answer has the seed itself: it does not depend on the number of answers.
                 seed: match choice_idx {
                     0 => seed,
                     choice_idx => seed.derive(&format!("choice/{choice_idx}")),
                 },
-                stop: self.stop.clone(),
-                end_of_text: self.end_of_text,
-                logprobs: self.logprobs,
-                ..Request::new(prompt.token_ids.clone(), self.max_new_tokens)
+                ..self.template.clone()
             })
             .collect()
     }
@@ -211,26 +183,24 @@ pub(crate) fn max_new_tokens(
     param: &str,
 ) -> Result<usize, ApiError> {
     let limit = server.limits.max_new_tokens;
-    match given {
-        None => Ok(default.min(limit)),
-        Some(found) => match usize::try_from(found) {
-            Ok(found) if (1..=limit).contains(&found) => Ok(found),
-            _ => Err(ApiError::invalid(
-                param,
-                format!("found {found}, expected 1 to {limit}"),
-            )),
-        },
-    }
+    given.map_or(Ok(default.min(limit)), |found| {
+        in_range(param, found, 1..=limit)
+    })
 }
 
 /// The number of alternatives reported for each token.
 pub(crate) fn top_logprobs(found: u64, param: &str) -> Result<Logprobs, ApiError> {
+    in_range(param, found, 0..=MAX_TOP_LOGPROBS).map(Logprobs::Top)
+}
+
+fn in_range(param: &str, found: u64, range: RangeInclusive<usize>) -> Result<usize, ApiError> {
     match usize::try_from(found) {
-        Ok(found) if found <= MAX_TOP_LOGPROBS => Ok(Logprobs::Top(found)),
-        _ => Err(ApiError::invalid(
-            param,
-            format!("found {found}, expected 0 to {MAX_TOP_LOGPROBS}"),
-        )),
+        Ok(found) if range.contains(&found) => Ok(found),
+        _ => {
+            let (min, max) = range.into_inner();
+            let message = format!("found {found}, expected {min} to {max}");
+            Err(ApiError::invalid(param, message))
+        }
     }
 }
 
@@ -238,12 +208,9 @@ fn sampling(options: &RequestOptions) -> Result<Sampling, ApiError> {
     let temperature = within("temperature", options.temperature.unwrap_or(1.0), 2.0)?;
     let top_p = within("top_p", options.top_p.unwrap_or(1.0), 1.0)?;
     let top_k = options.extension.top_k;
-    if let Some(found) = top_k
-        && !(1..=MAX_TOP_K).contains(&found)
-    {
-        let message = format!("found {found}, expected 1 to {MAX_TOP_K}");
-        return Err(ApiError::invalid("chameleon.top_k", message));
-    }
+    let top_k = top_k
+        .map(|found| in_range("chameleon.top_k", found, 1..=MAX_TOP_K))
+        .transpose()?;
     // A value that rounds to zero in single precision is zero as well: sampling is greedy.
     if temperature <= 0.0 || top_p <= 0.0 {
         return Ok(Sampling::Greedy);

@@ -28,24 +28,18 @@ pub(crate) fn to_text(value: &impl Serialize) -> String {
 
 /// What kind of thing a JSON object is.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum ObjectKind {
-    #[serde(rename = "adapter")]
     Adapter,
     #[serde(rename = "chat.completion")]
     ChatCompletion,
     #[serde(rename = "chat.completion.chunk")]
     ChatCompletionChunk,
-    #[serde(rename = "clusters")]
     Clusters,
-    #[serde(rename = "embedding")]
     Embedding,
-    #[serde(rename = "list")]
     List,
-    #[serde(rename = "model")]
     Model,
-    #[serde(rename = "stats")]
     Stats,
-    #[serde(rename = "text_completion")]
     TextCompletion,
 }
 
