@@ -260,7 +260,7 @@ struct ChatChoice {
 struct AssistantMessage {
     role: AssistantRole,
     content: String,
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, required)]
     refusal: Option<()>,
 }
 

@@ -15,7 +15,7 @@ use super::tokens::spell;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub(crate) struct ChatLogprobs {
     content: Vec<ChatToken>,
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, required)]
     refusal: Option<()>,
 }
 

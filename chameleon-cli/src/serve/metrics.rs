@@ -238,7 +238,7 @@ mod tests {
             "chameleon_requests_running 1",
             "chameleon_tokens_per_second 0.5",
             "chameleon_kv_capacity_tokens 11",
-            "chameleon_uptime_seconds 15",
+            "chameleon_uptime_seconds 15.0",
             "# TYPE chameleon_requests_finished_total counter",
             "chameleon_requests_finished_total 3",
             "chameleon_factor_misses_total 13",

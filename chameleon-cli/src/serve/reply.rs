@@ -67,7 +67,7 @@ pub(crate) struct Envelope<C> {
     object: ObjectKind,
     created: u64,
     model: String,
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, required)]
     system_fingerprint: Option<()>,
     choices: Vec<C>,
     #[serde(skip_serializing_if = "Option::is_none")]
