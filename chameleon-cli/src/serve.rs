@@ -1,8 +1,10 @@
-//! `chameleon serve` over HTTP: routes, wire types, limits and what is told about them.
+//! `chameleon serve` over HTTP: routes, requests, responses, limits and metrics.
 //!
-//! Owns everything between a socket and the engine. The engine is the library's and knows no HTTP; it decodes on a
-//! thread of its own, and its events come over by channels, so nothing here ever computes on a thread of the runtime.
+//! Owns everything between a socket and the engine. The engine belongs to the library and is independent of HTTP; it
+//! decodes on its own thread and sends events through channels, so that no thread of the runtime computes.
 
+mod adapter_folder;
+mod adapter_record;
 mod adapters;
 mod answer;
 mod auth;
@@ -22,14 +24,16 @@ mod observe;
 mod openapi;
 mod page;
 mod prompts;
+mod reply;
 mod routes;
 mod settings;
 mod state;
-mod stream;
 mod strict;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod unsupported;
+mod wire;
 
 pub(crate) use auth::Access;
 pub(crate) use connections::{Ended, Listening};

@@ -1,4 +1,4 @@
-//! Answers under way: the engine's events of all choices of one request, in the order in which they come.
+//! The engine's events of all choices of one request, in the order in which they come.
 
 use std::{
     sync::Arc,
@@ -10,21 +10,22 @@ use chameleon_models::engine::{
 };
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use utoipa::ToSchema;
 
 use super::{error::ApiError, state::Server};
 
-/// The answers of one request. Dropped early, because its client is gone, it frees their places at once.
+/// The answers of one request. Dropping it, when the client has disconnected, cancels them and frees their places.
 #[derive(Debug)]
 pub(crate) struct Answers {
     events: UnboundedReceiver<(usize, Event)>,
-    /// Whoever holds these keeps the answers going.
+    /// Dropping these cancels the answers.
     cancellations: Vec<Cancellation>,
     num_open: usize,
     timeline: Timeline,
     server: Arc<Server>,
 }
 
-/// Something that happened to one of the answers.
+/// An event of one of the answers.
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) choice_idx: usize,
@@ -36,43 +37,55 @@ pub(crate) enum StepKind {
     Started(GroupNote),
     Token(TokenEvent),
     Finished {
-        reason: &'static str,
+        reason: FinishReason,
         text: String,
         usage: Usage,
     },
 }
 
-/// An answer that is over.
+/// A finished answer.
 #[derive(Debug, Default)]
 pub(crate) struct CompleteAnswer {
     pub(crate) text: String,
     /// Its tokens, if their probabilities were asked for.
     pub(crate) tokens: Vec<TokenEvent>,
-    pub(crate) finish_reason: &'static str,
+    pub(crate) finish_reason: Option<FinishReason>,
     pub(crate) usage: Usage,
     pub(crate) note: Option<GroupNote>,
 }
 
-/// What is different about an answer: `chameleon` of a choice.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// How an answer was adapted; all but its id is `null` for the base model.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct GroupNote {
-    /// The number under which `/v1/clusters` names the answer.
+    /// The id by which `/v1/clusters` lists the answer.
     request_id: u64,
-    /// The group the prompt fell in; nothing for the base model.
+    /// The group of the prompt.
+    #[schema(required)]
     cluster: Option<usize>,
-    /// What the hypernetwork saw.
+    /// What the hypernetwork was conditioned on.
+    #[schema(required)]
     condition: Option<String>,
-    /// Prompts that were summed up.
+    /// The number of prompts in the condition.
+    #[schema(required)]
     group_size: Option<usize>,
-    /// From the prompt to the centroid of its group.
-    distance: Option<f32>,
+    /// The distance from the prompt to the centroid of its group.
+    #[schema(required)]
+    distance: Option<f64>,
 }
 
-/// When the tokens came.
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FinishReason {
+    Stop,
+    Length,
+}
+
+/// The times at which tokens came.
 #[derive(Debug)]
 struct Timeline {
     arrived: Instant,
-    /// The latest token of each choice.
+    /// That of the latest token of each choice.
     latest: Vec<Option<Instant>>,
 }
 
@@ -81,19 +94,20 @@ impl Answers {
     ///
     /// # Errors
     ///
-    /// When the engine refuses one; then none is answered.
+    /// If the engine refuses one of them; then all are cancelled.
     pub(crate) fn start(
         server: &Arc<Server>,
         requests: Vec<Request>,
         arrived: Instant,
     ) -> Result<Self, ApiError> {
+        // `max_new_tokens` bounds the number of events.
         let (sender, events) = unbounded_channel();
         let num_choices = requests.len();
         let mut cancellations = Vec::with_capacity(num_choices);
         for (choice_idx, request) in requests.into_iter().enumerate() {
             let sender = sender.clone();
             cancellations.push(server.engine.submit_with(request, move |event| {
-                // When nobody listens any more, the request is being cancelled.
+                // Without a receiver, the request is being cancelled.
                 let _ = sender.send((choice_idx, event));
             })?);
         }
@@ -109,14 +123,14 @@ impl Answers {
         })
     }
 
-    /// What happens next; nothing after the last answer.
+    /// The next event; `None` after the end of the last answer.
     pub(crate) async fn next(&mut self) -> Option<Result<Step, ApiError>> {
         if self.num_open == 0 {
             return None;
         }
         let limit = self.server.limits.request_timeout;
         let deadline = (self.timeline.arrived + limit).into();
-        // Looked at first: an engine that always has the next token ready would never be waited for.
+        // The deadline is polled first: otherwise an engine that always has a token ready would never time out.
         let next = tokio::select! {
             biased;
             () = tokio::time::sleep_until(deadline) => Err(()),
@@ -128,7 +142,7 @@ impl Answers {
             Err(()) => Err(ApiError::timeout(limit)),
         };
         if step.is_err() {
-            // One broken answer ends the whole request.
+            // One failed answer ends the whole request.
             self.num_open = 0;
             self.cancellations.clear();
         }
@@ -156,7 +170,7 @@ impl Answers {
                     usage,
                 } => {
                     answer.text.push_str(&text);
-                    answer.finish_reason = reason;
+                    answer.finish_reason = Some(reason);
                     answer.usage = usage;
                 }
             }
@@ -168,16 +182,17 @@ impl Answers {
         let metrics = &self.server.metrics;
         let kind = match event {
             Event::Started(started) => {
-                metrics.queue_time.observe(started.waited);
+                metrics.queue_time.observe(started.waited.as_secs_f64());
                 StepKind::Started(self.note(choice_idx, &started))
             }
             Event::Token(token) => {
                 let (since, is_first) = self.timeline.record(choice_idx);
-                if is_first {
-                    metrics.time_to_first_token.observe(since);
+                let times = if is_first {
+                    &metrics.time_to_first_token
                 } else {
-                    metrics.time_between_tokens.observe(since);
-                }
+                    &metrics.time_between_tokens
+                };
+                times.observe(since.as_secs_f64());
                 metrics.token_rate.record(1);
                 StepKind::Token(token)
             }
@@ -188,9 +203,9 @@ impl Answers {
             } => {
                 self.num_open -= 1;
                 let took = self.timeline.arrived.elapsed();
-                metrics.answer_time.observe(took);
+                metrics.answer_time.observe(took.as_secs_f64());
                 StepKind::Finished {
-                    reason: finish_reason(reason),
+                    reason: reason.into(),
                     text,
                     usage,
                 }
@@ -211,7 +226,7 @@ impl Answers {
             cluster: group.map(|group| group.cluster_idx),
             condition: group.map(|group| group.condition.to_string()),
             group_size: group.map(|group| group.group_size),
-            distance: group.map(|group| group.distance),
+            distance: group.map(|group| group.distance.into()),
         }
     }
 }
@@ -225,21 +240,23 @@ impl Timeline {
     }
 }
 
-/// In OpenAI's words.
-fn finish_reason(reason: EndReason) -> &'static str {
-    match reason {
-        EndReason::MaxNewTokens | EndReason::ContextFull => "length",
-        _ => "stop",
+impl From<EndReason> for FinishReason {
+    fn from(reason: EndReason) -> Self {
+        match reason {
+            EndReason::MaxNewTokens | EndReason::ContextFull => Self::Length,
+            _ => Self::Stop,
+        }
     }
 }
 
-/// What a request cost, over all its answers: a prompt counts once, however many answers it got.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[expect(clippy::struct_field_names, reason = "the names are the client's")]
+/// The tokens of a request, over all its answers. A prompt counts once, whatever its number of answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Usage)]
+#[expect(clippy::struct_field_names, reason = "the names are OpenAI's")]
 pub(crate) struct UsageBody {
-    pub(crate) prompt_tokens: usize,
-    pub(crate) completion_tokens: usize,
-    pub(crate) total_tokens: usize,
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    total_tokens: usize,
 }
 
 impl UsageBody {

@@ -1,4 +1,4 @@
-//! Who may ask: keys compared in constant time, and no web page of a stranger.
+//! Access: keys are compared in constant time, and web pages of other origins are refused.
 
 use std::net::IpAddr;
 
@@ -7,20 +7,20 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 use super::error::ApiError;
 
-/// Who may ask.
+/// Who has access.
 #[derive(Clone)]
 pub(crate) enum Access {
-    /// Whoever presents one of these keys.
+    /// Clients that send one of these keys.
     Keys(Vec<String>),
-    /// Programs of this machine. A name in the `Host` header means that a web page has pointed its own name at this
-    /// machine, so that a browser lets it read answers; such requests are refused.
+    /// Programs on this machine. A `Host` header with another name is refused: it is how a web page reads responses
+    /// by DNS rebinding.
     Loopback,
-    /// Everybody who reaches the address.
+    /// Every client that reaches the address.
     Everybody,
 }
 
 impl Access {
-    /// Refuses those who may not.
+    /// Refuses clients without access.
     pub(crate) fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
         match self {
             Self::Keys(keys) => check_key(keys, headers),
@@ -55,7 +55,7 @@ fn check_key(keys: &[String], headers: &HeaderMap) -> Result<(), ApiError> {
     let is_bearer = given
         .get(..7)
         .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "));
-    // Every key is compared, so that the time tells neither which one was close nor how close.
+    // Every key is compared in constant time: the duration does not depend on the keys.
     let given = given.get(7..).unwrap_or_default();
     let is_known = keys.iter().fold(Choice::from(0), |known, key| {
         known | key.as_bytes().ct_eq(given)
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_keys_open() {
+    fn only_whole_keys_are_accepted() {
         let access = Access::Keys(vec!["first".to_owned(), "second".to_owned()]);
         let with = |value| asked(&access, header::AUTHORIZATION, value);
         assert_eq!(with("Bearer first"), None);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_strangers_are_refused_without_a_key() {
+    fn foreign_host_names_are_refused_without_a_key() {
         let with = |value| asked(&Access::Loopback, header::HOST, value);
         for local in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "[::1]:80"] {
             assert_eq!(with(local), None, "{local}");

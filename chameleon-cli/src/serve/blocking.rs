@@ -1,10 +1,10 @@
-//! Work that keeps a core busy, away from the threads that talk to clients.
+//! Work that keeps a core busy, outside the threads of the runtime.
 
 use std::sync::Arc;
 
 use super::{error::ApiError, state::Server};
 
-/// Runs `work` on a thread of its own, no more at once than there are cores. A panic in it ends this request only.
+/// Runs `work` on a blocking thread, at most as many at once as there are cores. A panic in it ends this request only.
 pub(crate) async fn compute<T: Send + 'static>(
     server: &Arc<Server>,
     work: impl FnOnce(&Server) -> Result<T, ApiError> + Send + 'static,
@@ -15,7 +15,7 @@ pub(crate) async fn compute<T: Send + 'static>(
         .map_err(|_| ApiError::internal())?;
     let server = Arc::clone(server);
     let done = tokio::task::spawn_blocking(move || {
-        // Work goes on when its client is gone; its place is free only after that.
+        // The work continues when its client disconnects; only then is its permit released.
         let _place = place;
         work(&server)
     });

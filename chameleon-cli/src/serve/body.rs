@@ -1,4 +1,4 @@
-//! Bodies of requests: bounded, in time, and JSON that holds what was declared and nothing else.
+//! Bodies of requests: of bounded size and time, and JSON of the declared shape.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::{
     error::ApiError,
     strict::{Object, whole_numbers},
+    unsupported,
 };
 
 /// From the end of the head to the end of the body.
@@ -47,12 +48,12 @@ pub(crate) async fn read<T: DeserializeOwned>(
             message,
         ));
     };
-    // Either there is too much of it, or the client went away and nobody reads this.
+    // Either the body is too large, or the client has disconnected and this response is not read.
     let bytes = read.map_err(|_| too_large())?;
     parse(&bytes)
 }
 
-/// JSON only: a web page of another origin cannot send it without asking first, which is never granted.
+/// JSON only: a browser sends JSON to another origin only after a preflight request, which this server never grants.
 fn check_kind(headers: &HeaderMap) -> Result<(), ApiError> {
     let kind = headers.get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -67,7 +68,7 @@ fn check_kind(headers: &HeaderMap) -> Result<(), ApiError> {
     ))
 }
 
-/// JSON to a request; the error names the place that is wrong.
+/// Parses a request; the error names the parameter that is wrong.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut value = serde_json::from_slice(bytes).map_err(|error| refused(&error, None))?;
     whole_numbers(&mut value);
@@ -80,6 +81,11 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 }
 
 fn refused(error: &serde_json::Error, param: Option<String>) -> ApiError {
+    if let Some(param) = &param
+        && error.to_string() == unsupported::MESSAGE
+    {
+        return ApiError::unsupported(param);
+    }
     let code = if error.is_data() {
         "invalid_value"
     } else {

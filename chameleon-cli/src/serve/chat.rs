@@ -7,119 +7,136 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use chameleon_models::{ChatMessage, engine::Logprobs};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use chameleon_models::{
+    ChatMessage,
+    engine::{Logprobs, TokenEvent},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
-    answer::{Answers, CompleteAnswer, GroupNote, Step, StepKind, UsageBody},
+    answer::{CompleteAnswer, FinishReason, GroupNote},
     blocking::compute,
     body,
-    error::ApiError,
+    error::{ApiError, BodyErrors, EngineErrors, GuardedErrors},
     logprobs::ChatLogprobs,
     prompts::encode_chat,
+    reply::{Envelope, Format, StreamEvent, respond},
     settings::{
-        AnswerSettings, Extension, Stop, StreamOptions, Wishes, max_new_tokens, refuse_unsupported,
+        AnswerSettings, Extension, Stop, StreamOptions, max_new_tokens, request_options,
         top_logprobs,
     },
-    state::{Server, unix_seconds},
-    stream::{self, Envelope, Pieces, UsagePiece},
+    state::Server,
     strict::{Object, word},
+    unsupported::{Unsupported, UnsupportedToolChoice},
+    wire::ObjectKind,
 };
 
-/// What is asked.
-#[derive(Debug, Deserialize)]
+/// A conversation to answer.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "unused parameters are checked as they are read")]
 pub(crate) struct ChatRequest {
     model: String,
+    #[schema(value_type = Vec<Message>, min_items = 1)]
     messages: Vec<Object<Message>>,
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
+    #[schema(minimum = 0, maximum = 2)]
     temperature: Option<f64>,
+    #[schema(minimum = 0, maximum = 1)]
     top_p: Option<f64>,
     n: Option<u64>,
     stream: Option<bool>,
+    #[schema(value_type = Option<StreamOptions>)]
     stream_options: Option<Object<StreamOptions>>,
     stop: Option<Stop>,
     seed: Option<i64>,
     logprobs: Option<bool>,
     top_logprobs: Option<u64>,
+    #[schema(value_type = Option<Extension>)]
     chameleon: Option<Object<Extension>>,
-    #[serde(rename = "user")]
-    _user: Option<String>,
-    frequency_penalty: Option<Value>,
-    presence_penalty: Option<Value>,
-    logit_bias: Option<Value>,
-    tools: Option<Value>,
-    tool_choice: Option<Value>,
-    parallel_tool_calls: Option<Value>,
-    functions: Option<Value>,
-    function_call: Option<Value>,
-    #[serde(rename = "response_format")]
-    _response_format: Option<Object<ResponseFormat>>,
-    store: Option<Value>,
-    metadata: Option<Value>,
+    user: Option<String>,
+    frequency_penalty: Option<Unsupported>,
+    presence_penalty: Option<Unsupported>,
+    logit_bias: Option<Unsupported>,
+    tools: Option<Unsupported>,
+    tool_choice: Option<UnsupportedToolChoice>,
+    parallel_tool_calls: Option<Unsupported>,
+    functions: Option<Unsupported>,
+    function_call: Option<Unsupported>,
+    #[schema(value_type = Option<ResponseFormat>)]
+    response_format: Option<Object<ResponseFormat>>,
+    store: Option<Unsupported>,
+    metadata: Option<Unsupported>,
 }
 
 /// One turn of the conversation.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "unused parameters are checked as they are read")]
 struct Message {
     role: Role,
+    #[schema(value_type = Content)]
     content: Option<Content>,
-    name: Option<Value>,
-    refusal: Option<Value>,
-    tool_calls: Option<Value>,
-    function_call: Option<Value>,
-    audio: Option<Value>,
-    annotations: Option<Value>,
+    name: Option<Unsupported>,
+    refusal: Option<Unsupported>,
+    tool_calls: Option<Unsupported>,
+    function_call: Option<Unsupported>,
+    audio: Option<Unsupported>,
+    annotations: Option<Unsupported>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
+#[schema(rename_all = "lowercase")]
 enum Role {
     System,
-    /// What newer clients call the system.
+    /// The name of the system role in newer clients.
     Developer,
     User,
     Assistant,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(
     untagged,
     expecting = "expected a text or a list of parts of type `text`"
 )]
 enum Content {
     Text(String),
-    Parts(Vec<Object<Part>>),
+    #[schema(value_type = Vec<ContentPart>)]
+    Parts(Vec<Object<ContentPart>>),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Part {
+struct ContentPart {
     #[serde(rename = "type")]
     _kind: TextKind,
     text: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ResponseFormat {
     #[serde(rename = "type")]
     _kind: TextKind,
 }
 
-/// The only kind of content there is here.
-#[derive(Debug, Clone, Copy, Deserialize)]
+/// The only supported kind of content.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
-struct TextKind;
+#[schema(rename_all = "lowercase")]
+enum TextKind {
+    Text,
+}
 
 impl TryFrom<String> for TextKind {
     type Error = String;
 
     fn try_from(found: String) -> Result<Self, String> {
-        word(&found, &[("text", Self)])
+        word(&found, &[("text", Self::Text)])
     }
 }
 
@@ -137,75 +154,35 @@ impl TryFrom<String> for Role {
     }
 }
 
-/// `POST /v1/chat/completions`
+/// Answer a conversation
+#[utoipa::path(post, path = "/v1/chat/completions", operation_id = "createChatCompletion",
+    request_body = ChatRequest,
+    responses(
+        (status = 200, description = "The answers", content(
+            (Envelope<ChatChoice> = "application/json"), (StreamEvent = "text/event-stream"))),
+        GuardedErrors, BodyErrors, EngineErrors))]
 pub(crate) async fn answer(
     State(server): State<Arc<Server>>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let mut asked: ChatRequest = body::read(request, server.limits.max_body_bytes).await?;
-    asked.refuse_unsupported()?;
     let model = server.choose_model(&asked.model)?;
-    let settings = asked.settings(&server)?;
+    let max_new_tokens = asked.max_new_tokens(&server)?;
+    let logprobs = asked.logprobs()?;
     let messages = asked.take_messages()?;
-    let settings = AnswerSettings::new(settings.0, &model, settings.1, settings.2)?;
+    let options = request_options!(asked);
+    let settings = AnswerSettings::new(options, model, max_new_tokens, logprobs)?;
     let prompt = compute(&server, move |server| encode_chat(server, &messages)).await?;
-    let usage = UsageBody::of_prompts(prompt.token_ids.len());
-    let id = server.next_answer("chatcmpl");
-    let requests = settings.requests(&[prompt], &id);
-    let answers = Answers::start(&server, requests, arrived).map_err(about_messages)?;
-    let mut envelope = Envelope {
-        id: id.text,
-        object: "chat.completion",
-        created: unix_seconds(),
-        model: model.id,
+    let format = ChatFormat {
+        logprobs,
+        server: Arc::clone(&server),
     };
-    if asked.stream == Some(true) {
-        envelope.object = "chat.completion.chunk";
-        let pieces = ChatPieces {
-            usage_piece: UsagePiece::of(asked.stream_options.as_ref()),
-            envelope,
-            usage,
-            server,
-        };
-        return Ok(stream::respond(answers, pieces));
-    }
-    stream::respond_whole(answers, &envelope, usage, |choice_idx, answer| {
-        choice(choice_idx, answer, settings.logprobs, &server)
-    })
-    .await
-}
-
-/// Chats have messages where completions have a prompt.
-fn about_messages(error: ApiError) -> ApiError {
-    match error.param.as_deref() {
-        Some("prompt") => error.about("messages"),
-        _ => error,
-    }
+    respond(&server, settings, &[prompt], arrived, format).await
 }
 
 impl ChatRequest {
-    fn refuse_unsupported(&self) -> Result<(), ApiError> {
-        // Without tools no tool can be chosen, so "none" and "auto" ask for nothing either.
-        let tool_choice = self
-            .tool_choice
-            .clone()
-            .filter(|choice| !matches!(choice.as_str(), Some("none" | "auto")));
-        refuse_unsupported(&[
-            ("frequency_penalty", &self.frequency_penalty),
-            ("presence_penalty", &self.presence_penalty),
-            ("logit_bias", &self.logit_bias),
-            ("tools", &self.tools),
-            ("tool_choice", &tool_choice),
-            ("parallel_tool_calls", &self.parallel_tool_calls),
-            ("functions", &self.functions),
-            ("function_call", &self.function_call),
-            ("store", &self.store),
-            ("metadata", &self.metadata),
-        ])
-    }
-
-    fn settings(&self, server: &Server) -> Result<(Wishes, usize, Logprobs), ApiError> {
+    fn max_new_tokens(&self, server: &Server) -> Result<usize, ApiError> {
         let (given, param) = match (self.max_tokens, self.max_completion_tokens) {
             (Some(_), Some(_)) => {
                 return Err(ApiError::invalid(
@@ -216,32 +193,18 @@ impl ChatRequest {
             (given, None) => (given, "max_tokens"),
             (None, given) => (given, "max_completion_tokens"),
         };
-        let max_new_tokens = max_new_tokens(server, given, usize::MAX, param)?;
-        let logprobs = match (self.logprobs, self.top_logprobs) {
-            (Some(true), top) => top_logprobs(top.unwrap_or(0), "top_logprobs")?,
-            (_, Some(_)) => {
-                return Err(ApiError::invalid(
-                    "top_logprobs",
-                    "`top_logprobs` needs `logprobs` to be true",
-                ));
-            }
-            (_, None) => Logprobs::None,
-        };
-        if self.stream_options.is_some() && self.stream != Some(true) {
-            return Err(ApiError::invalid(
-                "stream_options",
-                "`stream_options` needs `stream` to be true",
-            ));
+        max_new_tokens(server, given, usize::MAX, param)
+    }
+
+    fn logprobs(&self) -> Result<Logprobs, ApiError> {
+        match (self.logprobs, self.top_logprobs) {
+            (Some(true), top) => top_logprobs(top.unwrap_or(0), "top_logprobs"),
+            (_, Some(_)) => Err(ApiError::invalid(
+                "top_logprobs",
+                "`top_logprobs` needs `logprobs` to be true",
+            )),
+            (_, None) => Ok(Logprobs::None),
         }
-        let wishes = Wishes {
-            temperature: self.temperature,
-            top_p: self.top_p,
-            num_choices: self.n,
-            seed: self.seed,
-            stop: self.stop.clone(),
-            extension: self.chameleon.clone().unwrap_or_default().0,
-        };
-        Ok((wishes, max_new_tokens, logprobs))
     }
 
     fn take_messages(&mut self) -> Result<Vec<ChatMessage>, ApiError> {
@@ -258,23 +221,15 @@ impl ChatRequest {
 
 impl Message {
     fn into_chat(self, idx: usize) -> Result<ChatMessage, ApiError> {
-        let place = |field: &str| format!("messages[{idx}].{field}");
-        for (field, value) in [
-            ("name", self.name),
-            ("refusal", self.refusal),
-            ("tool_calls", self.tool_calls),
-            ("function_call", self.function_call),
-            ("audio", self.audio),
-            ("annotations", self.annotations),
-        ] {
-            refuse_unsupported(&[(&place(field), &value)])?;
-        }
         let content = match self.content {
             Some(Content::Text(text)) => text,
             Some(Content::Parts(parts)) => {
                 parts.into_iter().map(|Object(part)| part.text).collect()
             }
-            None => return Err(ApiError::invalid(place("content"), "the message is empty")),
+            None => {
+                let param = format!("messages[{idx}].content");
+                return Err(ApiError::invalid(param, "the message is empty"));
+            }
         };
         let role = match self.role {
             Role::System | Role::Developer => "system",
@@ -288,104 +243,134 @@ impl Message {
     }
 }
 
-fn choice(
-    choice_idx: usize,
-    answer: &CompleteAnswer,
-    logprobs: Logprobs,
-    server: &Server,
-) -> Value {
-    let logprobs = (logprobs != Logprobs::None).then(|| {
-        let mut all = ChatLogprobs::default();
-        for token in &answer.tokens {
-            all.push(token, server.tokenizer());
-        }
-        all
-    });
-    json!({
-        "index": choice_idx,
-        "message": {"role": "assistant", "content": answer.text, "refusal": null},
-        "logprobs": logprobs,
-        "finish_reason": answer.finish_reason,
-        "chameleon": answer.note,
-    })
+/// An answer to a conversation.
+#[derive(Debug, Serialize, ToSchema)]
+struct ChatChoice {
+    index: usize,
+    message: AssistantMessage,
+    #[schema(required)]
+    logprobs: Option<ChatLogprobs>,
+    #[schema(required)]
+    finish_reason: Option<FinishReason>,
+    #[schema(required)]
+    chameleon: Option<GroupNote>,
 }
 
-/// The pieces of a streamed chat.
-struct ChatPieces {
-    envelope: Envelope,
-    usage_piece: UsagePiece,
-    usage: UsageBody,
+#[derive(Debug, Serialize, ToSchema)]
+struct AssistantMessage {
+    role: AssistantRole,
+    content: String,
+    #[schema(value_type = Option<String>, required)]
+    refusal: Option<()>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum AssistantRole {
+    Assistant,
+}
+
+/// A piece of a streamed answer.
+#[derive(Debug, Serialize)]
+struct ChatPiece {
+    index: usize,
+    delta: Delta,
+    logprobs: Option<ChatLogprobs>,
+    finish_reason: Option<FinishReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chameleon: Option<GroupNote>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Delta {
+    First(AssistantMessage),
+    Text { content: String },
+    Last {},
+}
+
+impl AssistantMessage {
+    fn new(content: String) -> Self {
+        Self {
+            role: AssistantRole::Assistant,
+            content,
+            refusal: None,
+        }
+    }
+}
+
+impl ChatPiece {
+    fn new(index: usize, delta: Delta) -> Self {
+        Self {
+            index,
+            delta,
+            logprobs: None,
+            finish_reason: None,
+            chameleon: None,
+        }
+    }
+}
+
+struct ChatFormat {
+    logprobs: Logprobs,
     server: Arc<Server>,
 }
 
-impl ChatPieces {
-    fn opening(&self, choice_idx: usize, note: &GroupNote) -> String {
-        let choice = json!({
-            "index": choice_idx,
-            "delta": {"role": "assistant", "content": "", "refusal": null},
-            "logprobs": null,
-            "finish_reason": null,
-            "chameleon": note,
-        });
-        self.envelope.piece(choice, self.usage_piece)
-    }
-
-    fn text(&self, choice_idx: usize, text: &str, logprobs: Option<&ChatLogprobs>) -> String {
-        let choice = json!({
-            "index": choice_idx,
-            "delta": {"content": text},
-            "logprobs": logprobs,
-            "finish_reason": null,
-        });
-        self.envelope.piece(choice, self.usage_piece)
-    }
-
-    fn end(&self, choice_idx: usize, reason: &str) -> String {
-        let choice = json!({
-            "index": choice_idx,
-            "delta": {},
-            "logprobs": null,
-            "finish_reason": reason,
-        });
-        self.envelope.piece(choice, self.usage_piece)
+impl ChatFormat {
+    fn logprobs(&self, tokens: &[TokenEvent]) -> Option<ChatLogprobs> {
+        if self.logprobs == Logprobs::None {
+            return None;
+        }
+        let mut all = ChatLogprobs::default();
+        for token in tokens {
+            all.push(token, self.server.tokenizer());
+        }
+        Some(all)
     }
 }
 
-impl Pieces for ChatPieces {
-    fn pieces(&mut self, step: Step) -> Vec<String> {
-        let Step { choice_idx, kind } = step;
-        match kind {
-            StepKind::Started(note) => vec![self.opening(choice_idx, &note)],
-            StepKind::Token(token) => {
-                let logprobs = token.logprob.is_some().then(|| {
-                    let mut one = ChatLogprobs::default();
-                    one.push(&token, self.server.tokenizer());
-                    one
-                });
-                if token.text.is_empty() && logprobs.is_none() {
-                    return Vec::new();
-                }
-                vec![self.text(choice_idx, &token.text, logprobs.as_ref())]
-            }
-            StepKind::Finished {
-                reason,
-                text,
-                usage,
-            } => {
-                self.usage.add(&usage);
-                let rest = (!text.is_empty()).then(|| self.text(choice_idx, &text, None));
-                rest.into_iter()
-                    .chain([self.end(choice_idx, reason)])
-                    .collect()
-            }
+impl Format for ChatFormat {
+    const ID_PREFIX: &'static str = "chatcmpl";
+    const OBJECT: ObjectKind = ObjectKind::ChatCompletion;
+    const PIECE_OBJECT: ObjectKind = ObjectKind::ChatCompletionChunk;
+    const PROMPT: &'static str = "messages";
+    type Choice = ChatChoice;
+    type Piece = ChatPiece;
+
+    fn choice(&mut self, index: usize, answer: CompleteAnswer) -> ChatChoice {
+        ChatChoice {
+            index,
+            message: AssistantMessage::new(answer.text),
+            logprobs: self.logprobs(&answer.tokens),
+            finish_reason: answer.finish_reason,
+            chameleon: answer.note,
         }
     }
 
-    fn closing(&mut self) -> Vec<String> {
-        match self.usage_piece {
-            UsagePiece::Told => vec![self.envelope.usage(self.usage)],
-            UsagePiece::Left => Vec::new(),
+    fn opening(&mut self, index: usize, note: GroupNote) -> ChatPiece {
+        ChatPiece {
+            chameleon: Some(note),
+            ..ChatPiece::new(index, Delta::First(AssistantMessage::new(String::new())))
         }
+    }
+
+    fn token(&mut self, index: usize, token: TokenEvent) -> ChatPiece {
+        let logprobs = self.logprobs(std::slice::from_ref(&token));
+        let content = token.text;
+        ChatPiece {
+            logprobs,
+            ..ChatPiece::new(index, Delta::Text { content })
+        }
+    }
+
+    fn closing(&mut self, index: usize, text: String, reason: FinishReason) -> Vec<ChatPiece> {
+        let has_text = !text.is_empty();
+        let rest = has_text.then(|| ChatPiece::new(index, Delta::Text { content: text }));
+        let end = ChatPiece {
+            finish_reason: Some(reason),
+            ..ChatPiece::new(index, Delta::Last {})
+        };
+        rest.into_iter().chain([end]).collect()
     }
 }
 
@@ -408,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_said_to_the_model_is_named() {
+    fn parts_that_the_model_cannot_read_are_named() {
         let param = |json: &str| messages(json).unwrap_err().param.unwrap_or_default();
         assert_eq!(
             param(r#"[{"role": "tool", "content": "x"}]"#),

@@ -1,38 +1,68 @@
-//! `GET /v1/clusters`: the groups of every adapter, and what falls in them.
+//! `GET /v1/clusters`: the groups of every adapter, and the requests in them.
 
 use std::sync::Arc;
 
 use axum::{
     extract::{Query, State, rejection::QueryRejection},
     http::StatusCode,
-    response::Response,
 };
-use burn::tensor::Tensor;
-use chameleon_cluster::principal_components;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    error::{ApiError, json as respond_json},
+    error::{ApiError, GuardedErrors, QueryErrors},
     state::Server,
+    wire::{Json, List, ObjectKind},
 };
 
-/// What is asked.
-#[derive(Debug, Default, Deserialize)]
+/// Which groups are listed.
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ClusterQuery {
-    /// This adapter only.
+    /// Those of this adapter only.
     adapter: Option<String>,
-    /// With all numbers of every centroid.
+    /// With the components of every centroid.
     #[serde(default)]
     centroids: bool,
 }
 
-/// `GET /v1/clusters`
+/// The groups of an adapter.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AdapterClusters {
+    object: ObjectKind,
+    adapter: String,
+    /// The model with this adapter.
+    model: String,
+    clusters: Vec<ClusterState>,
+}
+
+/// A group.
+#[derive(Debug, Serialize, ToSchema)]
+struct ClusterState {
+    cluster: usize,
+    num_requests: u64,
+    num_running: usize,
+    /// The Frobenius norm of the change of the head, as last generated.
+    #[schema(required)]
+    delta_norm: Option<f64>,
+    /// The centroid on the plane of the first two principal components of all centroids.
+    #[schema(required)]
+    position: Option<[f64; 2]>,
+    recent_request_ids: Vec<u64>,
+    /// On request only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    centroid: Option<Vec<f64>>,
+}
+
+/// The groups of every adapter
+#[utoipa::path(get, path = "/v1/clusters", operation_id = "listClusters",
+    params(ClusterQuery),
+    responses((status = 200, description = "The groups", body = List<AdapterClusters>), GuardedErrors, QueryErrors))]
 pub(crate) async fn list(
     State(server): State<Arc<Server>>,
     query: Result<Query<ClusterQuery>, QueryRejection>,
-) -> Result<Response, ApiError> {
+) -> Result<Json<List<AdapterClusters>>, ApiError> {
     let Query(query) = query.map_err(|rejection| {
         ApiError::new(
             StatusCode::BAD_REQUEST,
@@ -40,96 +70,45 @@ pub(crate) async fn list(
             rejection.body_text(),
         )
     })?;
-    let names: Vec<String> = match query.adapter {
-        Some(name) => vec![name],
-        None => server
-            .engine
-            .adapters()
-            .into_iter()
-            .map(|info| info.name)
-            .collect(),
-    };
-    let data: Vec<Value> = names
-        .iter()
-        .map(|name| describe(&server, name, query.centroids))
-        .collect::<Result<_, _>>()?;
-    Ok(respond_json(
-        StatusCode::OK,
-        &json!({"object": "list", "data": data}),
-    ))
+    let names = query.adapter.map_or_else(
+        || server.adapters().keys().cloned().collect(),
+        |name| vec![name],
+    );
+    let described = names
+        .into_iter()
+        .map(|name| describe(&server, name, query.centroids));
+    Ok(Json(described.collect::<Result<_, _>>()?))
 }
 
-fn describe(server: &Server, name: &str, with_centroids: bool) -> Result<Value, ApiError> {
+fn describe(
+    server: &Server,
+    name: String,
+    with_centroids: bool,
+) -> Result<AdapterClusters, ApiError> {
     let clusters = server
         .engine
-        .clusters(name)
+        .clusters(&name)
         .map_err(|refusal| ApiError::from(refusal).about("adapter"))?;
     let records = server.adapters();
-    let record = records.get(name);
-    let clusters: Vec<Value> = clusters
-        .into_iter()
-        .map(|cluster| {
-            let idx = cluster.cluster_idx;
-            let mut value = json!({
-                "cluster": idx,
-                "num_requests": cluster.num_requests,
-                "num_running": cluster.num_running,
-                "delta_norm": cluster.delta_norm,
-                "position": record.and_then(|record| record.map.get(idx)),
-                "recent_request_ids": cluster.recent_request_ids,
-            });
-            if with_centroids {
-                value["centroid"] = json!(record.and_then(|record| record.centroids.get(idx)));
-            }
-            value
-        })
-        .collect();
-    Ok(json!({
-        "object": "clusters",
-        "adapter": name,
-        "model": format!("{}:{name}", server.name),
-        "clusters": clusters,
-    }))
-}
-
-/// Centroids on a plane, along the two directions in which they differ most.
-pub(crate) fn map_of(centroids: &Tensor<2>) -> Vec<[f32; 2]> {
-    let [num_clusters, hidden_size] = centroids.dims();
-    let num_axes = hidden_size.min(2);
-    let Ok(components) = principal_components(centroids, num_axes) else {
-        return vec![[0.0; 2]; num_clusters];
-    };
-    let places: Vec<f32> = components.project(centroids).into_data().iter().collect();
-    places
-        .chunks_exact(num_axes)
-        .map(|at| [at[0], at.get(1).copied().unwrap_or(0.0)])
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use burn::tensor::Device;
-
-    use super::*;
-
-    #[test]
-    fn distances_on_a_plane_are_kept() {
-        let centroids = [[0.0, 0.0, 1.0], [3.0, 0.0, 1.0], [0.0, 4.0, 1.0]];
-        let map = map_of(&Tensor::from_data(centroids, &Device::default()));
-        let distance = |l: usize, r: usize| {
-            let [x, y] = [map[l][0] - map[r][0], map[l][1] - map[r][1]];
-            (x * x + y * y).sqrt()
-        };
-        assert!((distance(0, 1) - 3.0).abs() < 1e-3);
-        assert!((distance(0, 2) - 4.0).abs() < 1e-3);
-        assert!((distance(1, 2) - 5.0).abs() < 1e-3);
-    }
-
-    #[test]
-    fn equal_centroids_lie_on_one_point() {
-        let device = Device::default();
-        let equal = Tensor::from_data([[1.0, 2.0], [1.0, 2.0]], &device);
-        assert_eq!(map_of(&equal), [[0.0; 2]; 2]);
-        assert_eq!(map_of(&Tensor::empty([0, 2], &device)), [[0.0; 2]; 0]);
-    }
+    let record = records.get(&name);
+    let clusters = clusters.into_iter().map(|cluster| {
+        let idx = cluster.cluster_idx;
+        ClusterState {
+            cluster: idx,
+            num_requests: cluster.num_requests,
+            num_running: cluster.num_running,
+            delta_norm: cluster.delta_norm.map(f64::from),
+            position: record.and_then(|record| record.map.get(idx).copied()),
+            recent_request_ids: cluster.recent_request_ids,
+            centroid: record
+                .filter(|_| with_centroids)
+                .and_then(|record| record.centroids.get(idx).cloned()),
+        }
+    });
+    Ok(AdapterClusters {
+        object: ObjectKind::Clusters,
+        model: format!("{}:{name}", server.name),
+        clusters: clusters.collect(),
+        adapter: name,
+    })
 }

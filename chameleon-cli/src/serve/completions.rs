@@ -7,24 +7,26 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use chameleon_models::engine::Logprobs;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use chameleon_models::engine::{Logprobs, TokenEvent};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
-    answer::{Answers, CompleteAnswer, GroupNote, Step, StepKind, UsageBody},
+    answer::{CompleteAnswer, FinishReason, GroupNote},
     blocking::compute,
     body,
-    error::ApiError,
+    error::{ApiError, BodyErrors, EngineErrors, GuardedErrors},
     logprobs::CompletionLogprobs,
     prompts::TextInput,
+    reply::{Envelope, Format, StreamEvent, respond},
     settings::{
-        AnswerSettings, Extension, Stop, StreamOptions, Wishes, max_new_tokens, refuse_unsupported,
+        AnswerSettings, Extension, Stop, StreamOptions, max_new_tokens, request_options,
         top_logprobs,
     },
-    state::{Server, unix_seconds},
-    stream::{self, Envelope, Pieces, UsagePiece},
+    state::Server,
     strict::Object,
+    unsupported::Unsupported,
+    wire::ObjectKind,
 };
 
 /// Prompts of one request at most.
@@ -34,48 +36,68 @@ const MAX_ANSWERS: usize = 128;
 /// OpenAI's default.
 const DEFAULT_NEW_TOKENS: usize = 16;
 
-/// What is asked.
-#[derive(Debug, Deserialize)]
+/// Prompts to continue.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "unused parameters are checked as they are read")]
 pub(crate) struct CompletionRequest {
     model: String,
+    #[schema(value_type = Value)]
     prompt: TextInput,
     max_tokens: Option<u64>,
+    #[schema(minimum = 0, maximum = 2)]
     temperature: Option<f64>,
+    #[schema(minimum = 0, maximum = 1)]
     top_p: Option<f64>,
     n: Option<u64>,
+    #[schema(minimum = 1, maximum = 1)]
     best_of: Option<u64>,
     stream: Option<bool>,
+    #[schema(value_type = Option<StreamOptions>)]
     stream_options: Option<Object<StreamOptions>>,
     stop: Option<Stop>,
     seed: Option<i64>,
     logprobs: Option<u64>,
     echo: Option<bool>,
+    #[schema(value_type = Option<Extension>)]
     chameleon: Option<Object<Extension>>,
-    #[serde(rename = "user")]
-    _user: Option<String>,
-    frequency_penalty: Option<Value>,
-    presence_penalty: Option<Value>,
-    logit_bias: Option<Value>,
-    suffix: Option<Value>,
+    user: Option<String>,
+    frequency_penalty: Option<Unsupported>,
+    presence_penalty: Option<Unsupported>,
+    logit_bias: Option<Unsupported>,
+    suffix: Option<Unsupported>,
 }
 
-/// `POST /v1/completions`
+/// Continue prompts
+#[utoipa::path(post, path = "/v1/completions", operation_id = "createCompletion",
+    request_body = CompletionRequest,
+    responses(
+        (status = 200, description = "The continuations", content(
+            (Envelope<CompletionChoice> = "application/json"), (StreamEvent = "text/event-stream"))),
+        GuardedErrors, BodyErrors, EngineErrors))]
 pub(crate) async fn answer(
     State(server): State<Arc<Server>>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let asked: CompletionRequest = body::read(request, server.limits.max_body_bytes).await?;
-    asked.refuse_unsupported()?;
+    if asked.best_of.is_some_and(|best_of| best_of != 1) {
+        return Err(ApiError::unsupported("best_of"));
+    }
+    if asked.echo == Some(true) && asked.logprobs.is_some() {
+        return Err(ApiError::invalid(
+            "echo",
+            "`echo` and `logprobs` together are not supported: prompts have no probabilities here",
+        ));
+    }
     let model = server.choose_model(&asked.model)?;
     let max_new_tokens =
         max_new_tokens(&server, asked.max_tokens, DEFAULT_NEW_TOKENS, "max_tokens")?;
-    let logprobs = asked.logprobs()?;
-    let settings = AnswerSettings::new(asked.wishes(), &model, max_new_tokens, logprobs)?;
-    let is_streamed = asked.stream == Some(true);
-    let usage_piece = UsagePiece::of(asked.stream_options.as_ref());
-    let does_echo = asked.echo == Some(true);
+    let logprobs = asked
+        .logprobs
+        .map_or(Ok(Logprobs::None), |found| top_logprobs(found, "logprobs"))?;
+    let options = request_options!(asked);
+    let settings = AnswerSettings::new(options, model, max_new_tokens, logprobs)?;
     let inputs = asked.prompt.into_inputs("prompt", MAX_PROMPTS)?;
     if inputs.len() * settings.num_choices > MAX_ANSWERS {
         let message = format!(
@@ -90,195 +112,116 @@ pub(crate) async fn answer(
         encoded.collect::<Result<Vec<_>, _>>()
     })
     .await?;
-    let num_prompt_tokens = prompts.iter().map(|prompt| prompt.token_ids.len()).sum();
-    let usage = UsageBody::of_prompts(num_prompt_tokens);
-    let id = server.next_answer("cmpl");
-    let requests = settings.requests(&prompts, &id);
-    let answers = Answers::start(&server, requests, arrived)?;
-    let envelope = Envelope {
-        id: id.text,
-        object: "text_completion",
-        created: unix_seconds(),
-        model: model.id,
+    let echoed = match asked.echo {
+        Some(true) => prompts.iter().map(|prompt| prompt.text.clone()).collect(),
+        _ => Vec::new(),
     };
-    let echo = Echo {
-        texts: if does_echo {
-            prompts.into_iter().map(|prompt| prompt.text).collect()
-        } else {
-            Vec::new()
-        },
+    let format = CompletionFormat {
+        echoed,
         num_choices: settings.num_choices,
+        logprobs,
+        offsets: vec![0; prompts.len() * settings.num_choices],
+        server: Arc::clone(&server),
     };
-    if is_streamed {
-        let pieces = CompletionPieces {
-            envelope,
-            usage_piece,
-            usage,
-            echo,
-            offsets: Vec::new(),
-            server,
-        };
-        return Ok(stream::respond(answers, pieces));
-    }
-    stream::respond_whole(answers, &envelope, usage, |choice_idx, answer| {
-        choice(choice_idx, answer, &echo, logprobs, &server)
-    })
-    .await
+    respond(&server, settings, &prompts, arrived, format).await
 }
 
-impl CompletionRequest {
-    fn refuse_unsupported(&self) -> Result<(), ApiError> {
-        refuse_unsupported(&[
-            ("frequency_penalty", &self.frequency_penalty),
-            ("presence_penalty", &self.presence_penalty),
-            ("logit_bias", &self.logit_bias),
-            ("suffix", &self.suffix),
-        ])?;
-        if self.best_of.is_some_and(|best_of| best_of != 1) {
-            return Err(ApiError::unsupported("best_of"));
-        }
-        if self.stream_options.is_some() && self.stream != Some(true) {
-            return Err(ApiError::invalid(
-                "stream_options",
-                "`stream_options` needs `stream` to be true",
-            ));
-        }
-        if self.echo == Some(true) && self.logprobs.is_some() {
-            return Err(ApiError::invalid(
-                "echo",
-                "`echo` and `logprobs` together are not supported: prompts have no probabilities here",
-            ));
-        }
-        Ok(())
-    }
-
-    fn logprobs(&self) -> Result<Logprobs, ApiError> {
-        self.logprobs
-            .map_or(Ok(Logprobs::None), |found| top_logprobs(found, "logprobs"))
-    }
-
-    fn wishes(&self) -> Wishes {
-        Wishes {
-            temperature: self.temperature,
-            top_p: self.top_p,
-            num_choices: self.n,
-            seed: self.seed,
-            stop: self.stop.clone(),
-            extension: self.chameleon.clone().unwrap_or_default().0,
-        }
-    }
+/// A continuation; in a stream, a piece of one.
+#[derive(Debug, Serialize, ToSchema)]
+struct CompletionChoice {
+    index: usize,
+    text: String,
+    #[schema(required)]
+    logprobs: Option<CompletionLogprobs>,
+    #[schema(required)]
+    finish_reason: Option<FinishReason>,
+    /// In a stream, part of the first piece only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chameleon: Option<GroupNote>,
 }
 
-/// The prompts, if they are to be repeated before the answers.
-struct Echo {
-    texts: Vec<String>,
+struct CompletionFormat {
+    /// The prompts, if they are repeated before the answers.
+    echoed: Vec<String>,
     num_choices: usize,
-}
-
-impl Echo {
-    fn before(&self, choice_idx: usize) -> &str {
-        self.texts
-            .get(choice_idx / self.num_choices)
-            .map_or("", String::as_str)
-    }
-}
-
-fn choice(
-    choice_idx: usize,
-    answer: &CompleteAnswer,
-    echo: &Echo,
     logprobs: Logprobs,
-    server: &Server,
-) -> Value {
-    let logprobs = (logprobs != Logprobs::None).then(|| {
-        let (mut all, mut offset) = (CompletionLogprobs::default(), 0);
-        for token in &answer.tokens {
-            all.push(token, server.tokenizer(), &mut offset);
-        }
-        all
-    });
-    json!({
-        "index": choice_idx,
-        "text": format!("{}{}", echo.before(choice_idx), answer.text),
-        "logprobs": logprobs,
-        "finish_reason": answer.finish_reason,
-        "chameleon": answer.note,
-    })
-}
-
-/// The pieces of a streamed completion.
-struct CompletionPieces {
-    envelope: Envelope,
-    usage_piece: UsagePiece,
-    usage: UsageBody,
-    echo: Echo,
-    /// Characters of each answer so far.
+    /// The number of characters of each answer so far.
     offsets: Vec<usize>,
     server: Arc<Server>,
 }
 
-impl CompletionPieces {
-    fn piece(&self, mut choice: Value, note: Option<&GroupNote>) -> String {
-        if let Some(note) = note {
-            choice["chameleon"] = json!(note);
-        }
-        self.envelope.piece(choice, self.usage_piece)
+impl CompletionFormat {
+    fn echo(&self, choice_idx: usize) -> String {
+        let prompt = self.echoed.get(choice_idx / self.num_choices);
+        prompt.cloned().unwrap_or_default()
     }
 
-    fn logprobs(
-        &mut self,
-        choice_idx: usize,
-        token: &chameleon_models::engine::TokenEvent,
-    ) -> CompletionLogprobs {
-        if self.offsets.len() <= choice_idx {
-            self.offsets.resize(choice_idx + 1, 0);
+    fn logprobs(&mut self, choice_idx: usize, tokens: &[TokenEvent]) -> Option<CompletionLogprobs> {
+        if self.logprobs == Logprobs::None {
+            return None;
         }
-        let mut one = CompletionLogprobs::default();
-        let offset = &mut self.offsets[choice_idx];
-        one.push(token, self.server.tokenizer(), offset);
-        one
+        let mut all = CompletionLogprobs::default();
+        for token in tokens {
+            all.push(
+                token,
+                self.server.tokenizer(),
+                &mut self.offsets[choice_idx],
+            );
+        }
+        Some(all)
     }
 }
 
-impl Pieces for CompletionPieces {
-    fn pieces(&mut self, step: Step) -> Vec<String> {
-        let Step { choice_idx, kind } = step;
-        let text = |text: &str, logprobs: Option<CompletionLogprobs>, reason: Option<&str>| {
-            json!({
-                "index": choice_idx,
-                "text": text,
-                "logprobs": logprobs,
-                "finish_reason": reason,
-            })
-        };
-        match kind {
-            StepKind::Started(note) => {
-                let choice = text(self.echo.before(choice_idx), None, None);
-                vec![self.piece(choice, Some(&note))]
-            }
-            StepKind::Token(token) => {
-                let has_logprobs = token.logprob.is_some();
-                let logprobs = has_logprobs.then(|| self.logprobs(choice_idx, &token));
-                if token.text.is_empty() && logprobs.is_none() {
-                    return Vec::new();
-                }
-                vec![self.piece(text(&token.text, logprobs, None), None)]
-            }
-            StepKind::Finished {
-                reason,
-                text: rest,
-                usage,
-            } => {
-                self.usage.add(&usage);
-                vec![self.piece(text(&rest, None, Some(reason)), None)]
-            }
+impl Format for CompletionFormat {
+    const ID_PREFIX: &'static str = "cmpl";
+    const OBJECT: ObjectKind = ObjectKind::TextCompletion;
+    const PIECE_OBJECT: ObjectKind = ObjectKind::TextCompletion;
+    const PROMPT: &'static str = "prompt";
+    type Choice = CompletionChoice;
+    type Piece = CompletionChoice;
+
+    fn choice(&mut self, index: usize, answer: CompleteAnswer) -> CompletionChoice {
+        CompletionChoice {
+            index,
+            text: self.echo(index) + &answer.text,
+            logprobs: self.logprobs(index, &answer.tokens),
+            finish_reason: answer.finish_reason,
+            chameleon: answer.note,
         }
     }
 
-    fn closing(&mut self) -> Vec<String> {
-        match self.usage_piece {
-            UsagePiece::Told => vec![self.envelope.usage(self.usage)],
-            UsagePiece::Left => Vec::new(),
+    fn opening(&mut self, index: usize, note: GroupNote) -> CompletionChoice {
+        CompletionChoice {
+            index,
+            text: self.echo(index),
+            logprobs: None,
+            finish_reason: None,
+            chameleon: Some(note),
         }
+    }
+
+    fn token(&mut self, index: usize, token: TokenEvent) -> CompletionChoice {
+        CompletionChoice {
+            index,
+            logprobs: self.logprobs(index, std::slice::from_ref(&token)),
+            text: token.text,
+            finish_reason: None,
+            chameleon: None,
+        }
+    }
+
+    fn closing(
+        &mut self,
+        index: usize,
+        text: String,
+        reason: FinishReason,
+    ) -> Vec<CompletionChoice> {
+        vec![CompletionChoice {
+            index,
+            text,
+            logprobs: None,
+            finish_reason: Some(reason),
+            chameleon: None,
+        }]
     }
 }

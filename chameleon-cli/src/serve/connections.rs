@@ -1,14 +1,6 @@
-//! Sockets: how many, for how long, and how they end.
+//! Connections: their number, their timeouts and the shutdown.
 
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -18,19 +10,19 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::{Sleep, sleep, timeout},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
 };
+use tokio_io_timeout::TimeoutWriter;
 
 use super::state::Server;
 
-/// From the opening of a connection, or the answer before, to the end of the next head.
+/// From the opening of a connection, or the last response, to the end of the next head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of a head at most.
+/// Largest head in bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
-/// When the system has no socket left.
+/// Pause after a connection could not be accepted, as when the system is out of sockets.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket that listens.
@@ -39,11 +31,11 @@ pub(crate) struct Listening {
     listener: TcpListener,
 }
 
-/// How a server came to its end.
+/// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     AllAnswered,
-    /// Answers took longer than they were given.
+    /// Some answers took longer than the drain timeout.
     SomeCutOff,
 }
 
@@ -58,7 +50,7 @@ impl Listening {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop` is over, then finishes what was begun.
+    /// Serves until `stop` resolves, then finishes the requests that run.
     pub(crate) async fn serve(
         self,
         server: Arc<Server>,
@@ -82,11 +74,13 @@ impl Listening {
                 .header_read_timeout(HEAD_TIMEOUT)
                 .max_buf_size(MAX_HEAD_BYTES);
             let service = TowerToHyperService::new(router.clone());
-            let io = TokioIo::new(Patient::new(stream, server.limits.write_timeout));
+            // A client that reads nothing for too long loses its connection.
+            let mut stream = TimeoutWriter::new(stream);
+            stream.set_timeout(Some(server.limits.write_timeout));
+            let io = TokioIo::new(Box::pin(stream));
             let connection = connections.watch(builder.serve_connection(io, service));
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
-                    // Clients go away whenever they like.
                     tracing::debug!("a connection ended early: {error}");
                 }
                 drop(place);
@@ -101,13 +95,14 @@ impl Listening {
     }
 }
 
-type Place = tokio::sync::OwnedSemaphorePermit;
-
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, Place)> {
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => {
-            // Tokens are small and should leave at once. Where that cannot be had, they come a little later.
+            // Tokens are small and are sent at once; if this fails, they are only delayed.
             let _ = stream.set_nodelay(true);
             Some((stream, place))
         }
@@ -116,87 +111,5 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpS
             sleep(ACCEPT_PAUSE).await;
             None
         }
-    }
-}
-
-/// A stream that gives up on a client that reads nothing for too long.
-struct Patient {
-    stream: TcpStream,
-    /// How long it waits.
-    timeout: Duration,
-    /// Runs while something could not be written.
-    patience: Option<Pin<Box<Sleep>>>,
-}
-
-impl Patient {
-    fn new(stream: TcpStream, timeout: Duration) -> Self {
-        Self {
-            stream,
-            timeout,
-            patience: None,
-        }
-    }
-
-    fn wait<T>(
-        &mut self,
-        written: Poll<io::Result<T>>,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.patience = None;
-            return written;
-        }
-        let timeout = self.timeout;
-        let patience = self
-            .patience
-            .get_or_insert_with(|| Box::pin(sleep(timeout)));
-        match patience.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl AsyncRead for Patient {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Patient {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.wait(written, context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.wait(written, context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.wait(flushed, context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let closed = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.wait(closed, context)
     }
 }

@@ -5,30 +5,30 @@ use std::sync::Arc;
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::StatusCode,
-    response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     blocking::compute,
     body,
-    error::{ApiError, json as respond_json},
+    error::{ApiError, BodyErrors, GuardedErrors},
     prompts::TextInput,
     state::Server,
     strict::word,
+    wire::{Json, ObjectKind},
 };
 
 /// Texts of one request at most.
 pub(crate) const MAX_INPUTS: usize = 256;
 
-/// What is asked.
-#[derive(Debug, Deserialize)]
+/// Texts to embed.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EmbeddingRequest {
     model: String,
+    #[schema(value_type = Value)]
     input: TextInput,
     encoding_format: Option<Encoding>,
     dimensions: Option<u64>,
@@ -36,21 +36,63 @@ pub(crate) struct EmbeddingRequest {
     _user: Option<String>,
 }
 
-/// How the numbers are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+/// How embeddings are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
+#[schema(rename_all = "lowercase")]
 enum Encoding {
     #[default]
     Float,
-    /// Little-endian singles.
+    /// Little-endian floats of single precision.
     Base64,
 }
 
-/// `POST /v1/embeddings`
+/// The embeddings of some texts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Embeddings {
+    object: ObjectKind,
+    data: Vec<EmbeddingItem>,
+    model: String,
+    usage: EmbeddingUsage,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct EmbeddingItem {
+    object: ObjectKind,
+    index: usize,
+    embedding: Vector,
+    /// The nearest group, if the model has an adapter.
+    #[schema(required)]
+    chameleon: Option<NearestGroup>,
+}
+
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+enum Vector {
+    Float(Vec<f64>),
+    Base64(String),
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct NearestGroup {
+    cluster: usize,
+    distance: f64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct EmbeddingUsage {
+    prompt_tokens: usize,
+    total_tokens: usize,
+}
+
+/// The prompt embeddings by which requests are grouped
+#[utoipa::path(post, path = "/v1/embeddings", operation_id = "createEmbedding",
+    request_body = EmbeddingRequest,
+    responses((status = 200, description = "The embeddings", body = Embeddings), GuardedErrors, BodyErrors))]
 pub(crate) async fn answer(
     State(server): State<Arc<Server>>,
     request: Request<Body>,
-) -> Result<Response, ApiError> {
+) -> Result<Json<Embeddings>, ApiError> {
     let asked: EmbeddingRequest = body::read(request, server.limits.max_body_bytes).await?;
     let model = server.choose_model(&asked.model)?;
     if let Some(found) = asked.dimensions {
@@ -61,43 +103,37 @@ pub(crate) async fn answer(
         }
     }
     let inputs = asked.input.into_inputs("input", MAX_INPUTS)?;
-    let adapter = model.adapter.clone();
-    let (embeddings, num_tokens) = compute(&server, move |server| {
+    let encoding = asked.encoding_format.unwrap_or_default();
+    let adapter = model.adapter;
+    let (data, num_tokens) = compute(&server, move |server| {
         let mut num_tokens = 0;
-        let mut embeddings = Vec::with_capacity(inputs.len());
-        for input in inputs {
+        let mut data = Vec::with_capacity(inputs.len());
+        for (index, input) in inputs.into_iter().enumerate() {
             let token_ids = input.encode_bare(server)?;
             num_tokens += token_ids.len();
-            embeddings.push(server.engine.embed(&token_ids, adapter.as_deref())?);
+            let grouping = server.engine.embed(&token_ids, adapter.as_deref())?;
+            data.push(EmbeddingItem {
+                object: ObjectKind::Embedding,
+                index,
+                embedding: encoding.write(&grouping.embedding),
+                chameleon: grouping.nearest.map(|nearest| NearestGroup {
+                    cluster: nearest.cluster_idx,
+                    distance: nearest.distance.into(),
+                }),
+            });
         }
-        Ok((embeddings, num_tokens))
+        Ok((data, num_tokens))
     })
     .await?;
-    let encoding = asked.encoding_format.unwrap_or_default();
-    let data: Vec<Value> = embeddings
-        .iter()
-        .enumerate()
-        .map(|(index, grouping)| {
-            json!({
-                "object": "embedding",
-                "index": index,
-                "embedding": encoding.write(&grouping.embedding),
-                "chameleon": grouping.nearest.map(|nearest| json!({
-                    "cluster": nearest.cluster_idx,
-                    "distance": nearest.distance,
-                })),
-            })
-        })
-        .collect();
-    Ok(respond_json(
-        StatusCode::OK,
-        &json!({
-            "object": "list",
-            "data": data,
-            "model": model.id,
-            "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
-        }),
-    ))
+    Ok(Json(Embeddings {
+        object: ObjectKind::List,
+        data,
+        model: model.id,
+        usage: EmbeddingUsage {
+            prompt_tokens: num_tokens,
+            total_tokens: num_tokens,
+        },
+    }))
 }
 
 impl TryFrom<String> for Encoding {
@@ -109,15 +145,15 @@ impl TryFrom<String> for Encoding {
 }
 
 impl Encoding {
-    fn write(self, values: &[f32]) -> Value {
+    fn write(self, values: &[f32]) -> Vector {
         match self {
-            Self::Float => json!(values),
+            Self::Float => Vector::Float(values.iter().copied().map(f64::from).collect()),
             Self::Base64 => {
                 let bytes: Vec<u8> = values
                     .iter()
                     .flat_map(|value| value.to_le_bytes())
                     .collect();
-                Value::String(STANDARD.encode(bytes))
+                Vector::Base64(STANDARD.encode(bytes))
             }
         }
     }
@@ -129,7 +165,8 @@ mod tests {
 
     #[test]
     fn base64_holds_little_endian_singles() {
-        assert_eq!(Encoding::Base64.write(&[1.0]), json!("AACAPw=="));
-        assert_eq!(Encoding::Float.write(&[0.5]), json!([0.5]));
+        let base64 = Vector::Base64("AACAPw==".to_owned());
+        assert_eq!(Encoding::Base64.write(&[1.0]), base64);
+        assert_eq!(Encoding::Float.write(&[0.5]), Vector::Float(vec![0.5]));
     }
 }

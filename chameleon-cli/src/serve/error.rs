@@ -1,16 +1,21 @@
-//! What clients are told when something is not done: OpenAI's shape, a status, and the parameter that is wrong.
+//! Errors as clients receive them: OpenAI's shape, a status, and the parameter that is wrong.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
-    body::Body,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use chameleon_models::engine::{EngineError, RequestFailure};
 use serde::Serialize;
+use utoipa::{
+    IntoResponses, ToSchema,
+    openapi::{Ref, RefOr, response},
+};
 
-/// Why a request is not answered.
+use super::wire::Json;
+
+/// Why a request is refused, or failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
@@ -22,19 +27,58 @@ pub(crate) struct ApiError {
     retry_after: Option<Duration>,
 }
 
-/// The JSON of an error.
-#[derive(Debug, Serialize)]
-pub(crate) struct ErrorBody<'a> {
-    error: ErrorObject<'a>,
+/// Why a request was refused, or failed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(crate) struct ErrorBody {
+    error: ErrorObject,
 }
 
-#[derive(Debug, Serialize)]
-struct ErrorObject<'a> {
-    message: &'a str,
+#[derive(Debug, Serialize, ToSchema)]
+struct ErrorObject {
+    message: String,
     #[serde(rename = "type")]
     kind: &'static str,
-    param: Option<&'a str>,
+    /// The parameter that is wrong, if one is.
+    #[schema(required)]
+    param: Option<String>,
+    /// A word that programs can compare.
     code: &'static str,
+}
+
+/// Declares sets of error statuses, by which routes describe themselves.
+macro_rules! error_statuses {
+    ($($(#[$doc:meta])* $name:ident: $($status:literal)+;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(crate) struct $name;
+
+        impl IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<response::Response>> {
+                let error = || RefOr::Ref(Ref::from_response_name("Error"));
+                [$($status),+].map(|status: u16| (status.to_string(), error())).into()
+            }
+        }
+    )+};
+}
+
+error_statuses! {
+    /// A route that everybody may read.
+    OpenErrors: 500;
+    /// A route that needs a key if there are any.
+    GuardedErrors: 401 403 500;
+    /// A route with a name in its address.
+    NamedErrors: 404;
+    /// A route with a query.
+    QueryErrors: 400 404;
+    /// A route that reads a body.
+    BodyErrors: 400 404 408 413 415 503;
+    /// A route whose requests wait for the engine.
+    EngineErrors: 429 504;
+    /// A route that adds something with a name.
+    ConflictErrors: 409;
+    /// A route that stops before the server does.
+    DrainErrors: 503;
 }
 
 impl ApiError {
@@ -48,19 +92,19 @@ impl ApiError {
         }
     }
 
-    /// A value that cannot be used.
+    /// A value that is not valid.
     pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_value", message).about(param)
     }
 
-    /// A parameter that exists elsewhere and not here.
+    /// A parameter that OpenAI has and this server has not.
     pub(crate) fn unsupported(param: impl Into<String>) -> Self {
         let param = param.into();
         let message = format!("`{param}` is not supported by this server");
         Self::new(StatusCode::BAD_REQUEST, "unsupported_value", message).about(param)
     }
 
-    /// A mistake of ours; the details are in the log.
+    /// A defect of the server; the details are in the log.
     pub(crate) fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -69,13 +113,13 @@ impl ApiError {
         )
     }
 
-    /// The request took longer than it may.
+    /// The request took longer than `--request-timeout`.
     pub(crate) fn timeout(limit: Duration) -> Self {
         let message = format!("the answer took more than {} s", limit.as_secs_f64());
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
     }
 
-    /// The server is going down.
+    /// The server is shutting down.
     pub(crate) fn draining() -> Self {
         Self {
             retry_after: Some(Duration::from_secs(5)),
@@ -94,12 +138,21 @@ impl ApiError {
         }
     }
 
-    pub(crate) fn body(&self) -> ErrorBody<'_> {
+    /// The name in an address is not UTF-8.
+    pub(crate) fn not_utf8() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "model_not_found",
+            "the name in the address is not UTF-8",
+        )
+    }
+
+    pub(crate) fn body(&self) -> ErrorBody {
         ErrorBody {
             error: ErrorObject {
-                message: &self.message,
+                message: self.message.clone(),
                 kind: self.kind(),
-                param: self.param.as_deref(),
+                param: self.param.clone(),
                 code: self.code,
             },
         }
@@ -173,7 +226,7 @@ impl From<RequestFailure> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = json(self.status, &self.body());
+        let mut response = (self.status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after {
             let seconds = after.as_secs_f64().ceil().max(1.0);
@@ -186,18 +239,6 @@ impl IntoResponse for ApiError {
         }
         response
     }
-}
-
-/// A JSON response.
-pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
-    let bytes = serde_json::to_vec(value).expect("answers have text keys and finite depth");
-    let mut response = Response::new(Body::from(bytes));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    response
 }
 
 #[cfg(test)]

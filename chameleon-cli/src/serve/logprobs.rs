@@ -1,32 +1,38 @@
-//! Probabilities of tokens in the two shapes that OpenAI has for them.
+//! Log probabilities of tokens in OpenAI's two shapes.
+
+use std::collections::BTreeMap;
 
 use chameleon_models::{
     Tokenizer,
     engine::{TokenChoice, TokenEvent},
 };
 use serde::Serialize;
-use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::tokens::spell;
 
-/// `logprobs` of a chat: one entry a token.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+/// `logprobs` of a chat completion: one entry for each token.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub(crate) struct ChatLogprobs {
     content: Vec<ChatToken>,
+    #[schema(value_type = Option<String>, required)]
     refusal: Option<()>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 struct ChatToken {
-    #[serde(flatten)]
-    token: LikelyToken,
+    token: String,
+    logprob: f64,
+    #[schema(required)]
+    bytes: Option<Vec<u8>>,
     top_logprobs: Vec<LikelyToken>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 struct LikelyToken {
     token: String,
-    logprob: f32,
+    logprob: f64,
+    #[schema(required)]
     bytes: Option<Vec<u8>>,
 }
 
@@ -40,26 +46,29 @@ impl ChatLogprobs {
                 bytes: spelled.bytes,
             }
         };
+        let sampled = likely(&sampled(event));
         self.content.push(ChatToken {
-            token: likely(&chosen(event)),
+            token: sampled.token,
+            logprob: sampled.logprob,
+            bytes: sampled.bytes,
             top_logprobs: event.top.iter().map(likely).collect(),
         });
     }
 }
 
 /// `logprobs` of a completion: four lists of equal length.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub(crate) struct CompletionLogprobs {
     tokens: Vec<String>,
-    token_logprobs: Vec<f32>,
-    top_logprobs: Vec<Map<String, Value>>,
+    token_logprobs: Vec<f64>,
+    top_logprobs: Vec<BTreeMap<String, f64>>,
     text_offset: Vec<usize>,
 }
 
 impl CompletionLogprobs {
-    /// Adds a token; `offset` counts the characters before it and is moved behind it.
+    /// Adds a token; `offset` is the number of characters before it, and is advanced past it.
     pub(crate) fn push(&mut self, event: &TokenEvent, tokenizer: &Tokenizer, offset: &mut usize) {
-        let token = chosen(event);
+        let token = sampled(event);
         let spelled = spell(tokenizer, token.token_id);
         self.text_offset.push(*offset);
         *offset += spelled.text.chars().count();
@@ -67,23 +76,23 @@ impl CompletionLogprobs {
         self.token_logprobs.push(finite(token.logprob));
         let top = event.top.iter().map(|choice| {
             let label = spell(tokenizer, choice.token_id).label();
-            (label, finite(choice.logprob).into())
+            (label, finite(choice.logprob))
         });
         self.top_logprobs.push(top.collect());
     }
 }
 
-fn chosen(event: &TokenEvent) -> TokenChoice {
+fn sampled(event: &TokenEvent) -> TokenChoice {
     TokenChoice {
         token_id: event.token_id,
         logprob: event.logprob.unwrap_or(f32::NEG_INFINITY),
     }
 }
 
-/// JSON knows no infinity; OpenAI writes -9999 for a token that cannot be.
-fn finite(logprob: f32) -> f32 {
+/// JSON has no infinity; OpenAI writes -9999 for a token of probability zero.
+fn finite(logprob: f32) -> f64 {
     if logprob.is_finite() {
-        logprob
+        logprob.into()
     } else {
         -9999.0
     }

@@ -1,64 +1,119 @@
-//! What the server has done, for Prometheus and for the page.
+//! What the server has counted and timed, for Prometheus and for the page.
 
 use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use axum::http::StatusCode;
+use chameleon_models::engine::AdapterInfo;
+use prometheus_client::{
+    encoding::prometheus_text,
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+        histogram::Histogram,
+    },
+    registry::Registry,
+};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::state::Server;
+use super::wire::ObjectKind;
 
 /// Counts and times of one server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) queue_time: Histogram,
     pub(crate) time_to_first_token: Histogram,
     pub(crate) time_between_tokens: Histogram,
     pub(crate) answer_time: Histogram,
     pub(crate) token_rate: Rate,
-    responses: Mutex<BTreeMap<(&'static str, u16), u64>>,
+    responses: Family<[Label; 2], Counter>,
 }
+
+type Label = (&'static str, String);
 
 /// Upper bounds of the buckets, in seconds: 1 ms to two minutes.
 const BOUNDS: [f64; 16] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
 ];
 
-/// Times in buckets.
-#[derive(Debug, Default)]
-pub(crate) struct Histogram {
-    /// One for each bound, and one for what is beyond all.
-    counts: [AtomicU64; BOUNDS.len() + 1],
-    total_micros: AtomicU64,
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            queue_time: Histogram::new(BOUNDS),
+            time_to_first_token: Histogram::new(BOUNDS),
+            time_between_tokens: Histogram::new(BOUNDS),
+            answer_time: Histogram::new(BOUNDS),
+            token_rate: Rate::default(),
+            responses: Family::default(),
+        }
+    }
 }
 
-/// Events in the last seconds.
-#[derive(Debug)]
-pub(crate) struct Rate {
-    started: Instant,
-    seconds: Mutex<[Second; RATE_SECONDS]>,
+impl Metrics {
+    pub(crate) fn record_response(&self, route: &str, status: StatusCode) {
+        let status = status.as_u16().to_string();
+        let labels = [("route", route.to_owned()), ("status", status)];
+        self.responses.get_or_create(&labels).inc();
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub(crate) fn prometheus(&self, stats: &Stats, adapters: Vec<AdapterInfo>) -> String {
+        /// Registers metrics, one on each line: its name, its help and its value.
+        macro_rules! register {
+            ($registry:ident, $metric:path: $($name:literal $help:literal $value:expr;)+) => {
+                $($registry.register($name, $help, $metric($value));)+
+            };
+        }
+        let mut registry = Registry::with_prefix("chameleon");
+        register! { registry, ConstGauge::new:
+            "requests_running" "Requests being answered" stats.requests_running;
+            "requests_waiting" "Requests in the queue" stats.requests_waiting;
+            "tokens_per_second" "Tokens generated per second, over the last seconds" stats.tokens_per_second;
+            "kv_cached_tokens" "Tokens whose keys and values are kept" stats.cached_tokens;
+            "kv_reserved_tokens" "Tokens reserved for running requests" stats.reserved_tokens;
+            "kv_capacity_tokens" "Tokens whose keys and values fit" stats.max_cached_tokens;
+            "factors_cached" "Groups whose factors are kept" stats.factors_cached;
+            "uptime_seconds" "Seconds since the start" stats.uptime_seconds;
+        }
+        register! { registry, ConstCounter::new:
+            "requests_finished" "Requests answered completely" stats.requests_finished;
+            "requests_cancelled" "Requests whose client disconnected" stats.requests_cancelled;
+            "requests_failed" "Requests that failed" stats.requests_failed;
+            "requests_refused" "Requests that were refused" stats.requests_refused;
+            "prompt_tokens" "Prompt tokens processed" stats.prompt_tokens;
+            "generated_tokens" "Tokens generated" stats.generated_tokens;
+            "factor_hits" "Requests whose factors were kept" stats.factor_hits;
+            "factor_misses" "Requests whose factors were generated" stats.factor_misses;
+        }
+        register! { registry, Histogram::clone:
+            "queue_time_seconds" "Time requests waited" &self.queue_time;
+            "time_to_first_token_seconds" "From the arrival of a request to its first token" &self.time_to_first_token;
+            "time_between_tokens_seconds" "From one token of an answer to the next" &self.time_between_tokens;
+            "answer_time_seconds" "From the arrival of a request to its last token" &self.answer_time;
+        }
+        let by_adapter = Family::<[Label; 1], Counter>::default();
+        for info in adapters {
+            let requests = by_adapter.get_or_create_owned(&[("adapter", info.name)]);
+            requests.inc_by(info.num_requests);
+        }
+        let help = "Requests answered with an adapter";
+        registry.register("adapter_requests", help, by_adapter);
+        let help = "Responses by route and status";
+        registry.register("http_responses", help, self.responses.clone());
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &registry).expect("a string accepts all text");
+        text
+    }
 }
 
-/// Seconds that the rate of tokens looks back.
-const RATE_SECONDS: usize = 5;
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Second {
-    number: u64,
-    count: u64,
-}
-
-/// The same numbers as JSON, for those who poll.
-#[derive(Debug, Serialize)]
-pub(crate) struct StatsBody {
-    pub(crate) object: &'static str,
+/// The state of the server, and what it has counted since its start.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Stats {
+    pub(crate) object: ObjectKind,
     /// Over the last four whole seconds.
     pub(crate) tokens_per_second: f64,
     pub(crate) requests_running: usize,
@@ -71,9 +126,9 @@ pub(crate) struct StatsBody {
     pub(crate) generated_tokens: u64,
     /// Tokens whose keys and values are kept.
     pub(crate) cached_tokens: usize,
-    /// Tokens set aside for running requests.
+    /// Tokens reserved for running requests.
     pub(crate) reserved_tokens: usize,
-    /// Tokens that fit.
+    /// Tokens whose keys and values fit.
     pub(crate) max_cached_tokens: usize,
     /// Rows of a decoding step, on average since the start.
     pub(crate) mean_batch: f64,
@@ -83,28 +138,20 @@ pub(crate) struct StatsBody {
     pub(crate) uptime_seconds: f64,
 }
 
-impl Histogram {
-    pub(crate) fn observe(&self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        let bucket = BOUNDS.partition_point(|&bound| bound < seconds);
-        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.total_micros.fetch_add(micros, Ordering::Relaxed);
-    }
+/// Events in the last seconds.
+#[derive(Debug)]
+pub(crate) struct Rate {
+    started: Instant,
+    seconds: Mutex<[Second; RATE_SECONDS]>,
+}
 
-    fn write(&self, page: &mut Page, name: &str, help: &str) {
-        page.head(name, "histogram", help);
-        let mut below = 0;
-        for (bound, count) in BOUNDS.iter().zip(&self.counts) {
-            below += count.load(Ordering::Relaxed);
-            page.line(&format!("{name}_bucket{{le=\"{bound}\"}}"), below);
-        }
-        below += self.counts[BOUNDS.len()].load(Ordering::Relaxed);
-        page.line(&format!("{name}_bucket{{le=\"+Inf\"}}"), below);
-        let seconds = self.total_micros.load(Ordering::Relaxed) as f64 / 1e6;
-        page.line(&format!("{name}_sum"), seconds);
-        page.line(&format!("{name}_count"), below);
-    }
+/// Seconds that the rate of tokens looks back, the current one included.
+const RATE_SECONDS: usize = 5;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Second {
+    number: u64,
+    count: u64,
 }
 
 impl Default for Rate {
@@ -129,7 +176,8 @@ impl Rate {
     fn record_at(&self, time: Duration, count: u64) {
         let number = time.as_secs();
         let mut seconds = self.seconds.lock().unwrap_or_else(PoisonError::into_inner);
-        let second = &mut seconds[slot(number)];
+        let slot = usize::try_from(number % RATE_SECONDS as u64).unwrap_or(0);
+        let second = &mut seconds[slot];
         if second.number != number {
             *second = Second { number, count: 0 };
         }
@@ -149,257 +197,63 @@ impl Rate {
     }
 }
 
-fn slot(number: u64) -> usize {
-    usize::try_from(number % RATE_SECONDS as u64).unwrap_or(0)
-}
-
-impl Metrics {
-    pub(crate) fn record_response(&self, route: &'static str, status: StatusCode) {
-        let mut responses = self
-            .responses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *responses.entry((route, status.as_u16())).or_default() += 1;
-    }
-}
-
-/// The numbers as JSON.
-pub(crate) fn stats(server: &Server) -> StatsBody {
-    let stats = server.engine.stats();
-    StatsBody {
-        object: "stats",
-        tokens_per_second: server.metrics.token_rate.per_second(),
-        requests_running: stats.num_running,
-        requests_waiting: stats.num_queued,
-        requests_finished: stats.num_finished,
-        requests_cancelled: stats.num_cancelled,
-        requests_failed: stats.num_failed,
-        requests_refused: stats.num_refused,
-        prompt_tokens: stats.num_prompt_tokens,
-        generated_tokens: stats.num_generated_tokens,
-        cached_tokens: stats.num_cached_tokens,
-        reserved_tokens: stats.num_reserved_tokens,
-        max_cached_tokens: server.engine.options().max_cached_tokens,
-        mean_batch: stats.num_step_rows as f64 / stats.num_steps.max(1) as f64,
-        factor_hits: stats.num_factor_hits,
-        factor_misses: stats.num_factor_misses,
-        factors_cached: stats.num_cached_factors,
-        uptime_seconds: server.started.elapsed().as_secs_f64(),
-    }
-}
-
-/// The numbers in Prometheus' text format.
-pub(crate) fn prometheus(server: &Server) -> String {
-    let mut page = Page::default();
-    write_numbers(&mut page, &stats(server));
-    write_times(&mut page, &server.metrics);
-    write_labelled(&mut page, server);
-    page.text
-}
-
-fn write_numbers(page: &mut Page, stats: &StatsBody) {
-    let gauges: [(&str, f64, &str); 8] = [
-        (
-            "requests_running",
-            stats.requests_running as f64,
-            "Requests being answered.",
-        ),
-        (
-            "requests_waiting",
-            stats.requests_waiting as f64,
-            "Requests in the queue.",
-        ),
-        (
-            "tokens_per_second",
-            stats.tokens_per_second,
-            "Tokens written in the last seconds.",
-        ),
-        (
-            "kv_cached_tokens",
-            stats.cached_tokens as f64,
-            "Tokens whose keys and values are kept.",
-        ),
-        (
-            "kv_reserved_tokens",
-            stats.reserved_tokens as f64,
-            "Tokens set aside for running requests.",
-        ),
-        (
-            "kv_capacity_tokens",
-            stats.max_cached_tokens as f64,
-            "Tokens whose keys and values fit.",
-        ),
-        (
-            "factors_cached",
-            stats.factors_cached as f64,
-            "Groups whose factors are kept.",
-        ),
-        (
-            "uptime_seconds",
-            stats.uptime_seconds,
-            "Seconds since the start.",
-        ),
-    ];
-    for (name, value, help) in gauges {
-        page.single(name, "gauge", help, value);
-    }
-    let counters: [(&str, u64, &str); 8] = [
-        (
-            "requests_finished_total",
-            stats.requests_finished,
-            "Requests answered to the end.",
-        ),
-        (
-            "requests_cancelled_total",
-            stats.requests_cancelled,
-            "Requests whose client went away.",
-        ),
-        (
-            "requests_failed_total",
-            stats.requests_failed,
-            "Requests that broke.",
-        ),
-        (
-            "requests_refused_total",
-            stats.requests_refused,
-            "Requests not taken on.",
-        ),
-        (
-            "prompt_tokens_total",
-            stats.prompt_tokens,
-            "Prompt tokens read.",
-        ),
-        (
-            "generated_tokens_total",
-            stats.generated_tokens,
-            "Tokens written.",
-        ),
-        (
-            "factor_hits_total",
-            stats.factor_hits,
-            "Requests whose factors were kept.",
-        ),
-        (
-            "factor_misses_total",
-            stats.factor_misses,
-            "Requests whose factors were generated.",
-        ),
-    ];
-    for (name, value, help) in counters {
-        page.single(name, "counter", help, value);
-    }
-}
-
-fn write_times(page: &mut Page, metrics: &Metrics) {
-    let histograms: [(&Histogram, &str, &str); 4] = [
-        (
-            &metrics.queue_time,
-            "chameleon_queue_time_seconds",
-            "Time requests waited.",
-        ),
-        (
-            &metrics.time_to_first_token,
-            "chameleon_time_to_first_token_seconds",
-            "From the arrival of a request to its first token.",
-        ),
-        (
-            &metrics.time_between_tokens,
-            "chameleon_time_between_tokens_seconds",
-            "From one token of an answer to the next.",
-        ),
-        (
-            &metrics.answer_time,
-            "chameleon_answer_time_seconds",
-            "From the arrival of a request to its last token.",
-        ),
-    ];
-    for (histogram, name, help) in histograms {
-        histogram.write(page, name, help);
-    }
-}
-
-/// What is counted by adapter, and by route and status.
-fn write_labelled(page: &mut Page, server: &Server) {
-    page.head(
-        "chameleon_adapter_requests_total",
-        "counter",
-        "Requests answered with an adapter.",
-    );
-    for adapter in server.engine.adapters() {
-        // Names of adapters hold nothing that would have to be escaped.
-        let name = format!(
-            "chameleon_adapter_requests_total{{adapter=\"{}\"}}",
-            adapter.name
-        );
-        page.line(&name, adapter.num_requests);
-    }
-    page.head(
-        "chameleon_http_responses_total",
-        "counter",
-        "Responses by route and status.",
-    );
-    let responses = server
-        .metrics
-        .responses
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    for ((route, status), count) in responses.iter() {
-        let name =
-            format!("chameleon_http_responses_total{{route=\"{route}\",status=\"{status}\"}}");
-        page.line(&name, count);
-    }
-}
-
-/// Prometheus' text under construction.
-#[derive(Debug, Default)]
-struct Page {
-    text: String,
-}
-
-impl Page {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        self.push(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-    }
-
-    fn line(&mut self, name: &str, value: impl std::fmt::Display) {
-        self.push(format_args!("{name} {value}\n"));
-    }
-
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
-        let name = format!("chameleon_{name}");
-        self.head(&name, kind, help);
-        self.line(&name, value);
-    }
-
-    fn push(&mut self, text: std::fmt::Arguments<'_>) {
-        self.text
-            .write_fmt(text)
-            .expect("a string takes everything");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn buckets_are_cumulative_and_end_with_everything() {
-        let histogram = Histogram::default();
-        for millis in [1, 2, 700, 500_000] {
-            histogram.observe(Duration::from_millis(millis));
+    fn stats() -> Stats {
+        Stats {
+            object: ObjectKind::Stats,
+            tokens_per_second: 0.5,
+            requests_running: 1,
+            requests_waiting: 2,
+            requests_finished: 3,
+            requests_cancelled: 4,
+            requests_failed: 5,
+            requests_refused: 6,
+            prompt_tokens: 7,
+            generated_tokens: 8,
+            cached_tokens: 9,
+            reserved_tokens: 10,
+            max_cached_tokens: 11,
+            mean_batch: 1.5,
+            factor_hits: 12,
+            factor_misses: 13,
+            factors_cached: 14,
+            uptime_seconds: 15.0,
         }
-        let mut page = Page::default();
-        histogram.write(&mut page, "t", "Times.");
+    }
+
+    #[test]
+    fn names_types_and_buckets_are_those_that_dashboards_know() {
+        let metrics = Metrics::default();
+        for seconds in [0.001, 0.002, 0.7, 500.0] {
+            metrics.queue_time.observe(seconds);
+        }
+        metrics.record_response("/v1/models/{id}", StatusCode::NOT_FOUND);
+        let text = metrics.prometheus(&stats(), Vec::new());
         for line in [
-            "t_bucket{le=\"0.001\"} 1\n",
-            "t_bucket{le=\"0.0025\"} 2\n",
-            "t_bucket{le=\"1\"} 3\n",
-            "t_bucket{le=\"120\"} 3\n",
-            "t_bucket{le=\"+Inf\"} 4\n",
-            "t_sum 500.703\n",
-            "t_count 4\n",
+            "# HELP chameleon_requests_running Requests being answered.",
+            "# TYPE chameleon_requests_running gauge",
+            "chameleon_requests_running 1",
+            "chameleon_tokens_per_second 0.5",
+            "chameleon_kv_capacity_tokens 11",
+            "chameleon_uptime_seconds 15.0",
+            "# TYPE chameleon_requests_finished_total counter",
+            "chameleon_requests_finished_total 3",
+            "chameleon_factor_misses_total 13",
+            "# TYPE chameleon_queue_time_seconds histogram",
+            "chameleon_queue_time_seconds_bucket{le=\"0.001\"} 1",
+            "chameleon_queue_time_seconds_bucket{le=\"0.0025\"} 2",
+            "chameleon_queue_time_seconds_bucket{le=\"1\"} 3",
+            "chameleon_queue_time_seconds_bucket{le=\"120\"} 3",
+            "chameleon_queue_time_seconds_bucket{le=\"+Inf\"} 4",
+            "chameleon_queue_time_seconds_sum 500.703",
+            "chameleon_queue_time_seconds_count 4",
+            "# TYPE chameleon_http_responses_total counter",
+            "chameleon_http_responses_total{route=\"/v1/models/{id}\",status=\"404\"} 1",
         ] {
-            assert!(page.text.contains(line), "{line}{}", page.text);
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Around every request: who may ask, what is counted and logged, and what happens when an answer panics.
+//! Middleware: access, metrics, the log, and panics of handlers.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
@@ -11,9 +11,9 @@ use axum::{
 };
 use futures_util::FutureExt as _;
 
-use super::{error::ApiError, page, routes, state::Server};
+use super::{error::ApiError, state::Server};
 
-/// Refuses those who may not ask.
+/// Refuses clients without access.
 pub(crate) async fn guard(
     State(server): State<Arc<Server>>,
     request: Request<Body>,
@@ -25,7 +25,7 @@ pub(crate) async fn guard(
     }
 }
 
-/// Counts and logs every response; never what was asked.
+/// Counts and logs every response; never the content of a request.
 pub(crate) async fn observe(
     State(server): State<Arc<Server>>,
     request: Request<Body>,
@@ -43,20 +43,20 @@ pub(crate) async fn observe(
         status.as_u16(),
         started.elapsed().as_millis()
     );
-    let route = route.as_ref().map_or("none", |route| known(route.as_str()));
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
     server.metrics.record_response(route, status);
     response
 }
 
-/// Ends only the request that panicked. The panic hook has reported it already.
-pub(crate) async fn survive(request: Request<Body>, next: Next) -> Response {
+/// Turns a panic into a response with status 500. The panic hook has reported it already.
+pub(crate) async fn catch_panic(request: Request<Body>, next: Next) -> Response {
     AssertUnwindSafe(next.run(request))
         .catch_unwind()
         .await
         .unwrap_or_else(|_| ApiError::internal().into_response())
 }
 
-/// Answers are private and of this moment, and are what their type says.
+/// Responses are private and may change: they are not cached, and browsers do not guess their type.
 pub(crate) async fn label(request: Request<Body>, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -70,10 +70,4 @@ pub(crate) async fn label(request: Request<Body>, next: Next) -> Response {
             .or_insert(HeaderValue::from_static(value));
     }
     response
-}
-
-/// Routes are few and known, so that their names live as long as the program.
-fn known(route: &str) -> &'static str {
-    let mut all = routes::ROUTES.iter().chain(page::ROUTES).copied();
-    all.find(|known| *known == route).unwrap_or("none")
 }

@@ -1,9 +1,9 @@
-//! From what clients write to token ids: texts, token ids and conversations.
+//! From requests to token ids: texts, token ids and conversations.
 
 use std::time::SystemTime;
 
 use axum::http::StatusCode;
-use chameleon_models::{ChatEnding, ChatInput, ChatMessage};
+use chameleon_models::{CausalLm as _, ChatEnding, ChatInput, ChatMessage};
 use serde::Deserialize;
 
 use super::{error::ApiError, state::Server};
@@ -26,13 +26,13 @@ pub(crate) enum TextInput {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct EncodedPrompt {
     pub(crate) token_ids: Vec<u32>,
-    /// What it is grouped by; the prompt itself when empty.
+    /// The part by which it is grouped; if empty, the prompt itself.
     pub(crate) grouping_token_ids: Vec<u32>,
-    /// The text, to be repeated before the answer.
+    /// The text, for `echo`.
     pub(crate) text: String,
 }
 
-/// Texts, or token ids of texts.
+/// One text, or its token ids.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum OneInput {
     Text(String),
@@ -40,11 +40,11 @@ pub(crate) enum OneInput {
 }
 
 impl TextInput {
-    /// Every text by itself.
+    /// The single texts.
     ///
     /// # Errors
     ///
-    /// When there are none, or too many.
+    /// If there are none, or too many.
     pub(crate) fn into_inputs(self, param: &str, max: usize) -> Result<Vec<OneInput>, ApiError> {
         let inputs: Vec<OneInput> = match self {
             Self::Text(text) => vec![OneInput::Text(text)],
@@ -61,7 +61,7 @@ impl TextInput {
 }
 
 impl OneInput {
-    /// The token ids of a prompt that is continued.
+    /// The token ids of a prompt to continue.
     pub(crate) fn encode(self, server: &Server) -> Result<EncodedPrompt, ApiError> {
         let tokenizer = server.tokenizer();
         let encoded = match self {
@@ -92,7 +92,7 @@ impl OneInput {
         Ok(encoded)
     }
 
-    /// The token ids of a text that is embedded: nothing around it, because nothing was around it in training.
+    /// The token ids of a text to embed: without special tokens, as in training.
     pub(crate) fn encode_bare(self, server: &Server) -> Result<Vec<u32>, ApiError> {
         let token_ids = match self {
             Self::Text(text) => {
@@ -109,7 +109,7 @@ impl OneInput {
     }
 }
 
-/// A conversation in the words of the model's template.
+/// A conversation, rendered by the model's chat template.
 pub(crate) fn encode_chat(
     server: &Server,
     messages: &[ChatMessage],
@@ -142,7 +142,7 @@ pub(crate) fn encode_chat(
     let unspelled = |_| ApiError::invalid("messages", "the text cannot be split into tokens");
     let tokenizer = server.tokenizer();
     let encoded = EncodedPrompt {
-        // The template has written the special tokens itself.
+        // The template contains the special tokens.
         token_ids: tokenizer.encode(&text).map_err(unspelled)?,
         grouping_token_ids: tokenizer.encode(grouped_by(messages)).map_err(unspelled)?,
         text,
@@ -152,7 +152,7 @@ pub(crate) fn encode_chat(
     Ok(encoded)
 }
 
-/// A request is of the kind that is asked for now: the last words of the user decide.
+/// A conversation is grouped by the last message of the user.
 fn grouped_by(messages: &[ChatMessage]) -> &str {
     let of_user = messages.iter().rev().find(|message| message.role == "user");
     of_user
@@ -168,7 +168,6 @@ fn without_bos(token_ids: &[u32], bos: Option<u32>) -> Vec<u32> {
 }
 
 fn check_known(token_ids: &[u32], param: &str, server: &Server) -> Result<(), ApiError> {
-    use chameleon_models::CausalLm as _;
     let vocab_size = server.engine.model().model.sizes().vocab_size;
     match token_ids.iter().find(|&&id| id as usize >= vocab_size) {
         Some(id) => Err(ApiError::invalid(
@@ -193,7 +192,7 @@ fn check_len(num_tokens: usize, param: &str, server: &Server) -> Result<(), ApiE
     Ok(())
 }
 
-/// What people ask is theirs: it is written down only if the operator asked for it.
+/// Prompts are private: they are logged only with `--log-prompts`.
 fn log(server: &Server, text: &str) {
     if server.prompt_log == PromptLog::Shown {
         tracing::info!(prompt = text, "prompt");
@@ -205,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_conversation_is_grouped_by_what_is_asked_now() {
+    fn a_conversation_is_grouped_by_its_last_user_message() {
         let messages = [
             ChatMessage::system("be brief"),
             ChatMessage::user("first"),
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_begins_a_text_does_not_decide_its_group() {
+    fn grouping_ignores_the_bos_token() {
         assert_eq!(without_bos(&[0, 5], Some(0)), [5]);
         assert_eq!(without_bos(&[5, 0], Some(0)), [5, 0]);
         assert_eq!(without_bos(&[5], None), [5]);

@@ -1,73 +1,57 @@
-//! Which address is answered by whom, and what stands before every answer.
+//! The routes of a server, and the middleware around them.
 
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Extension, Router,
     http::StatusCode,
     middleware::{from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
-    routing::{delete, get, post},
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     adapters, chat, clusters, completions, embeddings,
     error::ApiError,
     health, models,
-    observe::{guard, label, observe, survive},
+    observe::{catch_panic, guard, label, observe},
     openapi, page,
     state::Server,
 };
 
-/// Every route, as it is counted.
-pub(crate) const ROUTES: &[&str] = &[
-    "/v1/completions",
-    "/v1/chat/completions",
-    "/v1/embeddings",
-    "/v1/models",
-    "/v1/models/{id}",
-    "/v1/adapters",
-    "/v1/adapters/{name}",
-    "/v1/clusters",
-    "/v1/stats",
-    "/metrics",
-    "/health",
-    "/ready",
-    "/openapi.json",
-];
-
-/// All routes of a server.
+/// All routes of a server. Each is described by its handler, so the `OpenAPI` document lists all of them.
 pub(crate) fn router(server: &Arc<Server>) -> Router {
-    let guarded = Router::new()
-        .route("/v1/completions", post(completions::answer))
-        .route("/v1/chat/completions", post(chat::answer))
-        .route("/v1/embeddings", post(embeddings::answer))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{id}", get(models::show))
-        .route("/v1/adapters", get(adapters::list).post(adapters::load))
-        .route("/v1/adapters/{name}", delete(adapters::unload))
-        .route("/v1/clusters", get(clusters::list))
-        .route("/v1/stats", get(health::stats))
-        .route("/metrics", get(health::metrics))
+    let guarded = OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(completions::answer))
+        .routes(routes!(chat::answer))
+        .routes(routes!(embeddings::answer))
+        .routes(routes!(models::list))
+        .routes(routes!(models::show))
+        .routes(routes!(adapters::list, adapters::load))
+        .routes(routes!(adapters::unload))
+        .routes(routes!(clusters::list))
+        .routes(routes!(health::stats))
+        .routes(routes!(health::metrics))
         .route_layer(from_fn_with_state(Arc::clone(server), guard));
-    // Whoever watches over a server has no key, and learns nothing that is worth one.
-    let open = Router::new()
-        .route("/health", get(health::health))
-        .route("/ready", get(health::ready))
-        .route("/openapi.json", get(openapi::document));
-    let routes = guarded
-        .merge(open)
+    // Monitoring has no key; these routes reveal nothing that needs one.
+    let open = OpenApiRouter::default()
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(openapi::document));
+    let (routes, document) = guarded.merge(open).split_for_parts();
+    let routes = routes
         .merge(page::routes())
+        .layer(Extension(Arc::new(document)))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(server));
     surround(routes, server)
 }
 
-/// What happens around every answer, outermost last.
+/// The middleware of all routes, outermost last.
 pub(super) fn surround(routes: Router, server: &Arc<Server>) -> Router {
     routes
-        .layer(from_fn(survive))
+        .layer(from_fn(catch_panic))
         .layer(from_fn(label))
         .layer(from_fn_with_state(Arc::clone(server), observe))
 }

@@ -1,4 +1,6 @@
-//! How an answer is to be written: the parameters that completions and chats share, checked.
+//! The parameters that completions and chats share, checked.
+
+use std::ops::RangeInclusive;
 
 use chameleon_core::RunSeed;
 use chameleon_hypernet::Condition;
@@ -7,7 +9,7 @@ use chameleon_models::{
     engine::{ConditionChoice, EndOfText, Logprobs, Request},
 };
 use serde::Deserialize;
-use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     error::ApiError,
@@ -16,36 +18,35 @@ use super::{
 };
 
 /// Answers to one prompt at most.
-pub(crate) const MAX_CHOICES: u64 = 16;
+pub(crate) const MAX_CHOICES: usize = 16;
 /// Stop texts at most.
 pub(crate) const MAX_STOPS: usize = 16;
 /// Characters of a stop text at most.
 pub(crate) const MAX_STOP_LEN: usize = 1024;
 /// Largest `top_k`; more than any vocabulary.
 pub(crate) const MAX_TOP_K: usize = 10_000_000;
-/// Alternatives told for each token at most.
+/// Alternatives reported for each token at most.
 pub(crate) const MAX_TOP_LOGPROBS: usize = 20;
 
-/// What OpenAI's interface has no words for.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+/// What OpenAI's interface has no parameters for.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Extension {
-    /// What the hypernetwork sees of the group.
-    #[serde(default)]
+    /// What the hypernetwork is conditioned on: `batch`, `centroid`, `prompt`, `blend` or `blend:STRENGTH`. By default
+    /// the condition that the adapter was trained with.
+    #[schema(value_type = Option<String>, pattern = "^(batch|centroid|prompt|blend(:[0-9]{1,6})?)$")]
     pub(crate) condition: Option<Condition>,
-    /// Multiplies what the adapter adds.
-    #[serde(default)]
+    /// Multiplies what the adapter adds; 0 is the base model.
+    #[schema(minimum = -1000, maximum = 1000)]
     pub(crate) scale: Option<f64>,
-    /// Sample among the likeliest tokens only.
-    #[serde(default)]
-    pub(crate) top_k: Option<usize>,
-    /// Write as many tokens as asked for, even if the model would end.
-    #[serde(default)]
+    /// Sample among the most likely tokens only.
+    pub(crate) top_k: Option<u64>,
+    /// Generate as many tokens as requested, even if the model would end.
     pub(crate) ignore_eos: Option<bool>,
 }
 
-/// One stop text or several.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// Strings that end the answer and are not part of it: one or several.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected a text or a list of texts")]
 pub(crate) enum Stop {
     One(String),
@@ -53,73 +54,102 @@ pub(crate) enum Stop {
 }
 
 /// Options of a streamed answer.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StreamOptions {
-    /// Tell at the end what it cost.
-    #[serde(default)]
+    /// Send the usage in the last event.
     pub(crate) include_usage: Option<bool>,
 }
 
-/// The parameters both kinds of requests have, as they came.
+/// Whether an answer is sent whole or as a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Whole,
+    Streamed(UsagePiece),
+}
+
+/// Whether a streamed answer ends with its usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UsagePiece {
+    Omitted,
+    Sent,
+}
+
+/// The parameters that both kinds of requests have, as they came.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wishes {
+pub(crate) struct RequestOptions {
     pub(crate) temperature: Option<f64>,
     pub(crate) top_p: Option<f64>,
     pub(crate) num_choices: Option<u64>,
     pub(crate) seed: Option<i64>,
     pub(crate) stop: Option<Stop>,
     pub(crate) extension: Extension,
+    pub(crate) stream: Option<bool>,
+    pub(crate) stream_options: Option<StreamOptions>,
 }
 
-/// Everything about an answer but its prompt, checked.
+/// Takes the parameters that both kinds of requests have out of a request.
+macro_rules! request_options {
+    ($request:ident) => {
+        crate::serve::settings::RequestOptions {
+            temperature: $request.temperature,
+            top_p: $request.top_p,
+            num_choices: $request.n,
+            seed: $request.seed,
+            stop: $request.stop,
+            extension: $request.chameleon.unwrap_or_default().0,
+            stream: $request.stream,
+            stream_options: $request.stream_options.map(|options| options.0),
+        }
+    };
+}
+pub(crate) use request_options;
+
+/// The checked parameters of an answer, except its prompt.
 #[derive(Debug, Clone)]
 pub(crate) struct AnswerSettings {
     pub(crate) num_choices: usize,
-    adapter: Option<String>,
-    condition: ConditionChoice,
-    scale: f64,
-    sampling: Sampling,
+    pub(crate) model: ModelChoice,
+    pub(crate) delivery: Delivery,
     seed: Option<RunSeed>,
-    stop: Vec<String>,
-    end_of_text: EndOfText,
-    pub(crate) max_new_tokens: usize,
-    pub(crate) logprobs: Logprobs,
+    /// A request without prompt and seed.
+    template: Request,
 }
 
 impl AnswerSettings {
     pub(crate) fn new(
-        wishes: Wishes,
-        model: &ModelChoice,
+        options: RequestOptions,
+        model: ModelChoice,
         max_new_tokens: usize,
         logprobs: Logprobs,
     ) -> Result<Self, ApiError> {
-        let num_choices = wishes.num_choices.unwrap_or(1);
-        if !(1..=MAX_CHOICES).contains(&num_choices) {
-            let message = format!("found {num_choices}, expected 1 to {MAX_CHOICES}");
-            return Err(ApiError::invalid("n", message));
-        }
-        let extension = &wishes.extension;
+        let num_choices = options.num_choices.unwrap_or(1);
+        let num_choices = in_range("n", num_choices, 1..=MAX_CHOICES)?;
+        let extension = &options.extension;
         Ok(Self {
-            num_choices: usize::try_from(num_choices).unwrap_or(1),
-            adapter: model.adapter.clone(),
-            condition: extension
-                .condition
-                .map_or(ConditionChoice::AsTrained, ConditionChoice::Use),
-            scale: extension.scale.unwrap_or(1.0),
-            sampling: sampling(&wishes)?,
+            num_choices,
+            delivery: delivery(options.stream, options.stream_options)?,
             #[expect(
                 clippy::cast_sign_loss,
-                reason = "every seed names a stream of its own"
+                reason = "every seed, also a negative one, is a stream of its own"
             )]
-            seed: wishes.seed.map(|seed| RunSeed(seed as u64)),
-            end_of_text: match extension.ignore_eos {
-                Some(true) => EndOfText::Ignored,
-                _ => EndOfText::Ends,
+            seed: options.seed.map(|seed| RunSeed(seed as u64)),
+            template: Request {
+                adapter: model.adapter.clone(),
+                condition: extension
+                    .condition
+                    .map_or(ConditionChoice::AsTrained, ConditionChoice::Use),
+                scale: extension.scale.unwrap_or(1.0),
+                sampling: sampling(&options)?,
+                end_of_text: match extension.ignore_eos {
+                    Some(true) => EndOfText::Ignored,
+                    _ => EndOfText::Ends,
+                },
+                stop: stops(options.stop)?,
+                logprobs,
+                ..Request::new(Vec::new(), max_new_tokens)
             },
-            stop: stops(wishes.stop)?,
-            max_new_tokens,
-            logprobs,
+            model,
         })
     }
 
@@ -132,26 +162,20 @@ impl AnswerSettings {
         choices
             .enumerate()
             .map(|(choice_idx, prompt)| Request {
+                prompt_token_ids: prompt.token_ids.clone(),
                 grouping_token_ids: prompt.grouping_token_ids.clone(),
-                adapter: self.adapter.clone(),
-                condition: self.condition.clone(),
-                scale: self.scale,
-                sampling: self.sampling,
-                // The first answer has the seed itself: it is the same however many are asked for.
+                // The first answer has the seed itself: it does not depend on the number of answers.
                 seed: match choice_idx {
                     0 => seed,
                     choice_idx => seed.derive(&format!("choice/{choice_idx}")),
                 },
-                stop: self.stop.clone(),
-                end_of_text: self.end_of_text,
-                logprobs: self.logprobs,
-                ..Request::new(prompt.token_ids.clone(), self.max_new_tokens)
+                ..self.template.clone()
             })
             .collect()
     }
 }
 
-/// How many tokens may be written.
+/// The largest number of tokens to generate.
 pub(crate) fn max_new_tokens(
     server: &Server,
     given: Option<u64>,
@@ -159,57 +183,35 @@ pub(crate) fn max_new_tokens(
     param: &str,
 ) -> Result<usize, ApiError> {
     let limit = server.limits.max_new_tokens;
-    match given {
-        None => Ok(default.min(limit)),
-        Some(found) => match usize::try_from(found) {
-            Ok(found) if (1..=limit).contains(&found) => Ok(found),
-            _ => Err(ApiError::invalid(
-                param,
-                format!("found {found}, expected 1 to {limit}"),
-            )),
-        },
-    }
+    given.map_or(Ok(default.min(limit)), |found| {
+        in_range(param, found, 1..=limit)
+    })
 }
 
-/// The number of alternatives told for each token.
+/// The number of alternatives reported for each token.
 pub(crate) fn top_logprobs(found: u64, param: &str) -> Result<Logprobs, ApiError> {
-    match usize::try_from(found) {
-        Ok(found) if found <= MAX_TOP_LOGPROBS => Ok(Logprobs::Top(found)),
-        _ => Err(ApiError::invalid(
-            param,
-            format!("found {found}, expected 0 to {MAX_TOP_LOGPROBS}"),
-        )),
-    }
+    in_range(param, found, 0..=MAX_TOP_LOGPROBS).map(Logprobs::Top)
 }
 
-/// Refuses parameters that would change the answer and are not known here; those that ask for nothing pass.
-pub(crate) fn refuse_unsupported(params: &[(&str, &Option<Value>)]) -> Result<(), ApiError> {
-    for (name, value) in params {
-        let asks_for_nothing = match value {
-            None | Some(Value::Null | Value::Bool(false)) => true,
-            Some(Value::Number(number)) => number.as_f64() == Some(0.0),
-            Some(Value::Array(values)) => values.is_empty(),
-            Some(Value::Object(values)) => values.is_empty(),
-            Some(Value::Bool(true) | Value::String(_)) => false,
-        };
-        if !asks_for_nothing {
-            return Err(ApiError::unsupported(*name));
+fn in_range(param: &str, found: u64, range: RangeInclusive<usize>) -> Result<usize, ApiError> {
+    match usize::try_from(found) {
+        Ok(found) if range.contains(&found) => Ok(found),
+        _ => {
+            let (min, max) = range.into_inner();
+            let message = format!("found {found}, expected {min} to {max}");
+            Err(ApiError::invalid(param, message))
         }
     }
-    Ok(())
 }
 
-fn sampling(wishes: &Wishes) -> Result<Sampling, ApiError> {
-    let temperature = within("temperature", wishes.temperature.unwrap_or(1.0), 2.0)?;
-    let top_p = within("top_p", wishes.top_p.unwrap_or(1.0), 1.0)?;
-    let top_k = wishes.extension.top_k;
-    if let Some(found) = top_k
-        && !(1..=MAX_TOP_K).contains(&found)
-    {
-        let message = format!("found {found}, expected 1 to {MAX_TOP_K}");
-        return Err(ApiError::invalid("chameleon.top_k", message));
-    }
-    // What is too small for a single float is zero as well: only the likeliest token is left.
+fn sampling(options: &RequestOptions) -> Result<Sampling, ApiError> {
+    let temperature = within("temperature", options.temperature.unwrap_or(1.0), 2.0)?;
+    let top_p = within("top_p", options.top_p.unwrap_or(1.0), 1.0)?;
+    let top_k = options.extension.top_k;
+    let top_k = top_k
+        .map(|found| in_range("chameleon.top_k", found, 1..=MAX_TOP_K))
+        .transpose()?;
+    // A value that rounds to zero in single precision is zero as well: sampling is greedy.
     if temperature <= 0.0 || top_p <= 0.0 {
         return Ok(Sampling::Greedy);
     }
@@ -226,7 +228,7 @@ fn sampling(wishes: &Wishes) -> Result<Sampling, ApiError> {
 
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "nobody needs a temperature of more than seven digits"
+    reason = "single precision is enough for a temperature"
 )]
 fn within(param: &str, found: f64, max: f64) -> Result<f32, ApiError> {
     if (0.0..=max).contains(&found) {
@@ -236,6 +238,20 @@ fn within(param: &str, found: f64, max: f64) -> Result<f32, ApiError> {
             param,
             format!("found {found}, expected 0 to {max}"),
         ))
+    }
+}
+
+fn delivery(stream: Option<bool>, options: Option<StreamOptions>) -> Result<Delivery, ApiError> {
+    match (stream, options) {
+        (Some(true), Some(options)) if options.include_usage == Some(true) => {
+            Ok(Delivery::Streamed(UsagePiece::Sent))
+        }
+        (Some(true), _) => Ok(Delivery::Streamed(UsagePiece::Omitted)),
+        (_, None) => Ok(Delivery::Whole),
+        (_, Some(_)) => Err(ApiError::invalid(
+            "stream_options",
+            "`stream_options` needs `stream` to be true",
+        )),
     }
 }
 
@@ -258,48 +274,35 @@ fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
 mod tests {
     use super::*;
 
-    fn wishes(temperature: f64, top_p: f64) -> Wishes {
-        Wishes {
+    fn options(temperature: f64, top_p: f64) -> RequestOptions {
+        RequestOptions {
             temperature: Some(temperature),
             top_p: Some(top_p),
-            ..Wishes::default()
+            ..RequestOptions::default()
         }
     }
 
     #[test]
-    fn without_chance_the_likeliest_token_is_taken() {
-        assert_eq!(sampling(&wishes(0.0, 1.0)), Ok(Sampling::Greedy));
-        assert_eq!(sampling(&wishes(1.0, 0.0)), Ok(Sampling::Greedy));
-        assert_eq!(sampling(&wishes(1e-300, 1.0)), Ok(Sampling::Greedy));
+    fn zero_temperature_or_top_p_is_greedy() {
+        assert_eq!(sampling(&options(0.0, 1.0)), Ok(Sampling::Greedy));
+        assert_eq!(sampling(&options(1.0, 0.0)), Ok(Sampling::Greedy));
+        assert_eq!(sampling(&options(1e-300, 1.0)), Ok(Sampling::Greedy));
         assert!(matches!(
-            sampling(&Wishes::default()),
+            sampling(&RequestOptions::default()),
             Ok(Sampling::Random(_))
         ));
     }
 
     #[test]
-    fn numbers_out_of_range_are_named() {
+    fn values_out_of_range_are_named() {
         assert_eq!(
-            sampling(&wishes(2.5, 1.0)).unwrap_err().param.as_deref(),
+            sampling(&options(2.5, 1.0)).unwrap_err().param.as_deref(),
             Some("temperature")
         );
         assert_eq!(
-            sampling(&wishes(1.0, -0.1)).unwrap_err().param.as_deref(),
+            sampling(&options(1.0, -0.1)).unwrap_err().param.as_deref(),
             Some("top_p")
         );
-    }
-
-    #[test]
-    fn parameters_that_ask_for_nothing_pass() {
-        let nothing = ["0", "0.0", "null", "[]", "{}", "false"];
-        for text in nothing {
-            let value: Option<Value> = serde_json::from_str(text).unwrap();
-            assert_eq!(refuse_unsupported(&[("x", &value)]), Ok(()), "{text}");
-        }
-        for text in ["0.1", "true", "\"\"", "[1]", "{\"a\": 1}"] {
-            let value: Option<Value> = serde_json::from_str(text).unwrap();
-            assert!(refuse_unsupported(&[("x", &value)]).is_err(), "{text}");
-        }
     }
 
     #[test]

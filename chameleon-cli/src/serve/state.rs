@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The state that all requests share.
 
 use std::{
     collections::BTreeMap,
@@ -18,24 +18,22 @@ use chameleon_models::{
 use tokio::sync::Semaphore;
 
 use super::{
-    adapters::{AdapterFolder, AdapterRecord},
-    auth::Access,
-    error::ApiError,
+    adapter_folder::AdapterFolder, adapter_record::AdapterRecord, auth::Access, error::ApiError,
     metrics::Metrics,
 };
 use crate::resolve::{MemoryUse, PromptLog, ServeLimits};
 
-/// Adapters loaded at most, so that loading cannot fill the memory.
+/// Adapters loaded at most: loading cannot exhaust the memory.
 const MAX_ADAPTERS: usize = 64;
 
-/// What a server is made of.
+/// The parts of a server.
 #[derive(Debug)]
 pub(crate) struct ServerParts {
     pub(crate) engine: Engine,
-    /// What clients call the model.
+    /// The name of the model for clients.
     pub(crate) name: String,
     pub(crate) adapter_dir: Option<PathBuf>,
-    /// What becomes of the memories of adapters.
+    /// Whether the memories of adapters are used.
     pub(crate) memory: MemoryUse,
     pub(crate) access: Access,
     pub(crate) limits: ServeLimits,
@@ -43,7 +41,7 @@ pub(crate) struct ServerParts {
     pub(crate) prompt_log: PromptLog,
 }
 
-/// A server: one engine, and what is told about it.
+/// A server: one engine and everything around it.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) engine: Engine,
@@ -55,7 +53,7 @@ pub(crate) struct Server {
     pub(crate) memory: MemoryUse,
     pub(crate) chat: Option<Chat>,
     pub(crate) metrics: Metrics,
-    /// Places for work that keeps a core busy: splitting texts, embedding, loading.
+    /// Permits for work that keeps a core busy: tokenising, embedding, loading.
     pub(crate) cores: std::sync::Arc<Semaphore>,
     /// Seconds since 1970 at the start.
     pub(crate) created: u64,
@@ -74,19 +72,19 @@ pub(crate) struct Chat {
     pub(crate) eos_token: String,
 }
 
-/// Who answers: the model as it is, or with one of its adapters.
+/// The model that answers: the base model, or one with an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ModelChoice {
-    /// As the client wrote it.
+    /// The name that the client sent.
     pub(crate) id: String,
     pub(crate) adapter: Option<String>,
 }
 
-/// The name and the number of an answer.
+/// The id of an answer, and its default seed.
 #[derive(Debug, Clone)]
 pub(crate) struct AnswerId {
     pub(crate) text: String,
-    /// The seed of an answer whose client named none.
+    /// For requests without a seed.
     pub(crate) seed: RunSeed,
 }
 
@@ -95,7 +93,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When the model's chat template is broken, or the folder of adapters cannot be found.
+    /// If the model's chat template is not valid, or the folder of adapters is missing.
     pub(crate) fn new(parts: ServerParts) -> Result<Self, crate::errors::CliError> {
         let loaded = parts.engine.model();
         let chat = loaded
@@ -133,7 +131,7 @@ impl Server {
         &self.engine.model().tokenizer
     }
 
-    /// The longest prompt that is taken: one token has to be left for the answer.
+    /// The longest prompt: one position has to be left for the answer.
     pub(crate) fn max_prompt_tokens(&self) -> usize {
         let of_model = self
             .engine
@@ -181,7 +179,7 @@ impl Server {
         adapter: Adapter,
         path: Option<String>,
     ) -> Result<(), ApiError> {
-        let record = AdapterRecord::new(&adapter, path);
+        let record = AdapterRecord::new(&adapter, path, unix_seconds());
         let mut records = self.adapters();
         if records.len() >= MAX_ADAPTERS {
             let message = format!("{MAX_ADAPTERS} adapters are loaded, and no more may be");
@@ -196,7 +194,7 @@ impl Server {
         Ok(())
     }
 
-    /// Takes an adapter away; answers that have begun are finished with it.
+    /// Removes an adapter; answers that have started are finished with it.
     pub(crate) fn remove_adapter(&self, name: &str) -> Result<(), ApiError> {
         let mut records = self.adapters();
         self.engine.unload_adapter(name)?;
@@ -204,12 +202,12 @@ impl Server {
         Ok(())
     }
 
-    /// What is known of the loaded adapters besides what the engine knows.
+    /// The records of the loaded adapters.
     pub(crate) fn adapters(&self) -> MutexGuard<'_, BTreeMap<String, AdapterRecord>> {
         self.adapters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A name that no other answer has, of this run or another.
+    /// An id that no other answer has, of this run or another.
     pub(crate) fn next_answer(&self, kind: &str) -> AnswerId {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         AnswerId {
@@ -218,7 +216,7 @@ impl Server {
         }
     }
 
-    /// Takes on nothing new; what runs is finished.
+    /// Accepts no new requests; those that run are finished.
     pub(crate) fn drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
         self.engine.drain();

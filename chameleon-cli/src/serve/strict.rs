@@ -1,4 +1,4 @@
-//! JSON taken at its word: an object is no list of its values, a word no object, and 3.0 is the integer 3.
+//! Strict JSON: no implicit conversions between lists, objects and strings; and 3.0 is the integer 3.
 
 use std::{fmt, marker::PhantomData};
 
@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::{Number, Value};
 
-/// A value that was written as an object. Derived code would take a list of the values as well.
+/// A value that was written as an object. Derived code would also accept a list of its values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Object<T>(pub(crate) T);
 
@@ -32,7 +32,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// One of some words; derived code would take `{"word": null}` as well.
+/// One of some words. Derived code would also accept `{"word": null}`.
 pub(crate) fn word<T: Copy>(found: &str, words: &[(&str, T)]) -> Result<T, String> {
     let known = words.iter().find(|(word, _)| *word == found);
     known.map(|(_, value)| *value).ok_or_else(|| {
@@ -45,7 +45,7 @@ pub(crate) fn word<T: Copy>(found: &str, words: &[(&str, T)]) -> Result<T, Strin
     })
 }
 
-/// Writes whole numbers without a point, as far as every one of them has a double of its own.
+/// Turns whole floats into integers, up to the largest that a double represents exactly.
 pub(crate) fn whole_numbers(value: &mut Value) {
     const LARGEST: f64 = 9_007_199_254_740_992.0;
     match value {
@@ -79,10 +79,10 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_no_object() {
+    fn a_list_is_not_an_object() {
         assert!(
             serde_json::from_str::<Pair>("[1, 2]").is_ok(),
-            "why this module is there"
+            "why this type exists"
         );
         assert!(serde_json::from_str::<Object<Pair>>("[1, 2]").is_err());
         let pair = serde_json::from_str::<Object<Pair>>(r#"{"left": 1, "right": 2}"#);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_numbers_lose_their_point() {
+    fn only_whole_floats_become_integers() {
         let mut value = json!([1.0, {"a": -2.0}, 0.5, 1e300, 3]);
         whole_numbers(&mut value);
         assert_eq!(value, json!([1, {"a": -2}, 0.5, 1e300, 3]));

@@ -1,11 +1,11 @@
-//! How single tokens read: as text, and as the bytes they stand for.
+//! Single tokens as text and as bytes.
 
 use chameleon_models::Tokenizer;
 
-/// A token by itself.
+/// A single token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TokenText {
-    /// Its text; characters it holds only a part of are U+FFFD.
+    /// Its text; a partial character is U+FFFD.
     pub(crate) text: String,
     /// Its bytes, if they are known.
     pub(crate) bytes: Option<Vec<u8>>,
@@ -18,7 +18,7 @@ pub(crate) fn spell(tokenizer: &Tokenizer, token_id: u32) -> TokenText {
             .decode_with_special_tokens(ids)
             .unwrap_or_default()
     };
-    // Some tokenizers take a space away at the start of a text, so the token is read behind itself.
+    // Some tokenizers strip a space at the start of a text, so the token is decoded behind itself.
     let alone = decode(&[token_id]);
     let twice = decode(&[token_id, token_id]);
     let text = twice.strip_prefix(&alone).unwrap_or(&alone).to_owned();
@@ -32,13 +32,13 @@ pub(crate) fn spell(tokenizer: &Tokenizer, token_id: u32) -> TokenText {
 }
 
 impl TokenText {
-    /// The text, or where that is not all of it the bytes as OpenAI writes them.
+    /// The text, or, if it does not hold all bytes, the bytes as OpenAI writes them.
     pub(crate) fn label(&self) -> String {
         match &self.bytes {
             Some(bytes) if bytes.as_slice() != self.text.as_bytes() => {
                 use std::fmt::Write as _;
                 bytes.iter().fold("bytes:".to_owned(), |mut label, byte| {
-                    write!(label, "\\x{byte:02x}").expect("a string takes everything");
+                    write!(label, "\\x{byte:02x}").expect("a string accepts all text");
                     label
                 })
             }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vocabularies_spell_bytes_in_two_ways() {
+    fn bytes_are_read_in_both_spellings() {
         assert_eq!(raw_bytes("<0xE2>"), Some(vec![0xe2]));
         assert_eq!(raw_bytes("Ġa"), Some(vec![b' ', b'a']));
         assert_eq!(raw_bytes("âĢ"), Some(vec![0xe2, 0x80]));

@@ -10,3 +10,4 @@ mod client;
 mod clients;
 mod hostile;
 mod life;
+mod openapi;
