@@ -1,4 +1,4 @@
-//! Small file helpers: walking a folder in a fixed order, writing so that nobody sees half a file.
+//! Small file helpers: walking a folder in a fixed order, writing atomically, the user's cache.
 
 use std::fs;
 use std::io::Write as _;
@@ -42,6 +42,16 @@ pub(crate) fn write_atomically(path: &Path, contents: &[u8]) -> anyhow::Result<(
             let _ = fs::remove_file(&sibling);
         })
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Our folder in the user's cache.
+pub(crate) fn user_cache() -> anyhow::Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(dirs::cache_dir)
+        .context("no cache folder for this user; set XDG_CACHE_HOME")?;
+    Ok(cache.join("chameleon"))
 }
 
 #[cfg(test)]

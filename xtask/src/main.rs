@@ -42,7 +42,7 @@ enum Command {
     /// Run the benches and name the machine and commit they ran on
     Bench(bench::BenchArgs),
     /// Rules of the house that no other tool knows
-    Tidy,
+    Tidy(tidy::TidyArgs),
     /// From nothing to a trained adapter: fetch a small model, gather text, compare, train
     Quickstart(quickstart::QuickstartArgs),
     /// Build the API documentation, warnings being errors
@@ -67,7 +67,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Check(args) => check::run(&workspace, &args),
         Command::Fixtures(args) => fixtures::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
-        Command::Tidy => tidy::run(&workspace),
+        Command::Tidy(args) => tidy::run(&workspace, &args),
         Command::Quickstart(args) => quickstart::run(&workspace, &args),
         Command::Docs => docs::run(&workspace),
         Command::Release(args) => release::run(&workspace, &args),

@@ -1,22 +1,35 @@
-//! Python environments for scripts that compare us with other implementations, outside the checkout.
+//! The Python of this machine, and an environment for scripts that compare us with other implementations.
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use xshell::{Shell, cmd};
 
+use crate::files;
 use crate::workspace::Workspace;
 
-/// The interpreter of a virtual environment in the user's cache, which has what `xtask/python/REQUIREMENTS` lists.
+/// `python3`, or `python` where that is its name.
+pub(crate) fn find(shell: &Shell) -> PathBuf {
+    let runs = |program: &&str| {
+        let version = cmd!(shell, "{program} --version");
+        version.quiet().ignore_stderr().read().is_ok()
+    };
+    ["python3", "python"]
+        .iter()
+        .find(|program| runs(program))
+        .unwrap_or(&"python3")
+        .into()
+}
+
+/// The interpreter of a virtual environment in the user's cache, with the packages that `xtask/python/REQUIREMENTS` lists.
 pub(crate) fn environment(
     workspace: &Workspace,
     shell: &Shell,
     requirements: &str,
 ) -> anyhow::Result<PathBuf> {
     let requirements = workspace.root.join("xtask/python").join(requirements);
-    let cache = dirs::cache_dir().context("no cache folder for this user")?;
     let name = requirements.file_stem().context("a list has a name")?;
-    let folder = cache.join("chameleon/python").join(name);
+    let folder = files::user_cache()?.join("python").join(name);
     let python = if cfg!(windows) {
         folder.join("Scripts/python.exe")
     } else {
@@ -24,7 +37,8 @@ pub(crate) fn environment(
     };
     if !python.exists() {
         println!("making a Python environment in {}", folder.display());
-        cmd!(shell, "python3 -m venv {folder}").quiet().run()?;
+        let installed = find(shell);
+        cmd!(shell, "{installed} -m venv {folder}").quiet().run()?;
     }
     cmd!(
         shell,

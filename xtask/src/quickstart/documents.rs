@@ -4,18 +4,20 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::corpus::CorpusSize;
-
 /// Changing it chooses other texts.
 const SEED: &str = "quickstart 1";
 
 /// Larger files are tables and generated bindings.
 pub(crate) const MAX_FILE_BYTES: u64 = 200_000;
 
-/// Pieces taken from one file, so that a long file does not speak for its kind. Licences are few.
+/// Bounds of a text.
+const MIN_BYTES: usize = 600;
+const MAX_BYTES: usize = 1000;
+
+/// Pieces taken from one file, so that no long file dominates its kind. Licences are few.
 const MAX_PIECES_PER_FILE: usize = 3;
 
-/// Letters among the characters of a text that are not blank, at least; the rest are tables of numbers.
+/// Letters among the characters of a text that are not blank, at least; the rest are tables of digits.
 const MIN_LETTERS: f64 = 0.6;
 
 /// What a text is; the label in the data.
@@ -76,14 +78,14 @@ pub(crate) struct Document {
 }
 
 /// Cuts a file at line ends into texts within the bounds, and draws a few of them.
-pub(crate) fn pieces(contents: &str, kind: Kind, name: &str, size: &CorpusSize) -> Vec<Document> {
+pub(crate) fn pieces(contents: &str, kind: Kind, name: &str) -> Vec<Document> {
     let contents = contents.replace("\r\n", "\n");
     let (skipped, body) = without_notice(&contents, kind);
     let mut pieces = Vec::new();
     let mut text = String::new();
     let mut first_line = skipped;
     for (line_idx, line) in body.split_inclusive('\n').enumerate() {
-        if text.len() + line.len() > size.max_bytes {
+        if text.len() + line.len() > MAX_BYTES {
             pieces.push((first_line, std::mem::take(&mut text)));
         }
         if text.is_empty() {
@@ -100,8 +102,8 @@ pub(crate) fn pieces(contents: &str, kind: Kind, name: &str, size: &CorpusSize) 
             kind,
             source: format!("{name}:{}", line_idx + 1),
         })
-        // A line longer than a text is data, not writing.
-        .filter(|document| (size.min_bytes..=size.max_bytes).contains(&document.text.len()))
+        // A line longer than a text is data, not prose or code.
+        .filter(|document| (MIN_BYTES..=MAX_BYTES).contains(&document.text.len()))
         .filter(|document| is_writing(&document.text))
         .collect();
     if kind != Kind::Licence {
@@ -118,7 +120,7 @@ fn is_writing(text: &str) -> bool {
 }
 
 /// Leaves out the copyright notice at the top of a source file, which is the same in all files of a crate.
-/// Answers with the number of lines left out and the rest.
+/// Returns the number of lines left out and the rest.
 fn without_notice(contents: &str, kind: Kind) -> (usize, &str) {
     let is_notice: fn(&str) -> bool = match kind {
         Kind::C => |line| {
@@ -146,7 +148,7 @@ fn without_notice(contents: &str, kind: Kind) -> (usize, &str) {
     (skipped, rest)
 }
 
-/// A number that is random to the eye and the same on every machine.
+/// A pseudo-random number that depends on `name` alone: the same on every machine.
 pub(crate) fn draw(name: &str) -> u64 {
     let digest = Sha256::new()
         .chain_update(SEED)
@@ -160,16 +162,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_stay_within_their_bounds_and_know_their_line() {
-        let size = CorpusSize::default();
+    fn texts_stay_within_their_bounds_and_name_their_line() {
         let lines: Vec<String> = (0..2000)
             .map(|idx| format!("this is line number {idx}"))
             .collect();
         let long = lines.join("\n");
-        let documents = pieces(&long, Kind::Prose, "x-1/README.md", &size);
+        let documents = pieces(&long, Kind::Prose, "x-1/README.md");
         assert_eq!(documents.len(), MAX_PIECES_PER_FILE);
         for document in &documents {
-            assert!((size.min_bytes..=size.max_bytes).contains(&document.text.len()));
+            assert!((MIN_BYTES..=MAX_BYTES).contains(&document.text.len()));
             let line: usize = document.source.rsplit(':').next().unwrap().parse().unwrap();
             assert!(
                 document
@@ -177,8 +178,8 @@ mod tests {
                     .starts_with(&format!("this is line number {}\n", line - 1))
             );
         }
-        assert!(pieces(&"x".repeat(9000), Kind::Prose, "x", &size).is_empty());
-        assert!(pieces("", Kind::Prose, "x", &size).is_empty());
+        assert!(pieces(&"x".repeat(9000), Kind::Prose, "x").is_empty());
+        assert!(pieces("", Kind::Prose, "x").is_empty());
     }
 
     #[test]
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_told_by_name() {
+    fn kinds_are_known_by_name() {
         let kind = |name: &str| Kind::of(Path::new(name));
         assert_eq!(kind("LICENSE-MIT"), Some(Kind::Licence));
         assert_eq!(kind("LICENSE.md"), Some(Kind::Licence));
