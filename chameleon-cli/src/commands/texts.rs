@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use chameleon_models::{
     LoadedModel, ModelError, Tokenizer,
     data::{
-        self, Corpus, CorpusStream, DataError, Example, Examples, Format, LabelField, ReadOptions,
-        SkippedInput, StoredTokens, Tokenise, TokeniseError, TokenisedCorpus, TokenisedText,
-        WindowOptions,
+        self, CorpusStream, DataError, Document, Example, Examples, Format, LabelField,
+        ReadOptions, SkippedInput, StoredTokens, Tokenise, TokeniseError, TokenisedCorpus,
+        TokenisedText, WindowOptions,
     },
     files::chat::{ChatEnding, ChatInput, ChatMessage, ChatTemplate},
 };
@@ -74,14 +74,16 @@ pub(crate) fn read(
     config: &DataConfig,
     loaded: &LoadedModel,
     context: &Context,
-) -> Result<Corpus, CliError> {
+) -> Result<Vec<Document>, CliError> {
     let options = read_options(config);
-    let corpus = match ChatWriter::of(loaded)? {
-        Some(writer) => data::read_with_chats(&config.path, &options, &writer.renderer())?,
-        None => data::read(&config.path, &options)?,
-    };
-    tell_skipped(config, corpus.skipped(), context);
-    Ok(corpus)
+    let writer = ChatWriter::of(loaded)?;
+    let render_chat = writer.as_ref().map(ChatWriter::renderer);
+    let render_chat = render_chat
+        .as_ref()
+        .map(|render| render as &data::RenderChat<'_>);
+    let found = data::read_documents(&config.path, &options, render_chat)?;
+    tell_skipped(config, &found.skipped, context);
+    Ok(found.documents)
 }
 
 /// Reads a data set and cuts it into examples as it is read: a prompt in front, the scored rest behind it. The texts

@@ -176,9 +176,7 @@ pub(super) fn data_help(error: &DataError) -> String {
         DataError::RaggedRow { .. } => {
             "put quotes around fields that hold the delimiter or a line break".to_owned()
         }
-        DataError::BrokenTable { .. }
-        | DataError::ImpossibleTable { .. }
-        | DataError::ShortColumn { .. } => {
+        DataError::BrokenTable { .. } => {
             "the file is damaged or cut short: fetch or write it again".to_owned()
         }
         DataError::RecordTooLarge { .. } => {

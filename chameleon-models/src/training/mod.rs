@@ -4,7 +4,6 @@ pub mod bootstrap;
 pub mod eval;
 pub mod grouped_examples;
 pub mod hidden_cache;
-pub mod hub_dataset;
 pub mod recipes;
 pub mod states;
 pub mod text_metrics;

@@ -18,4 +18,4 @@ pub use published::score::{BatchScore, PublishedScore, PublishedScorer};
 pub use published::train::{PublishedOptions, PublishedSetup, PublishedTrainer};
 pub use quirks::{Quirk, Quirks, UnknownQuirk};
 pub use settings::PaperSettings;
-pub use texts::{PaperRows, PaperTexts, RowCorpus};
+pub use texts::{PaperRows, PaperTexts};
