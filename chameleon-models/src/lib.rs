@@ -16,7 +16,8 @@ pub use adapter::identity::ModelIdentity;
 pub use adapter::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
 pub use adapter::prompts::{PromptEncoding, Representation, embed_prompts, represent_prompts};
 pub use adapter::{Adapter, AdapterConfig, AdapterError, AdapterMemory, MemoryDescription, Recipe};
-pub use data::{Corpus, Document, Example, Examples};
+pub use data::hub_dataset::{HubDataset, HubDatasetError};
+pub use data::{Document, Example, Examples};
 pub use engine::sampling::{RandomSampling, Sampler, Sampling};
 pub use error::ModelError;
 pub use families::causal_lm::{
@@ -43,7 +44,6 @@ pub use training::eval::{ExampleScore, ScoreSummary, Scorer, TokenScores};
 pub use training::experiment::{Interval, PairedSequence, paired_interval};
 pub use training::grouped_examples::{GroupedExamples, Proceed};
 pub use training::hidden_cache::HiddenCache;
-pub use training::hub_dataset::{HubDataset, HubDatasetError};
 pub use training::states::HiddenStates;
 pub use training::train::{Cursor, StepReport, TrainError, TrainOptions, Trainer};
 pub use training::training_state::{TrainingCheckpoint, TrainingState};

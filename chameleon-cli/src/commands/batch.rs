@@ -26,16 +26,16 @@ use crate::{
 
 pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let loaded = context.load_model_as(config.weights, &config.model)?;
-    let corpus = config.data.corpus(&loaded, context)?;
-    let num_rows = config.data.max_examples.unwrap_or(usize::MAX);
-    let documents = corpus.documents();
-    let documents = &documents[..num_rows.min(documents.len())];
+    let mut documents = config.data.documents(&loaded, context)?;
+    if let Some(num_rows) = config.data.max_examples {
+        documents.truncate(num_rows);
+    }
     let adapter = config
         .adapter
         .as_deref()
         .map(|folder| adapter::load(folder, &loaded, config.memory))
         .transpose()?;
-    let fingerprint = fingerprint(documents, &loaded, adapter.as_ref(), config, context);
+    let fingerprint = fingerprint(&documents, &loaded, adapter.as_ref(), config, context);
     let journal = Journal::open(&config.out, &fingerprint.to_string(), documents.len())?;
     if journal.num_done() > 0 {
         context.output.note(format_args!(
@@ -55,7 +55,7 @@ pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus,
         out: config.out.display().to_string(),
     };
     let run = BatchRun {
-        documents,
+        documents: &documents,
         engine: &engine,
         max_running: 2 * config.decoding.batch_size,
         context,

@@ -222,11 +222,11 @@ fn read_file(path: &Path) -> Result<Vec<String>, CliError> {
         .extension()
         .is_some_and(|extension| extension == "jsonl" || extension == "json");
     if is_records {
-        let corpus = data::read(path, &ReadOptions::default())?;
-        return Ok(corpus
-            .documents()
-            .iter()
-            .map(|document| document.text.clone())
+        let found = data::read_documents(path, &ReadOptions::default(), None)?;
+        return Ok(found
+            .documents
+            .into_iter()
+            .map(|document| document.text)
             .collect());
     }
     let place = path.display().to_string();

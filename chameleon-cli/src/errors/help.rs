@@ -203,9 +203,7 @@ pub(super) fn data(error: &DataError) -> &'static str {
         DataError::RaggedRow { .. } => {
             "put quotes around fields that contain the delimiter or a line break"
         }
-        DataError::BrokenTable { .. }
-        | DataError::ImpossibleTable { .. }
-        | DataError::ShortColumn { .. } => {
+        DataError::BrokenTable { .. } => {
             "the file is damaged or cut off; download or write it again"
         }
         DataError::RecordTooLarge { .. } => {

@@ -12,12 +12,12 @@ use chameleon_cluster::{BatchPlan, PlannedBatch};
 use chameleon_core::{RunSeed, SplitSequence, TokenBatch};
 use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::adapter::adaptation::head_shape;
-use chameleon_models::data::{self, CorpusBuilder, NewDocument, Origin, WindowOptions};
+use chameleon_models::data::{Document, Origin, WindowOptions, tokenise_documents};
 use chameleon_models::training::grouped_examples::embed_examples;
 use chameleon_models::{
-    AdapterModule, CacheRow, CausalLm as _, Corpus, Example, GroupedExamples, HeadAdaptation,
-    HiddenStates, KvCache, LanguageModel, LayerAdaptation, LayerKind, LayerRange, LoadedModel,
-    Segment, TrainOptions, TrainSetup, WeightStorage,
+    AdapterModule, CacheRow, CausalLm as _, Example, GroupedExamples, HeadAdaptation, HiddenStates,
+    KvCache, LanguageModel, LayerAdaptation, LayerKind, LayerRange, LoadedModel, Segment,
+    TrainOptions, TrainSetup, WeightStorage,
 };
 use divan::{Bencher, Divan};
 
@@ -123,14 +123,15 @@ fn tokenise(bencher: Bencher, Words(num_words): Words) {
 #[divan::bench(args = NUM_WORDS)]
 fn cut_windows_of_16_texts(bencher: Bencher, Words(num_words): Words) {
     let tokenizer = small_model::load(WeightStorage::Numbers).tokenizer;
-    let corpus = corpus(16, num_words);
-    let documents = corpus.all_documents();
+    let documents = documents(16, num_words);
     let options = WindowOptions::new(SEQ_LEN, PREFIX).expect("a prompt and a rest");
-    bencher.bench_local(|| {
-        data::cut(&corpus, &documents, options, |text| {
-            tokenizer.encode_with_ends(text)
-        })
-    });
+    bencher
+        .with_inputs(|| documents.clone())
+        .bench_local_values(|documents| {
+            tokenise_documents(documents, options, RunSeed(1), &|text| {
+                Ok(tokenizer.encode_with_ends(text)?)
+            })
+        });
 }
 
 #[derive(Clone, Copy)]
@@ -262,13 +263,12 @@ fn module(model: &LanguageModel) -> AdapterModule {
     )
 }
 
-fn corpus(num_texts: usize, num_words: usize) -> Corpus {
-    let mut builder = CorpusBuilder::new();
-    for idx in 0..num_texts {
-        builder.push(NewDocument::prose(
+fn documents(num_texts: usize, num_words: usize) -> Vec<Document> {
+    let document = |idx| {
+        Document::prose(
             small_model::text(num_words, &format!("text {idx}")),
             Origin::new(Path::new("memory"), idx),
-        ));
-    }
-    builder.build(Path::new("memory")).expect("there are texts")
+        )
+    };
+    (0..num_texts).map(document).collect()
 }

@@ -4,10 +4,9 @@ use std::error::Error;
 
 use serde_json::{Map, Value};
 
-use super::corpus::{AnswerEnd, Exchange, Origin};
+use super::document::{AnswerEnd, Exchange, Origin};
 use super::error::DataError;
-use super::fields::missing;
-use super::record::{Record, kind};
+use super::record::{Record, kind, missing};
 use crate::files::chat::{ChatEnding, ChatMessage};
 
 /// Writes messages out as a model's chat template does: complete, or up to where an answer would begin.

@@ -13,15 +13,15 @@ use std::sync::Arc;
 use csv::{ByteRecord, ReaderBuilder};
 use serde_json::Value;
 
-use super::corpus::{Origin, Place};
+use super::document::{Origin, Place};
 use super::error::DataError;
-use super::read::{Format, ReadOptions};
-use super::record::{Record, VisitRecord, Wanted};
+use super::options::{Format, ReadOptions};
+use super::record::{Record, VisitRecord};
 use super::txt::without_bom;
 
 pub(super) fn visit(
     path: &Path,
-    wanted: Wanted<'_>,
+    wanted: &[&str],
     options: &ReadOptions,
     visit: &mut VisitRecord<'_>,
 ) -> Result<(), DataError> {
@@ -78,7 +78,7 @@ pub(super) fn visit(
             columns: Some(Arc::clone(names)),
         };
         for (name, field) in names.iter().zip(&row) {
-            if !wanted.includes(name) {
+            if !wanted.contains(&name.as_str()) {
                 continue;
             }
             let text = std::str::from_utf8(field).map_err(|_| DataError::ColumnNotUtf8 {
@@ -172,17 +172,17 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Corpus, TextFields, read as read_path};
+    use super::super::{Documents, TextFields, read_documents};
     use super::*;
 
-    fn read_as(name: &str, bytes: &[u8], options: &ReadOptions) -> Result<Corpus, DataError> {
+    fn read_as(name: &str, bytes: &[u8], options: &ReadOptions) -> Result<Documents, DataError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         File::create(&path).unwrap().write_all(bytes).unwrap();
-        read_path(&path, options)
+        read_documents(&path, options, None)
     }
 
-    fn read(bytes: &[u8]) -> Result<Corpus, DataError> {
+    fn read(bytes: &[u8]) -> Result<Documents, DataError> {
         read_as("rows.csv", bytes, &ReadOptions::default())
     }
 
@@ -191,13 +191,13 @@ mod tests {
         message[message.find("rows.csv").unwrap()..].to_owned()
     }
 
-    fn rows(corpus: &Corpus) -> Vec<(&str, Option<&str>, Place)> {
-        let documents = corpus.documents().iter();
+    fn rows(corpus: &Documents) -> Vec<(&str, Option<&str>, Place)> {
+        let documents = corpus.documents.iter();
         documents
             .map(|document| {
                 (
                     document.text.as_str(),
-                    corpus.label_name(document),
+                    document.label.as_deref(),
                     document.origin.place,
                 )
             })
@@ -225,7 +225,7 @@ mod tests {
             ("rows.csv", b"id;text\n1;a\tb,c\n"),
             ("rows.csv", b"text\n\"a,b\"\n"),
         ] {
-            assert_eq!(read_as(name, bytes, &options).unwrap().documents().len(), 1);
+            assert_eq!(read_as(name, bytes, &options).unwrap().documents.len(), 1);
         }
     }
 
@@ -284,13 +284,12 @@ mod tests {
             ..ReadOptions::default()
         };
         let corpus = read_as("rows.csv", b"q,a,page\nWho?,Me.,7\nWho?,,7\n", &options).unwrap();
-        let document = &corpus.documents()[0];
+        let document = &corpus.documents[0];
         assert_eq!(document.text, "Who?\nMe.");
         assert_eq!(document.exchange.as_ref().unwrap().answer_start, 5);
         assert_eq!(document.source.as_deref(), Some("7"));
         assert_eq!(
-            corpus.skipped().empty,
-            1,
+            corpus.skipped.empty, 1,
             "an empty answer has nothing to score"
         );
     }
@@ -304,7 +303,7 @@ mod tests {
                 writer.write_record(["1", text]).unwrap();
             }
             let corpus = read(&writer.into_inner().unwrap()).unwrap();
-            let read = corpus.documents().iter().map(|document| document.text.clone()).collect::<Vec<_>>();
+            let read = corpus.documents.iter().map(|document| document.text.clone()).collect::<Vec<_>>();
             prop_assert_eq!(read, texts);
         }
 

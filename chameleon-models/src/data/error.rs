@@ -4,10 +4,9 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
-use chameleon_core::SequenceError;
 use thiserror::Error;
 
-use super::corpus::{Origin, SkippedInput};
+use super::document::{Origin, SkippedInput};
 
 /// Why a path did not become a corpus, or a corpus did not become examples.
 #[derive(Debug, Error)]
@@ -54,7 +53,7 @@ pub enum DataError {
         /// [`ReadOptions::max_total_bytes`](super::ReadOptions::max_total_bytes).
         max_bytes: u64,
     },
-    /// A byte sequence that is no UTF-8.
+    /// A byte sequence that is not UTF-8.
     #[error("{} is not UTF-8 text: invalid byte at position {byte} (line {line})", path.display())]
     InvalidUtf8 {
         /// The file.
@@ -78,7 +77,7 @@ pub enum DataError {
         /// What was passed over on the way.
         skipped: SkippedInput,
     },
-    /// The file holds prose and no rows with fields.
+    /// The file holds prose, not rows with fields.
     #[error("{} holds no records: expected a .parquet, .csv, .tsv, .jsonl or .json file", path.display())]
     NoRecords {
         /// The file or folder.
@@ -110,7 +109,7 @@ pub enum DataError {
         /// Their name.
         column: String,
     },
-    /// A string of a table is no UTF-8.
+    /// A string of a table is not UTF-8.
     #[error("{origin}: column `{field}` is not UTF-8 text")]
     ColumnNotUtf8 {
         /// Where.
@@ -128,33 +127,6 @@ pub enum DataError {
         /// What the decoder said.
         #[source]
         source: Box<dyn Error + Send + Sync>,
-    },
-    /// The footer of a Parquet file claims what cannot be.
-    #[error("{} claims in its footer that row group {group_idx} has {what}", path.display())]
-    ImpossibleTable {
-        /// The file.
-        path: PathBuf,
-        /// The row group.
-        group_idx: usize,
-        /// What is claimed.
-        what: String,
-    },
-    /// A column has fewer values than its row group has rows.
-    #[error(
-        "row group {group_idx} of {} claims {claimed} rows, its column `{column}` holds {found}",
-        path.display()
-    )]
-    ShortColumn {
-        /// The file.
-        path: PathBuf,
-        /// The row group.
-        group_idx: usize,
-        /// The column.
-        column: String,
-        /// Rows in the footer.
-        claimed: usize,
-        /// Values found.
-        found: usize,
     },
     /// The record is a conversation, and there is no template to write it out.
     #[error("{origin}: a conversation, and the model has no chat template to write it out with")]
@@ -303,15 +275,6 @@ pub enum DataError {
         /// What the tokenizer said.
         #[source]
         source: Box<dyn Error + Send + Sync>,
-    },
-    /// A window is no valid sequence.
-    #[error("{origin}: invalid sequence")]
-    Sequence {
-        /// The document.
-        origin: Origin,
-        /// What is wrong with it.
-        #[source]
-        source: SequenceError,
     },
 }
 

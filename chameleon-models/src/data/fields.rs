@@ -5,101 +5,19 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::conversation::{self, RenderChat};
-use super::corpus::{AnswerEnd, DocumentSink, Exchange, NewDocument};
+use super::document::{AnswerEnd, Document, Exchange};
 use super::error::DataError;
 use super::instruction::Instruction;
-use super::read::{LabelField, ReadOptions};
-use super::record::{Record, kind};
+use super::options::{LabelField, ReadOptions, TextFields};
+use super::record::{Record, kind, missing, take_string};
+use super::sink::DocumentSink;
+use super::visit::visit_records;
 
 /// The fields that may be a label, in the order in which they are tried.
 const LABEL_FIELDS: [&str; 4] = ["label", "domain", "kind", "category"];
 
-/// Which fields of a record make its text.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum TextFields {
-    /// What the first record has, tried in this order: `text`; `messages` or `conversations` (a chat); `instruction`
-    /// and `output`, with or without `input` (Alpaca); `prompt` and `completion` or `response`.
-    #[default]
-    Auto,
-    /// The text is in this field.
-    Text(String),
-    /// A prompt and its answer, which is scored alone. They are joined by a line break, unless one of them has
-    /// white space there.
-    Answer {
-        /// Field of the prompt.
-        prompt: String,
-        /// Field of the answer.
-        answer: String,
-    },
-    /// An instruction with an answer, in [Alpaca's words](Instruction).
-    Instruction(InstructionFields),
-    /// A list of messages, written out by the model's chat template; the last answer is scored.
-    Chat(String),
-}
-
-/// The fields of an instruction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InstructionFields {
-    /// What is to be done.
-    pub instruction: String,
-    /// What it is to be done with; a record may lack it.
-    pub input: String,
-    /// The answer.
-    pub output: String,
-}
-
-impl Default for InstructionFields {
-    fn default() -> Self {
-        Self {
-            instruction: "instruction".to_owned(),
-            input: "input".to_owned(),
-            output: "output".to_owned(),
-        }
-    }
-}
-
-impl TextFields {
-    /// The layouts that [`TextFields::Auto`] tries.
-    fn known() -> Vec<Self> {
-        let answer = |answer: &str| Self::Answer {
-            prompt: "prompt".to_owned(),
-            answer: answer.to_owned(),
-        };
-        vec![
-            Self::Text("text".to_owned()),
-            Self::Chat("messages".to_owned()),
-            Self::Chat("conversations".to_owned()),
-            Self::Instruction(InstructionFields::default()),
-            answer("completion"),
-            answer("response"),
-        ]
-    }
-
-    /// The fields that a record must have.
-    fn required(&self) -> Vec<&str> {
-        match self {
-            Self::Auto => Vec::new(),
-            Self::Text(field) | Self::Chat(field) => vec![field],
-            Self::Answer { prompt, answer } => vec![prompt, answer],
-            Self::Instruction(fields) => vec![&fields.instruction, &fields.output],
-        }
-    }
-
-    /// The layout of a record; that of a plain text if it has none that is known.
-    fn resolved(&self, names: &[String]) -> Self {
-        if *self != Self::Auto {
-            return self.clone();
-        }
-        let has = |field: &&str| names.iter().any(|name| name == field);
-        Self::known()
-            .into_iter()
-            .find(|known| known.required().iter().all(has))
-            .unwrap_or_else(|| Self::Text("text".to_owned()))
-    }
-}
-
 /// All fields that a record may be asked for, so that a table need not decode the others.
-pub(super) fn wanted_fields(options: &ReadOptions) -> Vec<String> {
+fn wanted_fields(options: &ReadOptions) -> Vec<String> {
     let layouts = match &options.text_fields {
         TextFields::Auto => TextFields::known(),
         chosen => vec![chosen.clone()],
@@ -118,6 +36,18 @@ pub(super) fn wanted_fields(options: &ReadOptions) -> Vec<String> {
     }
     fields.extend(options.source_field.clone());
     fields
+}
+
+/// Passes the documents of a file of records to the sink of `records`.
+pub(super) fn read_records(
+    path: &Path,
+    options: &ReadOptions,
+    mut records: RecordReader<'_>,
+) -> Result<FileRecords, DataError> {
+    let fields = wanted_fields(options);
+    let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+    let outcome = visit_records(path, &fields, options, &mut |record| records.push(record));
+    records.finish(path, outcome)
 }
 
 /// Turns the records of one file into documents and remembers which fields they use.
@@ -183,7 +113,7 @@ impl<'a> RecordReader<'a> {
             self.sink.skipped_mut().unanswered += 1;
             return Ok(());
         };
-        self.sink.push(NewDocument {
+        self.sink.push(Document {
             text,
             exchange,
             label,
@@ -241,7 +171,7 @@ impl<'a> RecordReader<'a> {
                 };
                 let output = take_string(record, &fields.output)?;
                 let (text, exchange) = Instruction {
-                    instruction: &instruction,
+                    task: &instruction,
                     input: &input,
                     output: &output,
                 }
@@ -306,27 +236,6 @@ fn name_of(value: &Value) -> Option<String> {
         Value::Bool(name) => Some(name.to_string()),
         Value::Number(name) if !name.is_f64() => Some(name.to_string()),
         _ => None,
-    }
-}
-
-pub(super) fn take_string(record: &mut Record, field: &str) -> Result<String, DataError> {
-    match record.fields.get_mut(field) {
-        Some(Value::String(text)) => Ok(std::mem::take(text)),
-        Some(value) => Err(DataError::FieldKind {
-            origin: record.origin.clone(),
-            field: field.to_owned(),
-            found: kind(value),
-            expected: "a string",
-        }),
-        None => Err(missing(record, field)),
-    }
-}
-
-pub(super) fn missing(record: &Record, field: &str) -> DataError {
-    DataError::FieldMissing {
-        origin: record.origin.clone(),
-        field: field.to_owned(),
-        found: record.field_names(),
     }
 }
 

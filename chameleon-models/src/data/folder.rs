@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
 use super::conversation::RenderChat;
-use super::corpus::{DocumentSink, NewDocument, Origin};
+use super::document::{Document, Origin};
 use super::error::DataError;
-use super::fields::{FileRecords, RecordReader};
-use super::read::{FolderLabels, Format, ReadOptions, lower_extension, read_records};
+use super::fields::{FileRecords, RecordReader, read_records};
+use super::options::{Format, ReadOptions, lower_extension};
+use super::sink::DocumentSink;
 use super::txt;
 
 const SNIFFED_BYTES: u64 = 8 << 10;
@@ -45,21 +46,18 @@ pub(super) fn read(
             }
         }
     }
-    let labels = match options.folder_labels {
-        FolderLabels::Auto => choose_labels(&files, is_data_set),
-        chosen => chosen,
-    };
+    let labels = choose_labels(&files, is_data_set);
     for found in files {
         let label = match labels {
-            FolderLabels::SubFolders => found.sub_folder,
-            FolderLabels::Extensions => lower_extension(&found.path),
-            FolderLabels::Auto | FolderLabels::Ignored => None,
+            FileLabels::SubFolders => found.sub_folder,
+            FileLabels::Extensions => lower_extension(&found.path),
+            FileLabels::None => None,
         };
         if found.format == Format::Text {
             if let Some(text) = read_text(&found.path, options, sink)? {
-                sink.push(NewDocument {
+                sink.push(Document {
                     label,
-                    ..NewDocument::prose(text, Origin::new(found.path, 1))
+                    ..Document::prose(text, Origin::new(found.path, 1))
                 })?;
             }
             continue;
@@ -162,17 +160,28 @@ fn read_text(
     }
 }
 
-fn choose_labels(files: &[Found], is_data_set: bool) -> FolderLabels {
+/// What labels the files of a folder.
+#[derive(Debug, Clone, Copy)]
+enum FileLabels {
+    /// The first-level sub-folder.
+    SubFolders,
+    /// The extension in lower case without its dot; files without one have no label.
+    Extensions,
+    None,
+}
+
+/// Sub-folders if every file lies in one and there are at least two of them; else extensions, except among tables.
+fn choose_labels(files: &[Found], is_data_set: bool) -> FileLabels {
     let sub_folders = files
         .iter()
         .map(|found| found.sub_folder.as_deref())
         .collect::<BTreeSet<_>>();
     if sub_folders.len() >= 2 && !sub_folders.contains(&None) {
-        FolderLabels::SubFolders
+        FileLabels::SubFolders
     } else if is_data_set {
-        FolderLabels::Ignored
+        FileLabels::None
     } else {
-        FolderLabels::Extensions
+        FileLabels::Extensions
     }
 }
 
@@ -203,7 +212,7 @@ mod tests {
     use std::fs;
     use std::io::Write;
 
-    use super::super::{Corpus, read as read_path};
+    use super::super::{Documents, read_documents};
     use super::*;
 
     fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
@@ -216,11 +225,15 @@ mod tests {
         folder
     }
 
-    fn texts_and_labels(corpus: &Corpus) -> Vec<(&str, Option<&str>)> {
+    fn read_path(path: &Path, options: &ReadOptions) -> Result<Documents, DataError> {
+        read_documents(path, options, None)
+    }
+
+    fn texts_and_labels(corpus: &Documents) -> Vec<(&str, Option<&str>)> {
         corpus
-            .documents()
+            .documents
             .iter()
-            .map(|document| (document.text.as_str(), corpus.label_name(document)))
+            .map(|document| (document.text.as_str(), document.label.as_deref()))
             .collect()
     }
 
@@ -240,7 +253,7 @@ mod tests {
                 ("b", Some("prose"))
             ]
         );
-        assert!(corpus.skipped().is_empty());
+        assert!(corpus.skipped.is_empty());
     }
 
     #[test]
@@ -250,15 +263,6 @@ mod tests {
         assert_eq!(
             texts_and_labels(&corpus),
             [("l", None), ("a", Some("md")), ("x", Some("rs"))]
-        );
-        let options = ReadOptions {
-            folder_labels: FolderLabels::SubFolders,
-            ..ReadOptions::default()
-        };
-        let corpus = read_path(folder.path(), &options).unwrap();
-        assert_eq!(
-            texts_and_labels(&corpus),
-            [("l", None), ("a", Some("docs")), ("x", Some("src"))]
         );
     }
 
@@ -285,7 +289,7 @@ mod tests {
             texts_and_labels(&corpus),
             [("good", Some("txt")), ("{}", Some("json"))]
         );
-        let skipped = corpus.skipped();
+        let skipped = corpus.skipped;
         assert_eq!((skipped.hidden, skipped.binary, skipped.empty), (2, 1, 1));
         assert_eq!((skipped.record_files, skipped.too_large), (1, 1));
         assert_eq!(
@@ -336,8 +340,8 @@ mod tests {
         std::os::unix::fs::symlink(folder.path().join("a.txt"), folder.path().join("b.txt"))
             .unwrap();
         let corpus = read_path(folder.path(), &ReadOptions::default()).unwrap();
-        assert_eq!(corpus.documents().len(), 1);
-        assert_eq!(corpus.skipped().links, 2);
+        assert_eq!(corpus.documents.len(), 1);
+        assert_eq!(corpus.skipped.links, 2);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The prompt of Alpaca: an instruction, perhaps with an input, and the answer to it.
 //!
-//! The words are those of the Stanford Alpaca release, so that models trained on it see what they know; the answer
+//! The words are those of the Stanford Alpaca release, so that models trained on it see a format that they know; the answer
 //! begins on a line of its own.
 
 use std::ops::Range;
 
-use super::corpus::{AnswerEnd, Exchange};
+use super::document::{AnswerEnd, Exchange};
 
 const WITH_INPUT: &str = "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n";
 const WITHOUT_INPUT: &str = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n";
@@ -22,22 +22,22 @@ pub enum InstructionCondition {
 
 /// An instruction, what it is to be applied to, and the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Instruction<'a> {
+pub(super) struct Instruction<'a> {
     /// What is to be done.
-    pub instruction: &'a str,
+    pub(super) task: &'a str,
     /// What it is to be done with; blank for none.
-    pub input: &'a str,
+    pub(super) input: &'a str,
     /// The answer; empty for a prompt that awaits one.
-    pub output: &'a str,
+    pub(super) output: &'a str,
 }
 
 impl Instruction<'_> {
     /// The text, and where its parts are.
-    pub fn render(&self, condition: InstructionCondition) -> (String, Exchange) {
+    pub(super) fn render(&self, condition: InstructionCondition) -> (String, Exchange) {
         let has_input = !self.input.trim().is_empty();
         let mut text = String::from(if has_input { WITH_INPUT } else { WITHOUT_INPUT });
         text.push_str("### Instruction:\n");
-        let task = pushed(&mut text, self.instruction);
+        let task = pushed(&mut text, self.task);
         let mut condition_end = task.end;
         if has_input {
             text.push_str("\n\n### Input:\n");
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     const SORT: Instruction<'_> = Instruction {
-        instruction: "Sort the words.",
+        task: "Sort the words.",
         input: "b a",
         output: "a b",
     };

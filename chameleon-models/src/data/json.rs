@@ -1,18 +1,19 @@
 //! One array of JSON objects.
 //!
-//! The elements are cut out and parsed one after the other, so that an error knows its line and no more than one of
-//! them is in memory. A `.json` that starts with an object is read as one object on each line.
+//! The elements are parsed one after the other, so that an error names its line and no more than one of them is in
+//! memory. A `.json` that starts with an object is read as one object on each line.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde::Deserialize as _;
+use serde_json::{Deserializer, Map, Value};
 
-use super::corpus::{Origin, Place, count_lines};
+use super::document::{Origin, count_lines};
 use super::error::DataError;
-use super::read::ReadOptions;
+use super::options::ReadOptions;
 use super::record::{Record, VisitRecord};
 use super::{jsonl, txt};
 
@@ -29,6 +30,7 @@ pub(super) fn visit(
     let mut cursor = Cursor {
         reader: BufReader::with_capacity(1 << 20, file),
         position: 0,
+        element: Vec::new(),
         line: 1,
         max_bytes: options.max_record_bytes,
         path: Arc::from(path),
@@ -66,7 +68,7 @@ fn sniff(path: &Path) -> Result<(usize, bool), DataError> {
     Ok((bom_len, first == Some(&b'{')))
 }
 
-fn failed(path: &Path, source: std::io::Error) -> DataError {
+fn failed(path: &Path, source: io::Error) -> DataError {
     DataError::Read {
         path: path.to_owned(),
         source,
@@ -76,13 +78,15 @@ fn failed(path: &Path, source: std::io::Error) -> DataError {
 struct Cursor {
     reader: BufReader<File>,
     position: u64,
+    /// The bytes of the element that is being parsed.
+    element: Vec<u8>,
     line: usize,
     max_bytes: u64,
     path: Arc<Path>,
 }
 
 impl Cursor {
-    /// The next byte that is no white space.
+    /// The next byte that is not white space.
     fn peek(&mut self) -> Result<Option<u8>, DataError> {
         loop {
             let bytes = self.fill()?;
@@ -122,52 +126,38 @@ impl Cursor {
         }
         let origin = self.origin();
         let (start_line, start) = (self.line, self.position);
-        let bytes = self.element(&origin)?;
-        let text = std::str::from_utf8(&bytes).map_err(|error| DataError::InvalidUtf8 {
-            path: self.path.to_path_buf(),
-            byte: start + error.valid_up_to() as u64,
-            line: start_line + count_lines(&bytes[..error.valid_up_to()]),
-        })?;
-        let fields: Map<String, Value> =
-            serde_json::from_str(text).map_err(|source| DataError::BrokenJson {
-                origin: Origin {
-                    path: Arc::clone(&self.path),
-                    place: Place::Line(start_line + source.line().saturating_sub(1)),
-                },
+        self.element.clear();
+        // The parser asks for one byte at a time and for none behind the element.
+        let parsed = Map::deserialize(&mut Deserializer::from_reader(&mut *self));
+        let fields: Map<String, Value> = parsed.map_err(|source| {
+            if source.io_error_kind() == Some(io::ErrorKind::FileTooLarge) {
+                return DataError::RecordTooLarge {
+                    origin: origin.clone(),
+                    max_bytes: self.max_bytes,
+                };
+            }
+            if source.is_io() {
+                return failed(&self.path, source.into());
+            }
+            if let Err(error) = std::str::from_utf8(&self.element) {
+                let valid = &self.element[..error.valid_up_to()];
+                return DataError::InvalidUtf8 {
+                    path: self.path.to_path_buf(),
+                    byte: start + valid.len() as u64,
+                    line: start_line + count_lines(valid),
+                };
+            }
+            let line = start_line + source.line().saturating_sub(1);
+            DataError::BrokenJson {
+                origin: Origin::new(Arc::clone(&self.path), line),
                 source,
-            })?;
+            }
+        })?;
         Ok(Record {
             fields,
             origin,
             columns: None,
         })
-    }
-
-    /// The bytes from an opening bracket to the one that closes it, or to the end of the file.
-    fn element(&mut self, origin: &Origin) -> Result<Vec<u8>, DataError> {
-        let mut element = Vec::new();
-        let mut brackets = Brackets::default();
-        loop {
-            let bytes = self.fill()?;
-            if bytes.is_empty() {
-                return Ok(element);
-            }
-            let end = bytes.iter().position(|&byte| brackets.close_with(byte));
-            let taken = end.map_or(bytes.len(), |end| end + 1);
-            element.extend_from_slice(&bytes[..taken]);
-            let num_lines = count_lines(&bytes[..taken]);
-            self.line += num_lines;
-            self.advance(taken);
-            if element.len() as u64 > self.max_bytes {
-                return Err(DataError::RecordTooLarge {
-                    origin: origin.clone(),
-                    max_bytes: self.max_bytes,
-                });
-            }
-            if end.is_some() {
-                return Ok(element);
-            }
-        }
     }
 
     fn fill(&mut self) -> Result<&[u8], DataError> {
@@ -200,36 +190,18 @@ impl Cursor {
     }
 }
 
-/// How many brackets are open, those inside of strings not counted.
-#[derive(Default)]
-struct Brackets {
-    depth: u64,
-    in_string: bool,
-    is_escaped: bool,
-}
-
-impl Brackets {
-    /// Whether this byte closes the last bracket.
-    fn close_with(&mut self, byte: u8) -> bool {
-        if self.in_string {
-            match byte {
-                _ if self.is_escaped => self.is_escaped = false,
-                b'\\' => self.is_escaped = true,
-                b'"' => self.in_string = false,
-                _ => {}
-            }
-            return false;
+/// Bytes of an element, as the parser asks for them.
+impl Read for Cursor {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.element.len() as u64 >= self.max_bytes {
+            return Err(io::ErrorKind::FileTooLarge.into());
         }
-        match byte {
-            b'"' => self.in_string = true,
-            b'{' | b'[' => self.depth += 1,
-            b'}' | b']' => {
-                self.depth = self.depth.saturating_sub(1);
-                return self.depth == 0;
-            }
-            _ => {}
-        }
-        false
+        let num_read = self.reader.read(buffer)?;
+        let bytes = &buffer[..num_read];
+        self.element.extend_from_slice(bytes);
+        self.line += count_lines(bytes);
+        self.position += num_read as u64;
+        Ok(num_read)
     }
 }
 
@@ -239,17 +211,18 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Corpus, read as read_path};
+    use super::super::document::Place;
+    use super::super::{Documents, read_documents};
     use super::*;
 
-    fn read_text(text: &str) -> Result<Corpus, DataError> {
+    fn read_text(text: &str) -> Result<Documents, DataError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.json");
         File::create(&path)
             .unwrap()
             .write_all(text.as_bytes())
             .unwrap();
-        read_path(&path, &ReadOptions::default())
+        read_documents(&path, &ReadOptions::default(), None)
     }
 
     fn message_of(text: &str) -> String {
@@ -263,27 +236,30 @@ mod tests {
             read_text("[\n {\"text\": \"a\",\n  \"kind\": \"x\"},\n\n {\"text\": \"b\"}]\n")
                 .unwrap();
         let rows = corpus
-            .documents()
+            .documents
             .iter()
             .map(|document| {
                 (
                     document.text.as_str(),
-                    document.label_idx,
+                    document.label.as_deref(),
                     document.origin.place,
                 )
             })
             .collect::<Vec<_>>();
         assert_eq!(
             rows,
-            [("a", Some(0), Place::Line(2)), ("b", None, Place::Line(5))]
+            [
+                ("a", Some("x"), Place::Line(2)),
+                ("b", None, Place::Line(5))
+            ]
         );
     }
 
     #[test]
     fn objects_on_lines_are_accepted_too() {
         let corpus = read_text("{\"text\": \"a\"}\n{\"text\": \"b\"}\n").unwrap();
-        assert_eq!(corpus.documents().len(), 2);
-        assert_eq!(corpus.documents()[1].origin.place, Place::Line(2));
+        assert_eq!(corpus.documents.len(), 2);
+        assert_eq!(corpus.documents[1].origin.place, Place::Line(2));
     }
 
     #[test]
@@ -315,6 +291,32 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_byte_and_an_endless_element_are_placed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.json");
+        let message_of = |bytes: &[u8], max_record_bytes| {
+            File::create(&path).unwrap().write_all(bytes).unwrap();
+            let options = ReadOptions {
+                max_record_bytes,
+                ..ReadOptions::default()
+            };
+            let error = read_documents(&path, &options, None).unwrap_err();
+            let message = error.to_string();
+            message[message.find("rows.json").unwrap()..].to_owned()
+        };
+        let bad = b"[{\"text\": \"a\"},\n{\"text\":\n\"b\xFF\"}]";
+        assert_eq!(
+            message_of(bad, 100),
+            "rows.json is not UTF-8 text: invalid byte at position 27 (line 3)"
+        );
+        let long = b"[{\"text\": \"a\"},\n{\"text\": \"abcdefghijkl";
+        assert_eq!(
+            message_of(long, 20),
+            "rows.json:2: a row of more than 20 bytes"
+        );
+    }
+
+    #[test]
     fn an_empty_array_or_file_is_an_empty_corpus() {
         for text in ["[]", " [ ]\n", "", " \n"] {
             assert_eq!(
@@ -333,7 +335,7 @@ mod tests {
                 .collect::<Vec<_>>();
             let written = if pretty { serde_json::to_string_pretty(&rows) } else { serde_json::to_string(&rows) };
             let corpus = read_text(&written.unwrap()).unwrap();
-            let read = corpus.documents().iter().map(|document| document.text.clone()).collect::<Vec<_>>();
+            let read = corpus.documents.iter().map(|document| document.text.clone()).collect::<Vec<_>>();
             prop_assert_eq!(read, texts);
         }
 

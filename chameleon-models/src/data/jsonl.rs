@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::corpus::Origin;
+use super::document::Origin;
 use super::error::DataError;
-use super::read::ReadOptions;
+use super::options::ReadOptions;
 use super::record::{Record, VisitRecord, kind};
 use super::txt::without_bom;
 
@@ -84,14 +84,14 @@ pub(super) fn visit(
 mod tests {
     use std::io::Write;
 
-    use super::super::{Corpus, LabelField, Place, TextFields, read as read_path};
+    use super::super::{Documents, LabelField, Place, TextFields, read_documents};
     use super::*;
 
-    fn read_lines(bytes: &[u8], options: &ReadOptions) -> Result<Corpus, DataError> {
+    fn read_lines(bytes: &[u8], options: &ReadOptions) -> Result<Documents, DataError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.jsonl");
         File::create(&path).unwrap().write_all(bytes).unwrap();
-        read_path(&path, options)
+        read_documents(&path, options, None)
     }
 
     fn message_of(bytes: &[u8], options: &ReadOptions) -> String {
@@ -103,6 +103,13 @@ mod tests {
         }
     }
 
+    fn labels(corpus: &Documents) -> Vec<Option<&str>> {
+        let documents = corpus.documents.iter();
+        documents
+            .map(|document| document.label.as_deref())
+            .collect()
+    }
+
     #[test]
     fn every_line_is_a_document_with_its_line_and_label() {
         let corpus = read_lines(
@@ -111,12 +118,12 @@ mod tests {
         )
         .unwrap();
         let rows = corpus
-            .documents()
+            .documents
             .iter()
             .map(|document| {
                 (
                     document.text.as_str(),
-                    corpus.label_name(document),
+                    document.label.as_deref(),
                     document.origin.place,
                 )
             })
@@ -137,13 +144,7 @@ mod tests {
             &ReadOptions::default(),
         )
         .unwrap();
-        assert_eq!(corpus.label_names(), ["3", "true"]);
-        let labels = corpus
-            .documents()
-            .iter()
-            .map(|document| document.label_idx)
-            .collect::<Vec<_>>();
-        assert_eq!(labels, [None, Some(0), Some(1), None]);
+        assert_eq!(labels(&corpus), [None, Some("3"), Some("true"), None]);
     }
 
     #[test]
@@ -153,7 +154,7 @@ mod tests {
             &ReadOptions::default(),
         )
         .unwrap();
-        assert_eq!(corpus.label_names(), ["x"]);
+        assert_eq!(labels(&corpus), [Some("x")]);
     }
 
     #[test]
@@ -164,9 +165,9 @@ mod tests {
             label_field: LabelField::Named("team".to_owned()),
             ..ReadOptions::default()
         };
-        assert_eq!(read_lines(rows, &options).unwrap().label_names(), ["t"]);
+        assert_eq!(labels(&read_lines(rows, &options).unwrap()), [Some("t")]);
         options.label_field = LabelField::Ignored;
-        assert!(read_lines(rows, &options).unwrap().label_names().is_empty());
+        assert_eq!(labels(&read_lines(rows, &options).unwrap()), [None]);
         options.label_field = LabelField::Named("group".to_owned());
         assert_eq!(
             message_of(rows, &options),

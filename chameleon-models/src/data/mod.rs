@@ -1,17 +1,17 @@
-//! Text on disk, and the examples made of it.
+//! Which token ids are trained on and scored? One streaming path from files to examples.
 //!
-//! Owns: reading one path (a text file, a folder, `.parquet`, `.csv`, `.jsonl`, `.json`) into a [`Corpus`]; which
-//! fields of a row are its text, label and source; splitting documents into train, valid and test; cutting them
-//! into [`Example`]s with a conditioning and a scored span; and the windows in which a whole text is scored for
-//! perplexity. Does not own: the tokenizer and chat templates (they arrive as closures), batches, and anything that
-//! is downloaded.
+//! Owns: reading one path (a text file, a folder, `.parquet`, `.csv`, `.jsonl`, `.json`) document by document; which
+//! fields of a row are its text, label and source; tokenising documents as they are read and cutting them into
+//! [`Example`]s with a conditioning and a scored span; splitting documents into train, valid and test; the windows in
+//! which a whole text is scored for perplexity; and fetching data sets of the Hugging Face hub. Does not own: the
+//! tokenizer and chat templates (they arrive as closures), and batches.
 //!
-//! A further format of rows is one more variant of [`Format`] and one reader behind [`visit_records`]; nothing
-//! behind it knows where a document came from.
+//! A further format of rows is one more variant of [`Format`] and one reader; nothing after the reader depends on where
+//! a document came from.
 //!
 //! ```
 //! use chameleon_core::RunSeed;
-//! use chameleon_models::data::{self, ReadOptions, SplitFractions, TokenisedText, WindowOptions};
+//! use chameleon_models::data::{CorpusStream, ReadOptions, SplitFractions, TokenisedText, WindowOptions};
 //!
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("notes.jsonl");
@@ -19,31 +19,46 @@
 //! #     &mut std::fs::File::create(&path)?,
 //! #     b"{\"text\": \"a b c d e\", \"kind\": \"letters\"}\n{\"text\": \"1 2 3 4\", \"kind\": \"digits\"}\n",
 //! # )?;
-//! let corpus = data::read(&path, &ReadOptions::default())?;
-//! let split = data::split(&corpus, SplitFractions::new(0.5, 0.0)?, RunSeed(7));
+//! let stream = CorpusStream {
+//!     path: &path,
+//!     options: &ReadOptions::default(),
+//!     render_chat: None,
+//!     spill_folder: folder.path(),
+//! };
 //! let tokenise = |text: &str| {
 //!     let bytes = text.bytes().map(u32::from).collect::<Vec<_>>();
 //!     let ends = (1..=bytes.len()).collect();
-//!     Ok::<_, std::io::Error>(TokenisedText::new(bytes, ends))
+//!     Ok(TokenisedText::new(bytes, ends))
 //! };
-//! let examples = data::cut(&corpus, &split.train, WindowOptions::new(4, 2)?, tokenise)?;
-//! assert!(examples.examples.iter().all(|example| example.sequence.boundary() == 2));
+//! let windows = WindowOptions::new(4, 2)?;
+//! let corpus = stream.examples(windows, RunSeed(7), &tokenise, &mut |_num_bytes| {})?;
+//! let split = corpus.split(SplitFractions::new(0.5, 0.0)?);
+//! let train = corpus.examples(&split.train)?.examples;
+//! assert!(train.iter().all(|example| example.sequence.boundary() == 2));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod hub_dataset;
+
 mod conversation;
-mod corpus;
 mod csv_file;
+mod cut;
+mod document;
 mod error;
+mod eval_windows;
+mod example;
 mod fields;
 mod folder;
 mod instruction;
+mod joined;
 mod json;
 mod jsonl;
+mod options;
 mod parquet_file;
 mod pieces;
 mod read;
 mod record;
+mod sink;
 mod split;
 mod stream;
 mod token_store;
@@ -51,23 +66,24 @@ mod tokenised;
 mod tokenised_corpus;
 mod txt;
 mod units;
+mod visit;
 mod windows;
 
 pub use conversation::RenderChat;
-pub use corpus::{
-    AnswerEnd, Corpus, CorpusBuilder, Document, Exchange, NewDocument, Origin, Place, SkippedInput,
-};
+pub use document::{AnswerEnd, Document, Exchange, Origin, Place, SkippedInput};
 pub use error::DataError;
-pub use fields::{InstructionFields, TextFields};
-pub use instruction::{Instruction, InstructionCondition};
-pub use read::{FolderLabels, Format, LabelField, ReadOptions, read, read_with_chats};
-pub use record::{Record, Wanted, read_column, visit_records};
-pub use split::{Split, SplitFractions, limit, split};
-pub use stream::{CorpusStream, Tokenise, TokeniseError};
+pub use eval_windows::{EvalWindow, sliding};
+pub use example::{Example, Examples, Skipped};
+pub use instruction::InstructionCondition;
+pub use options::{Format, InstructionFields, LabelField, ReadOptions, TextFields};
+pub use read::{Documents, read_documents};
+pub use split::{Split, SplitFractions, split};
+pub use stream::{CorpusStream, Tokenise, TokeniseError, tokenise_documents};
 pub use token_store::StoredTokens;
 pub use tokenised::TokenisedText;
 pub use tokenised_corpus::TokenisedCorpus;
 pub use units::{ResamplingUnits, UnitKind};
-pub use windows::{
-    EvalWindow, Example, Examples, Skipped, WindowOptions, cut, non_overlapping, sliding,
-};
+pub use visit::read_column;
+pub use windows::WindowOptions;
+
+pub(crate) use visit::visit_records;

@@ -16,7 +16,7 @@ const PIECE: usize = 32 << 10;
 /// Bytes that are tokenised at once, a piece on each processor.
 const BATCH: usize = 16 * PIECE;
 
-/// Takes a text bit by bit and hands its tokens out, in order.
+/// Receives a text piece by piece and returns its tokens in order.
 pub(super) struct PieceTokeniser<'a> {
     tokenise: &'a (dyn Fn(&str) -> Result<TokenisedText, DataError> + Sync),
     /// What is not done yet, and behind it as much as its first tokens depend on.
@@ -124,7 +124,7 @@ impl<'a> PieceTokeniser<'a> {
     }
 }
 
-/// Whether the text goes on.
+/// Whether more text follows.
 #[derive(Clone, Copy)]
 enum Ending {
     Open,

@@ -1,171 +1,111 @@
-//! One path in, one corpus out: options, and the choice of a reader.
+//! One path in, its documents out.
 
-use std::fs;
 use std::path::Path;
 
 use super::conversation::RenderChat;
-use super::corpus::{Corpus, CorpusBuilder, DocumentSink};
+use super::document::{Document, Origin, SkippedInput};
 use super::error::DataError;
-use super::fields::{FileRecords, RecordReader, TextFields, wanted_fields};
-use super::instruction::InstructionCondition;
-use super::record::{Wanted, visit_records};
+use super::fields::{FileRecords, RecordReader, read_records};
+use super::options::{Format, ReadOptions};
+use super::sink::DocumentSink;
 use super::{folder, txt};
 
-/// What to read and how to label it.
+/// All documents of one path, at least one, in the order of the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadOptions {
-    /// Fields of a record that make its text.
-    pub text_fields: TextFields,
-    /// Field of a record that holds its label.
-    pub label_field: LabelField,
-    /// Field of a record that says what it was cut from; records of one source stay on one side of a split.
-    pub source_field: Option<String>,
-    /// Which part of an instruction its prompt embedding is made of.
-    pub instruction_condition: InstructionCondition,
-    /// What labels the files of a folder.
-    pub folder_labels: FolderLabels,
-    /// Larger files in a folder are skipped and counted; a file that was named itself is always read.
-    pub max_file_bytes: u64,
-    /// More text than this is refused where all documents are kept in memory, as in a [`Corpus`].
-    pub max_total_bytes: u64,
-    /// A longer row of a file of records is refused.
-    pub max_record_bytes: u64,
+pub struct Documents {
+    /// The documents, none of them blank.
+    pub documents: Vec<Document>,
+    /// What the reader passed over.
+    pub skipped: SkippedInput,
 }
 
-impl Default for ReadOptions {
-    fn default() -> Self {
-        Self {
-            text_fields: TextFields::Auto,
-            label_field: LabelField::Auto,
-            source_field: None,
-            instruction_condition: InstructionCondition::default(),
-            folder_labels: FolderLabels::Auto,
-            max_file_bytes: 64 << 20,
-            max_total_bytes: 4 << 30,
-            max_record_bytes: 256 << 20,
-        }
-    }
-}
-
-/// Which field of a record is its label.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LabelField {
-    /// The first of `label`, `domain`, `kind`, `category` that a record has with a string, an integer or a
-    /// boolean in it; decided once, by the first record that has one of them.
-    Auto,
-    /// This field; a record without it, or with `null` in it, has no label. At least one record must have it.
-    Named(String),
-    /// No labels.
-    Ignored,
-}
-
-/// What labels a file found in a folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FolderLabels {
-    /// Sub-folders if every text lies in one and there are at least two of them, else extensions.
-    Auto,
-    /// The first-level sub-folder; files beside the sub-folders have no label.
-    SubFolders,
-    /// The extension in lower case without its dot; files without one have no label.
-    Extensions,
-    /// No labels.
-    Ignored,
-}
-
-/// The layout of a path, by its kind and extension alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Format {
-    /// Any file that is not one of the others: one document.
-    Text,
-    /// A folder of text or source files: one document for each.
-    Folder,
-    /// `.jsonl` or `.ndjson`: one object on each line.
-    JsonLines,
-    /// `.json`: one array of objects, or, as some tools write it, one object on each line.
-    Json,
-    /// `.csv`: columns named by the first row.
-    Csv,
-    /// `.tsv`: the same with tabs.
-    Tsv,
-    /// `.parquet`: a table.
-    Parquet,
-}
-
-impl Format {
-    /// The format of `path`.
-    ///
-    /// # Errors
-    /// If the path is not there, or is no file and no folder.
-    pub fn of(path: &Path) -> Result<Self, DataError> {
-        let metadata = fs::metadata(path).map_err(|source| DataError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        if metadata.is_dir() {
-            return Ok(Self::Folder);
-        }
-        if !metadata.is_file() {
-            return Err(DataError::NotAFile {
-                path: path.to_owned(),
-            });
-        }
-        Ok(Self::of_file_name(path))
-    }
-
-    pub(super) fn of_file_name(path: &Path) -> Self {
-        match lower_extension(path).as_deref() {
-            Some("jsonl" | "ndjson") => Self::JsonLines,
-            Some("json") => Self::Json,
-            Some("csv") => Self::Csv,
-            Some("tsv") => Self::Tsv,
-            Some("parquet") => Self::Parquet,
-            _ => Self::Text,
-        }
-    }
-}
-
-/// Reads a text file, a folder of texts, or a file of records.
+/// Reads a text file, a folder of texts, or a file of records into memory. Conversations are written out by
+/// `render_chat`.
 ///
 /// Texts must be UTF-8; a leading byte order mark is dropped. Documents without a visible character are skipped
-/// and counted. Conversations need [`read_with_chats`].
+/// and counted.
 ///
 /// # Errors
-/// Names the file and, where there is one, the line or row and the field.
-pub fn read(path: &Path, options: &ReadOptions) -> Result<Corpus, DataError> {
-    read_all(path, options, None)
-}
-
-/// The same for files that may hold conversations, which `render_chat` writes out.
-///
-/// # Errors
-/// Also what `render_chat` refuses.
-pub fn read_with_chats(
-    path: &Path,
-    options: &ReadOptions,
-    render_chat: &RenderChat<'_>,
-) -> Result<Corpus, DataError> {
-    read_all(path, options, Some(render_chat))
-}
-
-fn read_all(
+/// Names the file and, where there is one, the line or row and the field; [`DataError::TooLarge`] beyond
+/// [`ReadOptions::max_total_bytes`]; what `render_chat` refuses.
+pub fn read_documents(
     path: &Path,
     options: &ReadOptions,
     render_chat: Option<&RenderChat<'_>>,
-) -> Result<Corpus, DataError> {
-    let mut builder = CorpusBuilder::bounded(path, options.max_total_bytes);
-    read_into(path, options, render_chat, &mut builder)?;
-    let corpus = builder.build(path)?;
-    tracing::debug!(
-        path = %path.display(),
-        documents = corpus.documents().len(),
-        labels = corpus.label_names().len(),
-        "corpus read"
-    );
-    Ok(corpus)
+) -> Result<Documents, DataError> {
+    let mut sink = CollectingSink {
+        path,
+        max_bytes: options.max_total_bytes,
+        num_bytes: 0,
+        documents: Vec::new(),
+        skipped: SkippedInput::default(),
+    };
+    read_into(path, options, render_chat, &mut sink)?;
+    let CollectingSink {
+        documents, skipped, ..
+    } = sink;
+    if documents.is_empty() {
+        return Err(DataError::EmptyCorpus {
+            path: path.to_owned(),
+            skipped,
+        });
+    }
+    Ok(Documents { documents, skipped })
 }
 
-/// Hands every document of a path to `sink`, in order.
+/// Keeps every document, up to a bound.
+struct CollectingSink<'a> {
+    path: &'a Path,
+    max_bytes: u64,
+    num_bytes: u64,
+    documents: Vec<Document>,
+    skipped: SkippedInput,
+}
+
+impl CollectingSink<'_> {
+    /// Refuses text that would be too much with `more` bytes.
+    fn check_bound(&self, more: usize) -> Result<(), DataError> {
+        if self.num_bytes + more as u64 > self.max_bytes {
+            return Err(DataError::TooLarge {
+                path: self.path.to_owned(),
+                max_bytes: self.max_bytes,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl DocumentSink for CollectingSink<'_> {
+    fn push(&mut self, document: Document) -> Result<(), DataError> {
+        if document.is_blank() {
+            self.skipped.empty += 1;
+            return Ok(());
+        }
+        self.check_bound(document.text.len())?;
+        self.num_bytes += document.text.len() as u64;
+        self.documents.push(document);
+        Ok(())
+    }
+
+    fn push_long(
+        &mut self,
+        origin: Origin,
+        pieces: &mut dyn Iterator<Item = Result<String, DataError>>,
+    ) -> Result<(), DataError> {
+        let mut text = String::new();
+        for piece in pieces {
+            text.push_str(&piece?);
+            self.check_bound(text.len())?;
+        }
+        self.push(Document::prose(text, origin))
+    }
+
+    fn skipped_mut(&mut self) -> &mut SkippedInput {
+        &mut self.skipped
+    }
+}
+
+/// Passes every document of a path to `sink`, in order.
 pub(super) fn read_into(
     path: &Path,
     options: &ReadOptions,
@@ -185,46 +125,28 @@ pub(super) fn read_into(
     }
 }
 
-pub(super) fn read_records(
-    path: &Path,
-    options: &ReadOptions,
-    mut records: RecordReader<'_>,
-) -> Result<FileRecords, DataError> {
-    let fields = wanted_fields(options);
-    let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-    let outcome = visit_records(path, Wanted::Only(&fields), options, &mut |record| {
-        records.push(record)
-    });
-    records.finish(path, outcome)
-}
-
-pub(super) fn lower_extension(path: &Path) -> Option<String> {
-    let extension = path.extension()?.to_str()?.to_lowercase();
-    (!extension.is_empty()).then_some(extension)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::io::Write;
 
-    use super::super::Place;
+    use super::super::document::Place;
     use super::*;
 
-    fn read_file(name: &str, bytes: &[u8]) -> Result<Corpus, DataError> {
+    fn read_file(name: &str, bytes: &[u8]) -> Result<Documents, DataError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         File::create(&path).unwrap().write_all(bytes).unwrap();
-        read(&path, &ReadOptions::default())
+        read_documents(&path, &ReadOptions::default(), None)
     }
 
     #[test]
     fn any_other_file_is_one_text_without_its_byte_order_mark() {
         let corpus = read_file("wiki.test.raw", b"\xEF\xBB\xBF\n = Title = \n").unwrap();
-        assert_eq!(corpus.documents().len(), 1);
-        assert_eq!(corpus.documents()[0].text, "\n = Title = \n");
-        assert_eq!(corpus.documents()[0].label_idx, None);
-        assert_eq!(corpus.documents()[0].origin.place, Place::Line(1));
+        assert_eq!(corpus.documents.len(), 1);
+        assert_eq!(corpus.documents[0].text, "\n = Title = \n");
+        assert_eq!(corpus.documents[0].label, None);
+        assert_eq!(corpus.documents[0].origin.place, Place::Line(1));
     }
 
     #[test]
@@ -242,7 +164,8 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_named() {
-        let error = read(Path::new("no/such/file.txt"), &ReadOptions::default()).unwrap_err();
+        let error = read_documents(Path::new("no/such/file.txt"), &ReadOptions::default(), None)
+            .unwrap_err();
         assert_eq!(error.to_string(), "cannot read no/such/file.txt");
         assert!(matches!(error, DataError::Read { .. }));
     }
@@ -274,17 +197,18 @@ mod tests {
             ..ReadOptions::default()
         };
         assert!(matches!(
-            read(&path, &options),
+            read_documents(&path, &options, None),
             Err(DataError::TooLarge { .. })
         ));
         options.max_total_bytes = 10;
-        assert!(read(&path, &options).is_ok());
+        assert!(read_documents(&path, &options, None).is_ok());
     }
 
     #[cfg(unix)]
     #[test]
     fn devices_are_refused_instead_of_read_without_end() {
-        let error = read(Path::new("/dev/zero"), &ReadOptions::default()).unwrap_err();
+        let error =
+            read_documents(Path::new("/dev/zero"), &ReadOptions::default(), None).unwrap_err();
         assert_eq!(
             error.to_string(),
             "/dev/zero is neither a file nor a folder"

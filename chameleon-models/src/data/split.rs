@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use chameleon_core::RunSeed;
 use rand::seq::SliceRandom;
 
-use super::corpus::{Corpus, Document};
+use super::document::Document;
 use super::error::DataError;
-use super::windows::Example;
 
 /// Shares of the documents that are held back; the rest trains.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,16 +50,16 @@ pub struct Split {
     pub test: Vec<usize>,
 }
 
-/// Divides the documents of a corpus.
+/// Divides documents, at least one.
 ///
-/// The side of a document depends on its source, or without one on its text, and the seed alone. So appended documents leave the others where they
-/// are, the order of the corpus does not matter, and copies of a text never meet across the sides. The shares are
-/// therefore met on average and not exactly. In a corpus so small that a wanted part would be empty, the documents
-/// nearest to it are moved there, as long as others stay: train is filled first, then valid, then test, so one lone
-/// document (see [`Corpus::divided`]) trains and the other parts are empty, which the caller must expect.
-pub fn split(corpus: &Corpus, fractions: SplitFractions, seed: RunSeed) -> Split {
-    let documents = corpus.documents().iter();
-    split_by_draws(documents.map(|document| draw(document, seed)), fractions)
+/// The side of a document depends on its source, or without one on its text, and the seed alone. So appended documents
+/// leave the others where they are, the order does not matter, and copies of a text never meet across the sides. The
+/// shares are therefore met on average and not exactly. If there are so few documents that a wanted part would be
+/// empty, the documents nearest to it are moved there, as long as others stay: train is filled first, then valid, then
+/// test, so a single document trains and the other parts are empty, which the caller must expect.
+pub fn split(documents: &[Document], fractions: SplitFractions, seed: RunSeed) -> Split {
+    let draws = documents.iter().map(|document| draw(document, seed));
+    split_by_draws(draws, fractions)
 }
 
 /// What decides the side of a document.
@@ -103,19 +102,8 @@ pub(super) fn split_by_draws(draws: impl Iterator<Item = u64>, fractions: SplitF
     }
 }
 
-/// Keeps at most `max_examples`, the same number of each label as far as there are enough; examples without a label
-/// count as one label. Which ones is drawn from the seed; their order stays.
-pub fn limit(examples: Vec<Example>, max_examples: usize, seed: RunSeed) -> Vec<Example> {
-    let labels: Vec<Option<usize>> = examples.iter().map(|example| example.label_idx).collect();
-    let kept = kept(&labels, max_examples, seed);
-    examples
-        .into_iter()
-        .zip(kept)
-        .filter_map(|(example, kept)| kept.then_some(example))
-        .collect()
-}
-
-/// Which examples [`limit`] keeps, by their labels.
+/// Which of some examples with these labels are kept: at most `max_examples`, the same number of each label as far as
+/// there are enough. Examples without a label count as one label. Which ones is drawn from the seed.
 pub(super) fn kept<L: Ord + Copy>(
     labels: &[Option<L>],
     max_examples: usize,
@@ -153,30 +141,18 @@ pub(super) fn kept<L: Ord + Copy>(
 mod tests {
     use std::path::Path;
 
-    use chameleon_core::SplitSequence;
     use proptest::prelude::*;
 
-    use super::super::{CorpusBuilder, NewDocument, Origin};
+    use super::super::document::Origin;
     use super::*;
 
-    fn corpus_of(texts: impl IntoIterator<Item = String>) -> Corpus {
-        let mut builder = CorpusBuilder::new();
-        for (idx, text) in texts.into_iter().enumerate() {
-            builder.push(NewDocument::prose(
-                text,
-                Origin::new(Path::new("memory"), idx + 1),
-            ));
-        }
-        builder.build(Path::new("memory")).unwrap()
+    fn documents_of(texts: impl IntoIterator<Item = String>) -> Vec<Document> {
+        let prose = |(idx, text)| Document::prose(text, Origin::new(Path::new("memory"), idx + 1));
+        texts.into_iter().enumerate().map(prose).collect()
     }
 
-    fn numbered(num_documents: usize) -> Corpus {
-        corpus_of((0..num_documents).map(|idx| format!("document {idx}")))
-    }
-
-    fn example(label_idx: Option<usize>, document_idx: usize) -> Example {
-        let sequence = SplitSequence::new(vec![1, 2], 1).unwrap();
-        Example::of_prefix(sequence, document_idx, label_idx, 1)
+    fn numbered(num_documents: usize) -> Vec<Document> {
+        documents_of((0..num_documents).map(|idx| format!("document {idx}")))
     }
 
     #[test]
@@ -217,24 +193,24 @@ mod tests {
     #[test]
     fn another_seed_is_another_split() {
         let fractions = SplitFractions::new(0.5, 0.0).unwrap();
-        let corpus = numbered(100);
+        let documents = numbered(100);
         assert_ne!(
-            split(&corpus, fractions, RunSeed(1)),
-            split(&corpus, fractions, RunSeed(2))
+            split(&documents, fractions, RunSeed(1)),
+            split(&documents, fractions, RunSeed(2))
         );
     }
 
     #[test]
     fn documents_of_one_source_stay_on_one_side() {
-        let mut builder = CorpusBuilder::new();
-        for idx in 0..300 {
-            builder.push(NewDocument {
-                source: Some(format!("article {}", idx / 10)),
-                ..NewDocument::prose(format!("text {idx}"), Origin::new(Path::new("memory"), idx))
-            });
+        let mut documents = numbered(300);
+        for (idx, document) in documents.iter_mut().enumerate() {
+            document.source = Some(format!("article {}", idx / 10));
         }
-        let corpus = builder.build(Path::new("memory")).unwrap();
-        let split = split(&corpus, SplitFractions::new(0.3, 0.3).unwrap(), RunSeed(1));
+        let split = split(
+            &documents,
+            SplitFractions::new(0.3, 0.3).unwrap(),
+            RunSeed(1),
+        );
         for part in [&split.train, &split.valid, &split.test] {
             assert!(!part.is_empty());
             assert!(
@@ -246,8 +222,12 @@ mod tests {
 
     #[test]
     fn copies_of_a_text_stay_on_one_side() {
-        let corpus = corpus_of((0..400).map(|idx| format!("text {}", idx % 40)));
-        let split = split(&corpus, SplitFractions::new(0.3, 0.3).unwrap(), RunSeed(5));
+        let documents = documents_of((0..400).map(|idx| format!("text {}", idx % 40)));
+        let split = split(
+            &documents,
+            SplitFractions::new(0.3, 0.3).unwrap(),
+            RunSeed(5),
+        );
         let texts = |part: &[usize]| {
             part.iter()
                 .map(|idx| idx % 40)
@@ -284,22 +264,21 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_shared_among_labels_and_keep_the_order() {
+    fn limits_are_shared_among_labels() {
         let labels = [(None, 3), (Some(0), 100), (Some(1), 50)];
-        let examples = labels
+        let labels = labels
             .iter()
             .flat_map(|&(label_idx, count)| (0..count).map(move |_| label_idx))
-            .enumerate()
-            .map(|(idx, label_idx)| example(label_idx, idx))
-            .collect::<Vec<_>>();
-        let kept = limit(examples, 23, RunSeed(9));
+            .collect::<Vec<Option<usize>>>();
+        let kept = kept(&labels, 23, RunSeed(9));
         let count = |label_idx| {
-            kept.iter()
-                .filter(|example| example.label_idx == label_idx)
-                .count()
+            let of_label = labels
+                .iter()
+                .zip(&kept)
+                .filter(|(label, _)| **label == label_idx);
+            of_label.filter(|(_, kept)| **kept).count()
         };
         assert_eq!([count(None), count(Some(0)), count(Some(1))], [3, 10, 10]);
-        assert!(kept.is_sorted_by_key(|example| example.document_idx));
     }
 
     proptest! {
@@ -312,7 +291,7 @@ mod tests {
         ) {
             let num_documents = texts.len();
             let num_texts = texts.iter().collect::<std::collections::BTreeSet<_>>().len();
-            let split = split(&corpus_of(texts), SplitFractions::new(valid, test).unwrap(), RunSeed(seed));
+            let split = split(&documents_of(texts), SplitFractions::new(valid, test).unwrap(), RunSeed(seed));
             let mut all = [split.train.clone(), split.valid.clone(), split.test.clone()].concat();
             all.sort_unstable();
             prop_assert_eq!(all, (0..num_documents).collect::<Vec<_>>());
@@ -328,9 +307,10 @@ mod tests {
             max_examples in 0_usize..90,
             seed: u64,
         ) {
-            let examples = labels.iter().enumerate().map(|(idx, &label)| example(label, idx)).collect::<Vec<_>>();
-            let kept = limit(examples, max_examples, RunSeed(seed));
-            prop_assert_eq!(kept.len(), labels.len().min(max_examples));
+            let kept = kept(&labels, max_examples, RunSeed(seed));
+            prop_assert_eq!(kept.len(), labels.len());
+            let num_kept = kept.iter().filter(|kept| **kept).count();
+            prop_assert_eq!(num_kept, labels.len().min(max_examples));
         }
     }
 }

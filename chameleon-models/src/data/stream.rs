@@ -1,9 +1,8 @@
-//! One path in, token ids and examples out, without the texts ever being in memory together.
+//! Texts in, token ids and examples out, without the texts ever being in memory together.
 //!
 //! Documents are tokenised and cut as they are read. What stays is their token ids, in a file once they are many, and
-//! a few numbers for each document and window. So the texts may be larger than the memory.
+//! about a hundred bytes for each document and window. So the texts may be larger than the memory.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,17 +11,19 @@ use chameleon_core::RunSeed;
 use rayon::prelude::*;
 
 use super::conversation::RenderChat;
-use super::corpus::{
-    Document, DocumentSink, LabelNames, NewDocument, Origin, SkippedInput, is_blank,
-};
+use super::cut::cut_document;
+use super::document::{Document, Origin, SkippedInput};
 use super::error::DataError;
+use super::joined::JoinedSink;
+use super::options::ReadOptions;
 use super::pieces::PieceTokeniser;
-use super::read::{ReadOptions, read_into};
+use super::read::read_into;
+use super::sink::{DocumentSink, up_to_visible};
 use super::split::draw;
-use super::token_store::{StoredTokens, TokenWriter};
+use super::token_store::StoredTokens;
 use super::tokenised::TokenisedText;
-use super::tokenised_corpus::{CorpusWriter, TokenisedCorpus, narrow};
-use super::windows::{WindowOptions, cut_document};
+use super::tokenised_corpus::{CorpusWriter, TokenisedCorpus};
+use super::windows::WindowOptions;
 
 /// Where texts come from, and where their tokens go.
 #[derive(Clone, Copy)]
@@ -31,7 +32,7 @@ pub struct CorpusStream<'a> {
     pub path: &'a Path,
     /// How.
     pub options: &'a ReadOptions,
-    /// What writes conversations out, if there may be some.
+    /// The function that writes conversations out, if there may be some.
     pub render_chat: Option<&'a RenderChat<'a>>,
     /// A folder for token ids that do not fit in memory; it is made when it is needed.
     pub spill_folder: &'a Path,
@@ -46,7 +47,7 @@ impl std::fmt::Debug for CorpusStream<'_> {
     }
 }
 
-/// Texts as they are tokenised: an error of the tokenizer, whatever it is.
+/// An error of the tokenizer.
 pub type TokeniseError = Box<dyn Error + Send + Sync>;
 
 /// Turns a text into tokens.
@@ -58,8 +59,12 @@ const BATCH_BYTES: usize = 256 << 10;
 const LONG_BYTES: usize = 512 << 10;
 
 impl CorpusStream<'_> {
-    /// Tokenises all texts and cuts them into examples, as [`cut`](super::cut) does. `seed` is that of a later
-    /// [`TokenisedCorpus::split`]; `observe` is told the bytes of text that were read.
+    /// Tokenises all texts and cuts them into examples: prose into windows that follow one another without overlap, an
+    /// exchange into one example, whose prompt is the conditioning span and whose answer, as far as the window
+    /// reaches, is the scored one.
+    ///
+    /// The work is spread over all processors; the result depends on the order of the documents alone. `seed` is that
+    /// of a later [`TokenisedCorpus::split`]; `observe` receives the number of bytes of text read so far.
     ///
     /// # Errors
     /// What reading refuses, naming file and line; the first document that `tokenise` refuses; a full disk.
@@ -70,28 +75,9 @@ impl CorpusStream<'_> {
         tokenise: &Tokenise<'_>,
         observe: &mut dyn FnMut(u64),
     ) -> Result<TokenisedCorpus, DataError> {
-        let mut sink = ExampleSink {
-            windows,
-            seed,
-            tokenise,
-            observe,
-            num_bytes: 0,
-            batch: Vec::new(),
-            batch_bytes: 0,
-            labels: LabelNames::default(),
-            sources: HashMap::new(),
-            skipped: SkippedInput::default(),
-            cut: CorpusWriter::new(self.spill_folder),
-        };
+        let mut sink = ExampleSink::new(windows, seed, tokenise, observe, self.spill_folder);
         read_into(self.path, self.options, self.render_chat, &mut sink)?;
-        sink.flush()?;
-        if sink.cut.is_empty() {
-            return Err(DataError::EmptyCorpus {
-                path: self.path.to_owned(),
-                skipped: sink.skipped,
-            });
-        }
-        sink.cut.finish(sink.labels, sink.skipped, windows)
+        sink.finish(self.path)
     }
 
     /// The tokens of all texts one after the other, with `separator` between them: what a perplexity over the whole
@@ -112,30 +98,29 @@ impl CorpusStream<'_> {
                 source,
             })
         };
-        let mut sink = JoinedSink {
-            separator,
-            tokeniser: PieceTokeniser::new(&tokenise),
-            writer: TokenWriter::new(self.spill_folder),
-            observe,
-            num_bytes: 0,
-            num_documents: 0,
-            skipped: SkippedInput::default(),
-        };
+        let mut sink = JoinedSink::new(separator, &tokenise, observe, self.spill_folder);
         read_into(self.path, self.options, self.render_chat, &mut sink)?;
-        if sink.num_documents == 0 {
-            return Err(DataError::EmptyCorpus {
-                path: self.path.to_owned(),
-                skipped: sink.skipped,
-            });
-        }
-        let JoinedSink {
-            tokeniser,
-            mut writer,
-            ..
-        } = sink;
-        tokeniser.finish(&mut |found| writer.push(found.token_ids()).map(drop))?;
-        writer.finish()
+        sink.finish(self.path)
     }
+}
+
+/// Tokenises documents that are in memory already and cuts them as [`CorpusStream::examples`] does.
+///
+/// # Errors
+/// [`DataError::EmptyCorpus`] if all documents are blank; the first one that `tokenise` refuses; a full disk.
+pub fn tokenise_documents(
+    documents: impl IntoIterator<Item = Document>,
+    windows: WindowOptions,
+    seed: RunSeed,
+    tokenise: &Tokenise<'_>,
+) -> Result<TokenisedCorpus, DataError> {
+    let spill_folder = std::env::temp_dir();
+    let mut observe = |_| {};
+    let mut sink = ExampleSink::new(windows, seed, tokenise, &mut observe, &spill_folder);
+    for document in documents {
+        sink.push(document)?;
+    }
+    sink.finish(Path::new("the input"))
 }
 
 /// Cuts documents as they come.
@@ -145,41 +130,26 @@ struct ExampleSink<'a> {
     tokenise: &'a Tokenise<'a>,
     observe: &'a mut dyn FnMut(u64),
     num_bytes: u64,
-    /// Documents that wait to be tokenised together, without their place in the corpus.
-    batch: Vec<(Document, Option<u32>)>,
+    /// Documents that wait to be tokenised together.
+    batch: Vec<Document>,
     batch_bytes: usize,
-    labels: LabelNames,
-    sources: HashMap<String, u32>,
     skipped: SkippedInput,
-    cut: CorpusWriter,
+    corpus: CorpusWriter,
 }
 
 impl DocumentSink for ExampleSink<'_> {
-    fn push(&mut self, document: NewDocument) -> Result<(), DataError> {
+    fn push(&mut self, document: Document) -> Result<(), DataError> {
         if document.is_blank() {
             self.skipped.empty += 1;
             return Ok(());
         }
         let num_bytes = document.text.len();
         self.num_bytes += num_bytes as u64;
-        let source_idx = document.source.as_ref().map(|source| {
-            let next = narrow(self.sources.len());
-            *self.sources.entry(source.clone()).or_insert(next)
-        });
-        let document = Document {
-            text: document.text,
-            exchange: document.exchange,
-            label_idx: document.label.map(|name| self.labels.index_of(&name)),
-            source: document.source.map(Arc::from),
-            origin: document.origin,
-        };
         if num_bytes > LONG_BYTES && document.exchange.is_none() {
             self.flush()?;
-            let draw = draw(&document, self.seed);
-            let nothing = &mut std::iter::empty();
-            return self.push_prose(&document, source_idx, draw, &document.text, nothing);
+            return self.push_prose(&document, &document.text, &mut std::iter::empty());
         }
-        self.batch.push((document, source_idx));
+        self.batch.push(document);
         self.batch_bytes += num_bytes;
         if self.batch_bytes >= BATCH_BYTES {
             self.flush()?;
@@ -198,16 +168,9 @@ impl DocumentSink for ExampleSink<'_> {
         };
         self.flush()?;
         self.num_bytes += start.len() as u64;
-        let document = Document {
-            text: String::new(),
-            exchange: None,
-            label_idx: None,
-            source: None,
-            origin,
-        };
-        // It is the only document, so that any side will do.
-        let draw = draw(&document, self.seed);
-        self.push_prose(&document, None, draw, &start, pieces)
+        // It is the only document, so that any side of a split will do.
+        let document = Document::prose("", origin);
+        self.push_prose(&document, &start, pieces)
     }
 
     fn skipped_mut(&mut self) -> &mut SkippedInput {
@@ -215,22 +178,53 @@ impl DocumentSink for ExampleSink<'_> {
     }
 }
 
-impl ExampleSink<'_> {
+impl<'a> ExampleSink<'a> {
+    fn new(
+        windows: WindowOptions,
+        seed: RunSeed,
+        tokenise: &'a Tokenise<'a>,
+        observe: &'a mut dyn FnMut(u64),
+        spill_folder: &Path,
+    ) -> Self {
+        Self {
+            windows,
+            seed,
+            tokenise,
+            observe,
+            num_bytes: 0,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            skipped: SkippedInput::default(),
+            corpus: CorpusWriter::new(spill_folder),
+        }
+    }
+
+    /// The corpus; `path` is named if it would be empty.
+    fn finish(mut self, path: &Path) -> Result<TokenisedCorpus, DataError> {
+        self.flush()?;
+        if self.corpus.is_empty() {
+            return Err(DataError::EmptyCorpus {
+                path: path.to_owned(),
+                skipped: self.skipped,
+            });
+        }
+        self.corpus.finish(self.skipped, self.windows)
+    }
+
     /// Tokenises the documents that wait.
     fn flush(&mut self) -> Result<(), DataError> {
         let (windows, tokenise) = (self.windows, self.tokenise);
         let cut_documents = self
             .batch
             .par_iter()
-            .map(|(document, _)| {
+            .map(|document| {
                 let text = tokenised(tokenise, &document.text, &document.origin)?;
-                cut_document(&text, document, 0, windows)
+                Ok(cut_document(&text, document.exchange.as_ref(), windows))
             })
             .collect::<Vec<_>>();
-        for ((document, source_idx), found) in self.batch.drain(..).zip(cut_documents) {
-            let draw = draw(&document, self.seed);
-            self.cut.open(&document, source_idx, draw);
-            self.cut.push(&found?)?;
+        for (document, found) in self.batch.drain(..).zip(cut_documents) {
+            self.corpus.open(&document, draw(&document, self.seed));
+            self.corpus.push(&found?)?;
         }
         self.batch_bytes = 0;
         (self.observe)(self.num_bytes);
@@ -241,26 +235,24 @@ impl ExampleSink<'_> {
     fn push_prose(
         &mut self,
         document: &Document,
-        source_idx: Option<u32>,
-        draw: u64,
         start: &str,
         pieces: &mut dyn Iterator<Item = Result<String, DataError>>,
     ) -> Result<(), DataError> {
         let (windows, tokenise) = (self.windows, self.tokenise);
         let tokenise = |text: &str| tokenised(tokenise, text, &document.origin);
         let mut tokeniser = PieceTokeniser::new(&tokenise);
+        self.corpus.open(document, draw(document, self.seed));
         let Self {
-            cut,
+            corpus,
             num_bytes,
             observe,
             ..
         } = self;
-        cut.open(document, source_idx, draw);
         let mut pending = Pending::default();
         let mut out = |found: TokenisedText| {
             pending.extend(&found);
             match pending.take_full(windows.seq_len()) {
-                Some(full) => cut.push(&cut_document(&full, document, 0, windows)?),
+                Some(full) => corpus.push(&cut_document(&full, None, windows)),
                 None => Ok(()),
             }
         };
@@ -272,8 +264,7 @@ impl ExampleSink<'_> {
             observe(*num_bytes);
         }
         tokeniser.finish(&mut out)?;
-        let rest = cut_document(&pending.rest(), document, 0, windows)?;
-        cut.push(&rest)
+        corpus.push(&cut_document(&pending.rest(), None, windows))
     }
 }
 
@@ -308,83 +299,6 @@ impl Pending {
     fn rest(self) -> TokenisedText {
         TokenisedText::new(self.token_ids, self.ends)
     }
-}
-
-/// Tokenises texts that follow one another.
-struct JoinedSink<'a> {
-    separator: &'a str,
-    tokeniser: PieceTokeniser<'a>,
-    writer: TokenWriter,
-    observe: &'a mut dyn FnMut(u64),
-    num_bytes: u64,
-    num_documents: usize,
-    skipped: SkippedInput,
-}
-
-impl JoinedSink<'_> {
-    fn push_text(&mut self, text: &str) -> Result<(), DataError> {
-        let Self {
-            tokeniser, writer, ..
-        } = self;
-        tokeniser.push(text, &mut |found| writer.push(found.token_ids()).map(drop))?;
-        self.num_bytes += text.len() as u64;
-        (self.observe)(self.num_bytes);
-        Ok(())
-    }
-
-    fn open(&mut self) -> Result<(), DataError> {
-        self.num_documents += 1;
-        match self.num_documents {
-            1 => Ok(()),
-            _ => self.push_text(self.separator),
-        }
-    }
-}
-
-impl DocumentSink for JoinedSink<'_> {
-    fn push(&mut self, document: NewDocument) -> Result<(), DataError> {
-        if document.is_blank() {
-            self.skipped.empty += 1;
-            return Ok(());
-        }
-        self.open()?;
-        self.push_text(&document.text)
-    }
-
-    fn push_long(
-        &mut self,
-        _origin: Origin,
-        pieces: &mut dyn Iterator<Item = Result<String, DataError>>,
-    ) -> Result<(), DataError> {
-        let Some(start) = up_to_visible(pieces)? else {
-            self.skipped.empty += 1;
-            return Ok(());
-        };
-        self.open()?;
-        self.push_text(&start)?;
-        for piece in pieces {
-            self.push_text(&piece?)?;
-        }
-        Ok(())
-    }
-
-    fn skipped_mut(&mut self) -> &mut SkippedInput {
-        &mut self.skipped
-    }
-}
-
-/// The start of a text up to its first piece with a visible character, or `None` if there is none.
-fn up_to_visible(
-    pieces: &mut dyn Iterator<Item = Result<String, DataError>>,
-) -> Result<Option<String>, DataError> {
-    let mut start = String::new();
-    for piece in pieces {
-        start.push_str(&piece?);
-        if !is_blank(&start) {
-            return Ok(Some(start));
-        }
-    }
-    Ok(None)
 }
 
 fn tokenised(

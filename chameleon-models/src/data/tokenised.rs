@@ -69,3 +69,17 @@ impl TokenisedText {
         start..end.max(start)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_tokens_stand_for_no_bytes() {
+        let text = TokenisedText::new(vec![1, 10, 11, 2], vec![0, 3, 5, 0]);
+        assert_eq!(text.num_bytes(0..1), 0);
+        assert_eq!(text.num_bytes(1..4), 5);
+        assert_eq!(text.num_bytes(2..4), 2);
+        assert_eq!(text.num_bytes(3..4), 0);
+    }
+}

@@ -1,16 +1,19 @@
-//! A corpus of which only the token ids are kept, and a few numbers for each document and window.
+//! A corpus of which only the token ids are kept, and about a hundred bytes for each document and window.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use chameleon_core::{RunSeed, SplitSequence};
 
-use super::corpus::{Document, LabelNames, Origin, Place, SkippedInput};
+use super::cut::{CutDocument, Dropped};
+use super::document::{Document, Origin, Place, SkippedInput};
 use super::error::DataError;
+use super::example::{Example, Examples, Skipped};
 use super::split::{Split, SplitFractions, kept, split_by_draws};
 use super::token_store::{StoredTokens, TokenWriter};
 use super::units::ResamplingUnits;
-use super::windows::{CutDocument, Example, Examples, Loss, Skipped, WindowOptions};
+use super::windows::WindowOptions;
 
 /// The examples of a path, their tokens in one place, and what is known of each document.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ struct Entry {
     /// Where its windows begin; they end where those of the next document begin.
     first_window: u32,
     num_dropped: u32,
-    loss: Loss,
+    dropped: Dropped,
 }
 
 /// What is kept of an example.
@@ -122,7 +125,8 @@ impl TokenisedCorpus {
         self.checked(documents, examples)
     }
 
-    /// At most `max_examples` of them, as [`limit`](super::limit) picks them.
+    /// At most `max_examples` of them, the same number of each label as far as there are enough; examples without a
+    /// label count as one label. Which ones is drawn from the seed; their order stays.
     ///
     /// # Errors
     /// As [`examples`](Self::examples).
@@ -174,7 +178,7 @@ impl TokenisedCorpus {
         let label_idx = self.documents[document_idx].label_idx;
         Example {
             sequence: SplitSequence::in_buffer(self.token_ids.clone(), range, boundary as usize)
-                .expect("an example was cut there"),
+                .expect("no window is cut with an empty span"),
             prompt: prompt[0] as usize..prompt[1] as usize,
             document_idx,
             label_idx: label_idx.map(|idx| idx as usize),
@@ -193,7 +197,7 @@ impl TokenisedCorpus {
         let mut skipped = Skipped::default();
         for &document_idx in documents {
             let entry = &self.documents[document_idx];
-            skipped.add(entry.loss, entry.num_dropped as usize);
+            skipped.add(entry.dropped, entry.num_dropped as usize);
         }
         Ok(Examples { examples, skipped })
     }
@@ -205,6 +209,8 @@ pub(super) struct CorpusWriter {
     documents: Vec<Entry>,
     paths: Vec<Arc<Path>>,
     windows: Vec<Window>,
+    labels: LabelNames,
+    sources: HashMap<String, u32>,
     longest: usize,
 }
 
@@ -216,6 +222,8 @@ impl CorpusWriter {
             documents: Vec::new(),
             paths: Vec::new(),
             windows: Vec::new(),
+            labels: LabelNames::default(),
+            sources: HashMap::new(),
             longest: 0,
         }
     }
@@ -228,7 +236,6 @@ impl CorpusWriter {
     /// The corpus.
     pub(super) fn finish(
         self,
-        labels: LabelNames,
         skipped: SkippedInput,
         windows: WindowOptions,
     ) -> Result<TokenisedCorpus, DataError> {
@@ -237,7 +244,7 @@ impl CorpusWriter {
             documents: self.documents,
             windows: self.windows,
             paths: self.paths,
-            label_names: labels.names,
+            label_names: self.labels.names,
             skipped,
             longest: self.longest,
             needed: windows.min_len(),
@@ -245,7 +252,15 @@ impl CorpusWriter {
     }
 
     /// Begins a document without windows.
-    pub(super) fn open(&mut self, document: &Document, source_idx: Option<u32>, draw: u64) {
+    pub(super) fn open(&mut self, document: &Document, draw: u64) {
+        let label_idx = document
+            .label
+            .as_ref()
+            .map(|name| self.labels.index_of(name));
+        let source_idx = document.source.as_ref().map(|source| {
+            let next = narrow(self.sources.len());
+            *self.sources.entry(source.clone()).or_insert(next)
+        });
         let path = &document.origin.path;
         if self.paths.last() != Some(path) {
             self.paths.push(Arc::clone(path));
@@ -254,45 +269,93 @@ impl CorpusWriter {
             path_idx: narrow(self.paths.len() - 1),
             place: document.origin.place,
             draw,
-            label_idx: document.label_idx.map(narrow),
+            label_idx,
             source_idx,
             first_window: narrow(self.windows.len()),
             num_dropped: 0,
-            loss: Loss::Nothing,
+            dropped: Dropped::Nothing,
         });
     }
 
     /// Adds windows to the last document.
     pub(super) fn push(&mut self, found: &CutDocument) -> Result<(), DataError> {
         let document_idx = narrow(self.documents.len() - 1);
-        for example in &found.examples {
-            let range = self.writer.push(example.sequence.token_ids())?;
+        for window in &found.windows {
+            let range = self.writer.push(&window.token_ids)?;
             self.windows.push(Window {
                 start: range.start,
                 len: narrow(range.len()),
-                boundary: narrow(example.sequence.boundary()),
-                prompt: [narrow(example.prompt.start), narrow(example.prompt.end)],
+                boundary: narrow(window.boundary),
+                prompt: [narrow(window.prompt.start), narrow(window.prompt.end)],
                 document_idx,
-                scored_bytes: narrow(example.scored_bytes),
+                scored_bytes: narrow(window.scored_bytes),
             });
         }
         self.longest = self.longest.max(found.num_tokens);
         let num_windows = narrow(self.windows.len());
         let entry = self.documents.last_mut().expect("a document was opened");
         entry.num_dropped = entry.num_dropped.saturating_add(narrow(found.num_dropped));
-        entry.loss = match found.loss {
+        entry.dropped = match found.dropped {
             // The end of a long text, of which there are windows already.
-            Loss::TooShort if num_windows > entry.first_window => match found.num_dropped {
-                0 => Loss::Nothing,
-                _ => Loss::Tail,
+            Dropped::TooShort if num_windows > entry.first_window => match found.num_dropped {
+                0 => Dropped::Nothing,
+                _ => Dropped::Tail,
             },
-            loss => loss,
+            dropped => dropped,
         };
         Ok(())
     }
 }
 
-/// Windows and documents are counted in 32 bits: four thousand million of them are terabytes of text.
-pub(super) fn narrow(value: usize) -> u32 {
+/// The names of labels and their indices.
+#[derive(Debug, Default)]
+struct LabelNames {
+    names: Vec<String>,
+    indices: HashMap<String, u32>,
+}
+
+impl LabelNames {
+    fn index_of(&mut self, name: &str) -> u32 {
+        if let Some(&label_idx) = self.indices.get(name) {
+            return label_idx;
+        }
+        let label_idx = narrow(self.names.len());
+        self.names.push(name.to_owned());
+        self.indices.insert(name.to_owned(), label_idx);
+        label_idx
+    }
+}
+
+/// Windows and documents are counted in 32 bits: 2^32 of them are terabytes of text.
+fn narrow(value: usize) -> u32 {
     u32::try_from(value).expect("fewer than 2^32 documents, and tokens in a window")
+}
+
+#[cfg(test)]
+mod tests {
+    use chameleon_core::RunSeed;
+
+    use super::super::{TokenisedText, tokenise_documents};
+    use super::*;
+
+    #[test]
+    fn labels_are_numbered_in_the_order_of_their_first_appearance() {
+        let names = ["wiki", "code", "wiki", "chat"];
+        let documents = names.map(|name| Document {
+            label: Some(name.to_owned()),
+            ..Document::prose("text", Origin::new(Path::new("memory"), 1))
+        });
+        let windows = WindowOptions::new(4, 1).unwrap();
+        let corpus = tokenise_documents(documents, windows, RunSeed(1), &|text| {
+            let num_bytes = text.len();
+            Ok(TokenisedText::new(
+                vec![0; num_bytes],
+                (1..=num_bytes).collect(),
+            ))
+        })
+        .unwrap();
+        assert_eq!(corpus.label_names(), ["wiki", "code", "chat"]);
+        let found = (0..4).map(|idx| corpus.label_name(idx).unwrap());
+        assert_eq!(found.collect::<Vec<_>>(), names);
+    }
 }

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::corpus::{DocumentSink, Origin, count_lines};
+use super::document::{Origin, count_lines};
 use super::error::DataError;
+use super::sink::DocumentSink;
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
@@ -20,9 +21,9 @@ pub(super) fn read(path: &Path, sink: &mut dyn DocumentSink) -> Result<(), DataE
 struct TextPieces<'a> {
     path: &'a Path,
     file: File,
-    /// Bytes that are no whole character yet.
+    /// Bytes of a character that is not complete yet.
     rest: Vec<u8>,
-    /// Bytes and lines that were handed out.
+    /// Bytes and lines that were returned.
     num_bytes: u64,
     num_lines: usize,
 }
@@ -68,7 +69,7 @@ impl<'a> TextPieces<'a> {
             }
             self.rest = bytes.split_off(valid);
         }
-        let text = String::from_utf8(bytes).expect("what is no whole character was split off");
+        let text = String::from_utf8(bytes).expect("an incomplete character was split off");
         self.num_bytes += text.len() as u64;
         self.num_lines += count_lines(text.as_bytes());
         Ok(text)

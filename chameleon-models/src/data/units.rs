@@ -5,8 +5,6 @@ use std::hash::Hash;
 
 use serde::Serialize;
 
-use super::corpus::Corpus;
-
 /// What the documents of a corpus are resampled by.
 ///
 /// Documents that were cut from one source resemble each other, like the windows of one document. Drawn one by one they
@@ -40,13 +38,7 @@ impl UnitKind {
 }
 
 impl ResamplingUnits {
-    /// By sources where the data names some, else by documents.
-    pub fn of(corpus: &Corpus) -> Self {
-        let documents = corpus.documents().iter();
-        Self::of_sources(documents.map(|document| document.source.as_deref()))
-    }
-
-    /// The same, given the source of every document.
+    /// By sources where the data names some, else by documents; `sources` has that of every document.
     pub(super) fn of_sources<S: Eq + Hash>(sources: impl Iterator<Item = Option<S>>) -> Self {
         let mut of_source = HashMap::new();
         let mut num_units = 0;
@@ -73,20 +65,10 @@ impl ResamplingUnits {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use super::super::{CorpusBuilder, NewDocument, Origin};
     use super::*;
 
     fn units(sources: &[Option<&str>]) -> ResamplingUnits {
-        let mut builder = CorpusBuilder::new();
-        for (idx, source) in sources.iter().enumerate() {
-            builder.push(NewDocument {
-                source: source.map(str::to_owned),
-                ..NewDocument::prose("text", Origin::new(Path::new("memory"), idx + 1))
-            });
-        }
-        ResamplingUnits::of(&builder.build(Path::new("memory")).unwrap())
+        ResamplingUnits::of_sources(sources.iter().copied())
     }
 
     #[test]

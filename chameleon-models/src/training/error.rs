@@ -8,10 +8,10 @@ use chameleon_hypernet::HypernetError;
 use crate::adapter::group_memory::MemoryError;
 use crate::adapter::{AdapterError, ImpossibleAdapter};
 use crate::data::DataError;
+use crate::data::hub_dataset::HubDatasetError;
 use crate::engine::{EngineError, RequestFailure};
 use crate::error::ModelError;
 use crate::training::hidden_cache::HiddenCacheError;
-use crate::training::hub_dataset::HubDatasetError;
 use crate::training::train::TrainError;
 
 /// Why an adapter was not trained or scored.

@@ -8,7 +8,6 @@ pub mod experiment;
 pub mod fit;
 pub mod grouped_examples;
 pub mod hidden_cache;
-pub mod hub_dataset;
 pub mod known_states;
 pub mod memory;
 pub mod method;

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use chameleon_core::RunSeed;
 
 use crate::data::{
-    self, Corpus, CorpusStream, DataError, Example, Examples, Format, ReadOptions, RenderChat,
+    self, CorpusStream, DataError, Document, Example, Examples, Format, ReadOptions, RenderChat,
     SkippedInput, StoredTokens, Tokenise, TokeniseError, TokenisedCorpus, TokenisedText,
     WindowOptions,
 };
@@ -128,18 +128,17 @@ impl TextSource {
     /// # Errors
     ///
     /// When a file cannot be read or holds no text, or the model's chat template refuses one.
-    pub fn corpus(
+    pub fn documents(
         &self,
         loaded: &LoadedModel,
         observer: &dyn Observer,
-    ) -> Result<Corpus, TrainingError> {
+    ) -> Result<Vec<Document>, TrainingError> {
         let chat = loaded.chat()?;
-        let corpus = match chat.as_ref().map(renderer) {
-            Some(render) => data::read_with_chats(&self.path, &self.options, &render)?,
-            None => data::read(&self.path, &self.options)?,
-        };
-        self.report_skipped(corpus.skipped(), observer);
-        Ok(corpus)
+        let render = chat.as_ref().map(renderer);
+        let render = render.as_ref().map(|render| render as &RenderChat<'_>);
+        let found = data::read_documents(&self.path, &self.options, render)?;
+        self.report_skipped(&found.skipped, observer);
+        Ok(found.documents)
     }
 
     /// Reports what was passed over.

@@ -1,13 +1,15 @@
-//! Examples of texts that are streamed against those of texts that are in memory.
+//! Examples of texts that are streamed against those that are cut in the plainest way.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::ops::Range;
 use std::path::Path;
 
-use chameleon_core::RunSeed;
+use chameleon_core::{RunSeed, SplitSequence};
 use chameleon_models::data::{
-    self, CorpusStream, ReadOptions, ResamplingUnits, SplitFractions, TextFields, TokeniseError,
-    TokenisedText, WindowOptions,
+    self, CorpusStream, Document, Documents, Example, ReadOptions, SplitFractions, TextFields,
+    TokeniseError, TokenisedText, WindowOptions,
 };
 use rand::RngExt as _;
 use serde_json::json;
@@ -45,35 +47,92 @@ fn write(path: &Path, text: &str) {
         .unwrap();
 }
 
-/// Both ways to the examples of a path agree: documents, labels, splits, units, limits, examples and counts.
+/// What [`windows`] must give of some documents, cut in the plainest way: one token is one byte.
+fn plain_examples(documents: &[Document], label_names: &[String]) -> Vec<Example> {
+    let (seq_len, prefix) = (windows().seq_len(), windows().prefix());
+    let mut examples = Vec::new();
+    for (document_idx, document) in documents.iter().enumerate() {
+        let token_ids: Vec<u32> = document.text.bytes().map(u32::from).collect();
+        let label_idx = document.label.as_ref().map(|label| {
+            let mut names = label_names.iter();
+            names.position(|name| name == label).unwrap()
+        });
+        let mut push = |token_ids: &[u32], boundary: usize, prompt: Range<usize>, num_scored| {
+            examples.push(Example {
+                sequence: SplitSequence::new(token_ids.to_vec(), boundary).unwrap(),
+                prompt,
+                document_idx,
+                label_idx,
+                scored_bytes: num_scored,
+            });
+        };
+        let Some(exchange) = &document.exchange else {
+            for window in token_ids.chunks(seq_len) {
+                if window.len() >= windows().min_len() {
+                    push(window, prefix, 0..prefix, window.len() - prefix);
+                }
+            }
+            continue;
+        };
+        let start = exchange.answer_start;
+        let is_whole = token_ids.len() < seq_len;
+        let end = token_ids.len().min(seq_len);
+        if start < end && (end == token_ids.len() || end - start >= 8) {
+            let mut kept = token_ids[..end].to_vec();
+            if is_whole {
+                kept.push(300);
+            }
+            push(&kept, start, exchange.condition.clone(), end - start);
+        }
+    }
+    examples
+}
+
+/// The streamed examples of a path are those of its documents: labels, origins, splits, units, limits and counts agree.
 fn assert_same(path: &Path, options: &ReadOptions) {
     let seed = RunSeed(11);
-    let corpus = data::read(path, options).unwrap();
+    let Documents { documents, skipped } = data::read_documents(path, options, None).unwrap();
     let mut seen = 0;
     let streamed = stream(path, options)
         .examples(windows(), seed, &bytes, &mut |num_bytes| seen = num_bytes)
         .unwrap();
-    assert_eq!(seen, corpus.num_bytes() as u64);
-    assert_eq!(streamed.num_documents(), corpus.documents().len());
-    assert_eq!(streamed.label_names(), corpus.label_names());
-    assert_eq!(streamed.skipped(), corpus.skipped());
-    for (idx, document) in corpus.documents().iter().enumerate() {
-        assert_eq!(streamed.label_name(idx), corpus.label_name(document));
+    let num_bytes: usize = documents.iter().map(|document| document.text.len()).sum();
+    assert_eq!(seen, num_bytes as u64);
+    assert_eq!(streamed.num_documents(), documents.len());
+    assert_eq!(streamed.skipped(), &skipped);
+    let mut units = HashMap::new();
+    for (idx, document) in documents.iter().enumerate() {
+        assert_eq!(streamed.label_name(idx), document.label.as_deref());
         assert_eq!(streamed.origin(idx), document.origin);
+        let unit = streamed.resampling_units().of_document[idx];
+        let unit_of_source = document.source.clone().unwrap_or_else(|| format!("#{idx}"));
+        assert_eq!(*units.entry(unit_of_source).or_insert(unit), unit);
     }
-    assert_eq!(streamed.resampling_units(), ResamplingUnits::of(&corpus));
+    assert_eq!(units.len(), units.values().collect::<HashSet<_>>().len());
     let fractions = SplitFractions::new(0.2, 0.3).unwrap();
-    let split = data::split(&corpus, fractions, seed);
+    let split = data::split(&documents, fractions, seed);
     assert_eq!(streamed.split(fractions), split);
-    for part in [&corpus.all_documents(), &split.train, &split.test] {
+
+    let expected = plain_examples(&documents, streamed.label_names());
+    let memory = data::tokenise_documents(documents, windows(), seed, &bytes).unwrap();
+    for part in [&streamed.all_documents(), &split.train, &split.test] {
         if part.is_empty() {
             continue;
         }
-        let whole = data::cut(&corpus, part, windows(), bytes).unwrap();
-        assert_eq!(streamed.examples(part).unwrap(), whole);
-        let few = whole.examples.len() / 3 + 1;
-        let limited = streamed.limited_examples(part, few, seed).unwrap();
-        assert_eq!(limited.examples, data::limit(whole.examples, few, seed));
+        let found = streamed.examples(part).unwrap();
+        let of_part = |example: &&Example| part.contains(&example.document_idx);
+        let expected: Vec<Example> = expected.iter().filter(of_part).cloned().collect();
+        assert_eq!(found.examples, expected);
+        assert_eq!(memory.examples(part).unwrap(), found);
+        let few = expected.len() / 3 + 1;
+        let limited = streamed.limited_examples(part, few, seed).unwrap().examples;
+        assert_eq!(limited.len(), few.min(expected.len()));
+        let mut rest = expected.iter();
+        assert!(
+            limited
+                .iter()
+                .all(|kept| rest.any(|example| example == kept))
+        );
     }
 }
 
@@ -136,7 +195,14 @@ fn joined_tokens_are_those_of_the_joined_text() {
     }
     let options = ReadOptions::default();
     for path in [folder.path().to_owned(), folder.path().join("one.txt")] {
-        let expected = data::read(&path, &options).unwrap().joined("\n\n");
+        let documents = data::read_documents(&path, &options, None)
+            .unwrap()
+            .documents;
+        let texts: Vec<&str> = documents
+            .iter()
+            .map(|document| document.text.as_str())
+            .collect();
+        let expected = texts.join("\n\n");
         let found = stream(&path, &options)
             .joined("\n\n", &bytes, &mut |_| {})
             .unwrap();

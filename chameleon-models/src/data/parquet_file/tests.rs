@@ -3,12 +3,17 @@
 use std::fs;
 use std::path::PathBuf;
 
+use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::{
-    Corpus, InstructionCondition, Place, ReadOptions, TextFields, Wanted, read, visit_records,
-};
+use super::super::options::ReadOptions;
+use super::super::visit::visit_records;
+use super::super::{Documents, InstructionCondition, TextFields, read_documents};
 use super::*;
 
 fn fixture(name: &str) -> PathBuf {
@@ -26,35 +31,47 @@ fn expected(name: &str) -> Vec<Value> {
 fn column(file: &str, name: &str) -> Vec<Value> {
     let mut values = Vec::new();
     let options = ReadOptions::default();
-    visit_records(
-        &fixture(file),
-        Wanted::Only(&[name]),
-        &options,
-        &mut |mut record| {
-            assert_eq!(record.origin.place, Place::Row(values.len() + 1));
-            values.push(record.fields.remove(name).unwrap());
-            assert!(record.fields.is_empty());
-            Ok(())
-        },
-    )
+    visit_records(&fixture(file), &[name], &options, &mut |mut record| {
+        assert_eq!(record.origin.place, Place::Row(values.len() + 1));
+        values.push(record.fields.remove(name).unwrap());
+        assert!(record.fields.is_empty());
+        Ok(())
+    })
     .unwrap();
     values
 }
 
-fn texts(corpus: &Corpus) -> Vec<&str> {
-    let documents = corpus.documents().iter();
+fn read(path: &Path, options: &ReadOptions) -> std::result::Result<Documents, DataError> {
+    read_documents(path, options, None)
+}
+
+fn texts(corpus: &Documents) -> Vec<&str> {
+    let documents = corpus.documents.iter();
     documents.map(|document| document.text.as_str()).collect()
 }
 
+/// All columns of the fixtures.
+const COLUMNS: [&str; 9] = [
+    "text",
+    "instruction",
+    "input",
+    "output",
+    "messages",
+    "label",
+    "share",
+    "flag",
+    "tags",
+];
+
 /// Reads every column of bytes that claim to be a table.
-fn read_bytes(bytes: &[u8]) -> Result<usize, DataError> {
+fn read_bytes(bytes: &[u8]) -> std::result::Result<usize, DataError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.parquet");
     File::create(&path)
         .and_then(|mut file| std::io::Write::write_all(&mut file, bytes))
         .unwrap();
     let mut num_rows = 0;
-    visit_records(&path, Wanted::All, &ReadOptions::default(), &mut |_| {
+    visit_records(&path, &COLUMNS, &ReadOptions::default(), &mut |_| {
         num_rows += 1;
         Ok(())
     })?;
@@ -86,10 +103,61 @@ fn numbers_and_booleans_keep_their_values() {
 }
 
 #[test]
+fn a_list_of_strings_is_an_array() {
+    assert_eq!(column("typed.parquet", "tags")[7], json!(["a", "b"]));
+}
+
+#[test]
+fn every_codec_is_read() {
+    let texts: Vec<String> = (0..500).map(|row| format!("row {row} of many")).collect();
+    for codec in [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::GZIP(GzipLevel::default()),
+        Compression::LZ4_RAW,
+        Compression::BROTLI(BrotliLevel::default()),
+        Compression::ZSTD(ZstdLevel::default()),
+    ] {
+        let table = table_of(&texts, codec).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.parquet");
+        File::create(&path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, &table))
+            .unwrap();
+        let mut found = Vec::new();
+        let options = ReadOptions::default();
+        visit_records(&path, &["text"], &options, &mut |record| {
+            found.push(record.fields["text"].as_str().unwrap().to_owned());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(found, texts, "{codec}");
+    }
+}
+
+/// A table with one column of byte strings that are not declared to be text, as old writers made them.
+fn table_of(texts: &[String], codec: Compression) -> Result<Vec<u8>> {
+    let schema = parse_message_type("message schema { required binary text; }")?;
+    let properties = WriterProperties::builder().set_compression(codec).build();
+    let mut table = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut table, Arc::new(schema), Arc::new(properties))?;
+    let mut group = writer.next_row_group()?;
+    let mut column = group.next_column()?.unwrap();
+    let values: Vec<ByteArray> = texts.iter().map(|text| text.as_str().into()).collect();
+    column
+        .typed::<ByteArrayType>()
+        .write_batch(&values, None, None)?;
+    column.close()?;
+    group.close()?;
+    writer.close()?;
+    Ok(table)
+}
+
+#[test]
 fn a_table_of_instructions_is_recognised() {
     let corpus = read(&fixture("alpaca.parquet"), &ReadOptions::default()).unwrap();
-    assert_eq!(corpus.documents().len(), 100);
-    let document = &corpus.documents()[2];
+    assert_eq!(corpus.documents.len(), 100);
+    let document = &corpus.documents[2];
     let exchange = document.exchange.as_ref().unwrap();
     assert_eq!(&document.text[exchange.answer_start..], "Robin, wren: 3.");
     assert_eq!(
@@ -101,7 +169,7 @@ fn a_table_of_instructions_is_recognised() {
         ..ReadOptions::default()
     };
     let corpus = read(&fixture("alpaca.parquet"), &options).unwrap();
-    let document = &corpus.documents()[2];
+    let document = &corpus.documents[2];
     let condition = document.exchange.as_ref().unwrap().condition.clone();
     assert_eq!(&document.text[condition], "Name 3 birds.");
 }
@@ -109,10 +177,10 @@ fn a_table_of_instructions_is_recognised() {
 #[test]
 fn blank_rows_are_counted() {
     let corpus = read(&fixture("lines.parquet"), &ReadOptions::default()).unwrap();
-    assert_eq!(corpus.documents().len(), 90);
-    assert_eq!(corpus.skipped().empty, 90);
+    assert_eq!(corpus.documents.len(), 90);
+    assert_eq!(corpus.skipped.empty, 90);
     assert_eq!(texts(&corpus)[0], " = Robins = \n");
-    assert_eq!(corpus.documents()[1].origin.place, Place::Row(4));
+    assert_eq!(corpus.documents[1].origin.place, Place::Row(4));
 }
 
 #[test]

@@ -33,4 +33,4 @@ pub use report::{MethodRow, RecipeRow, ReproductionReport, RunRow, curves_csv};
 pub use reproduction::{Base, ReproductionConfig, reproduce};
 pub use runs::{Facts, Run, Unit};
 pub use settings::{Experiment, PaperSettings};
-pub use texts::{PaperRows, PaperTexts, RowCorpus};
+pub use texts::{PaperRows, PaperTexts};

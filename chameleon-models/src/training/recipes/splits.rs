@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use chameleon_core::RunSeed;
 
-use crate::data::{self, Example, WindowOptions};
+use crate::data::hub_dataset::{self, HubDataset};
+use crate::data::{Example, TokeniseError, WindowOptions};
 use crate::families::load::LoadedModel;
 use crate::files::hub::HubOptions;
 use crate::training::error::TrainingError;
-use crate::training::hub_dataset::{self, HubDataset};
 
 use super::published::rows::PublishedText;
 use super::quirks::{Quirk, Quirks};
@@ -100,11 +100,11 @@ impl Part {
             .into_iter()
             .map(|token_ids| PublishedText::of_prefix(token_ids, config.prefix))
             .collect();
-        let corpus = rows.corpus()?;
         let options = WindowOptions::new(config.settings.seq_len, config.prefix)?;
-        let documents = corpus.corpus.all_documents();
-        let tokenise = |text: &str| loaded.tokenizer.encode_with_ends(text);
-        let mut examples = data::cut(&corpus.corpus, &documents, options, tokenise)?.examples;
+        let tokenise =
+            |text: &str| Ok::<_, TokeniseError>(loaded.tokenizer.encode_with_ends(text)?);
+        // The seed decides nothing: these rows are split already.
+        let mut examples = rows.examples(options, RunSeed(0), &tokenise)?;
         for (row, exchange) in published.iter_mut().zip(&rows.exchanges) {
             if exchange.is_some() {
                 // Unless an example says otherwise below, no room was left for an answer.
@@ -112,7 +112,7 @@ impl Part {
             }
         }
         for example in &mut examples {
-            let row_idx = corpus.indices[example.document_idx];
+            let row_idx = example.document_idx;
             if rows.exchanges[row_idx].is_some() {
                 published[row_idx].prompt = example.prompt.clone();
                 published[row_idx].scored_from = example.sequence.boundary();

@@ -7,9 +7,8 @@ use chameleon_core::RunSeed;
 use serde_json::Value;
 
 use crate::data::{
-    self, Corpus, CorpusBuilder, DataError, Exchange, Format, InstructionCondition,
-    InstructionFields, LabelField, NewDocument, Origin, ReadOptions, SplitFractions, TextFields,
-    Wanted,
+    self, DataError, Document, Example, Exchange, Format, InstructionCondition, InstructionFields,
+    LabelField, Origin, ReadOptions, SplitFractions, TextFields, Tokenise, WindowOptions,
 };
 
 /// The rows of an experiment.
@@ -67,23 +66,23 @@ impl PaperTexts {
             label_field: LabelField::Ignored,
             ..ReadOptions::default()
         };
-        let corpus = data::read(path, &options)?;
-        let split = data::split(&corpus, SplitFractions::new(0.1, 0.1)?, seed);
-        let part = |documents: &[usize]| PaperRows {
-            texts: documents
-                .iter()
-                .map(|&idx| corpus.documents()[idx].text.clone())
-                .collect(),
+        let documents = data::read_documents(path, &options, None)?.documents;
+        let split = data::split(&documents, SplitFractions::new(0.1, 0.1)?, seed);
+        let rows = PaperRows {
+            document_indices: (0..documents.len()).collect(),
             exchanges: documents
                 .iter()
-                .map(|&idx| corpus.documents()[idx].exchange.clone())
+                .map(|document| document.exchange.clone())
                 .collect(),
-            document_indices: documents.to_vec(),
+            texts: documents
+                .into_iter()
+                .map(|document| document.text)
+                .collect(),
         };
         Ok(Self {
-            train: part(&split.train),
-            valid: part(&split.valid),
-            test: part(&split.test),
+            train: rows.select(&split.train),
+            valid: rows.select(&split.valid),
+            test: rows.select(&split.test),
         })
     }
 }
@@ -92,15 +91,15 @@ impl PaperRows {
     fn of_wikitext(path: &Path) -> Result<Self, DataError> {
         let options = ReadOptions::default();
         if Format::of(path)? == Format::Text {
-            let corpus = data::read(path, &options)?;
-            let lines = corpus
-                .documents()
+            let found = data::read_documents(path, &options, None)?;
+            let lines = found
+                .documents
                 .iter()
                 .flat_map(|document| document.text.split_inclusive('\n'));
             return Ok(Self::of_lines(lines));
         }
         let mut lines = Vec::new();
-        data::visit_records(path, Wanted::Only(&["text"]), &options, &mut |record| {
+        data::visit_records(path, &["text"], &options, &mut |record| {
             match record.fields.get("text") {
                 Some(Value::String(line)) => lines.push(line.clone()),
                 _ => {
@@ -160,40 +159,36 @@ impl PaperRows {
         }
     }
 
-    /// The rows that have something to read, as a corpus whose document `idx` is row `indices[idx]`.
+    /// The examples of the rows that are long enough; the `document_idx` of each is the index of its row.
     ///
     /// # Errors
     ///
-    /// When no row has.
-    pub fn corpus(&self) -> Result<RowCorpus, DataError> {
-        let origin: Arc<Path> = Path::new("the rows of the experiment").into();
-        let mut builder = CorpusBuilder::new();
-        let mut indices = Vec::new();
-        for (row_idx, text) in self.texts.iter().enumerate() {
-            // The corpus would leave blank rows out and move the others up.
-            if text.trim().is_empty() {
-                continue;
-            }
-            indices.push(row_idx);
-            builder.push(NewDocument {
-                exchange: self.exchanges[row_idx].clone(),
-                ..NewDocument::prose(text.clone(), Origin::new(Arc::clone(&origin), row_idx + 1))
-            });
+    /// When no row is long enough, or the tokenizer refuses one.
+    pub fn examples(
+        &self,
+        windows: WindowOptions,
+        seed: RunSeed,
+        tokenise: &Tokenise<'_>,
+    ) -> Result<Vec<Example>, DataError> {
+        let path: Arc<Path> = Path::new("the rows of the experiment").into();
+        // Blank documents are left out, which would shift the indices of the rows behind them.
+        let filled: Vec<usize> = (0..self.texts.len())
+            .filter(|&row_idx| !self.texts[row_idx].trim().is_empty())
+            .collect();
+        let documents = filled.iter().map(|&row_idx| Document {
+            exchange: self.exchanges[row_idx].clone(),
+            ..Document::prose(
+                self.texts[row_idx].clone(),
+                Origin::new(Arc::clone(&path), row_idx + 1),
+            )
+        });
+        let corpus = data::tokenise_documents(documents, windows, seed, tokenise)?;
+        let mut examples = corpus.examples(&corpus.all_documents())?.examples;
+        for example in &mut examples {
+            example.document_idx = filled[example.document_idx];
         }
-        Ok(RowCorpus {
-            corpus: builder.build(&origin)?,
-            indices,
-        })
+        Ok(examples)
     }
-}
-
-/// Rows as a corpus.
-#[derive(Debug, Clone)]
-pub struct RowCorpus {
-    /// The rows that have something to read.
-    pub corpus: Corpus,
-    /// For every document, which row it is.
-    pub indices: Vec<usize>,
 }
 
 /// ` = Title = ` begins an article, ` = = Section = = ` does not.
@@ -237,6 +232,7 @@ fn part_file(folder: &Path, part: &'static str) -> Result<PathBuf, DataError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::TokenisedText;
     use crate::files::atomic_file;
 
     #[test]
@@ -296,8 +292,20 @@ mod tests {
             assert!(text[exchange.answer_start..].ends_with('!'));
             assert!(text[exchange.condition.clone()].starts_with("say "));
         }
-        let rows = texts.valid.corpus().unwrap();
-        assert_eq!(rows.indices.len(), texts.valid.texts.len());
+        let bytes = |text: &str| {
+            let num_bytes = text.len();
+            Ok(TokenisedText::new(
+                vec![0; num_bytes],
+                (1..=num_bytes).collect(),
+            ))
+        };
+        let windows = WindowOptions::new(400, 8).unwrap();
+        let examples = texts.valid.examples(windows, RunSeed(1), &bytes).unwrap();
+        let rows: Vec<usize> = examples
+            .iter()
+            .map(|example| example.document_idx)
+            .collect();
+        assert_eq!(rows, (0..texts.valid.texts.len()).collect::<Vec<_>>());
     }
 
     #[test]
