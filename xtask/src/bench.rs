@@ -64,6 +64,13 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<()>
     Ok(())
 }
 
+/// What every table of times begins with.
+fn print_setup(shell: &Shell, rounds: &str, threads: usize) {
+    println!("machine  {}", machine());
+    println!("commit   {}", commit(shell));
+    println!("rounds   {rounds}, after one that is not counted; {threads} threads");
+}
+
 /// The processor, how many of its threads we may use, and the system.
 pub(crate) fn machine() -> String {
     let cpu_info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -4,7 +4,7 @@ use xshell::{Shell, cmd};
 
 use crate::workspace::Workspace;
 
-/// Builds the documentation and says where it is.
+/// Builds the documentation and prints where it is.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     build(&workspace.shell()?)?;
     let index = workspace.target_dir.join("doc/chameleon_core/index.html");

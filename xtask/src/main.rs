@@ -1,7 +1,7 @@
 //! `cargo xtask`: everything a developer, the hosted checks or a first visitor runs on this workspace.
 //!
-//! One file per command. It depends on no Chameleon crate, so it builds in seconds and can report on a
-//! workspace that does not compile.
+//! One file per command. It depends on no Chameleon crate, so it builds in seconds and also runs when the workspace
+//! does not compile.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -41,7 +41,7 @@ enum Command {
     Fixtures(fixtures::FixturesArgs),
     /// Run the benches and name the machine and commit they ran on
     Bench(bench::BenchArgs),
-    /// Rules of the house that no other tool knows
+    /// Rules of this project that no other tool checks
     Tidy(tidy::TidyArgs),
     /// From nothing to a trained adapter: fetch a small model, gather text, compare, train
     Quickstart(quickstart::QuickstartArgs),

@@ -56,12 +56,11 @@ pub(crate) fn run(workspace: &Workspace, args: &QuickstartArgs) -> anyhow::Resul
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
 
     announce("model", start);
-    let model = match &args.model {
-        Some(model) => std::path::absolute(model)?,
-        None => {
-            let cache = files::user_cache()?.join("models");
-            model::fetch(&shell, &python::find(&shell), &model::SMOLLM2, &cache)?
-        }
+    let model = if let Some(model) = &args.model {
+        std::path::absolute(model)?
+    } else {
+        let cache = files::user_cache()?.join("models");
+        model::fetch(&shell, &python::find(&shell), &model::SMOLLM2, &cache)?
     };
     ensure!(model.exists(), "{} does not exist", model.display());
     println!("{}", model.display());
@@ -77,12 +76,11 @@ pub(crate) fn run(workspace: &Workspace, args: &QuickstartArgs) -> anyhow::Resul
         .join(format!("chameleon{}", std::env::consts::EXE_SUFFIX));
 
     announce("text", start);
-    let (data, held_out) = match data {
-        Some(data) => (data, None),
-        None => {
-            let (data, held_out) = gather(&shell, &out)?;
-            (data, Some(held_out))
-        }
+    let (data, held_out) = if let Some(data) = data {
+        (data, None)
+    } else {
+        let (data, held_out) = gather(&shell, &out)?;
+        (data, Some(held_out))
     };
     println!("{}", data.display());
     if args.prepare_only {

@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: rules of the house that no other tool knows.
+//! `cargo xtask tidy`: rules of this project that no other tool checks.
 //!
 //! It is also an ordinary test, so `cargo test` alone keeps them. Rules about text are in [`text`], about words in
 //! [`phrases`], about files that import each other in [`circles`], about manifests and crate edges in [`manifests`],

@@ -1,4 +1,4 @@
-//! What cargo knows about this workspace: members, their edges, where things lie.
+//! The workspace as cargo describes it: members, their dependencies, their folders.
 //!
 //! Read from `cargo metadata --no-deps`, which needs no network and no lock.
 
@@ -104,7 +104,7 @@ impl Workspace {
                 .map(PathBuf::from)
                 .filter(|path| self.root.join(path).is_file())
                 .collect(),
-            // A source archive has no git: take what lies there, less what is built.
+            // A source archive has no git: take all files, less what is built.
             Err(_) => crate::files::walk(&self.root)?
                 .into_iter()
                 .filter_map(|path| path.strip_prefix(&self.root).map(Path::to_path_buf).ok())

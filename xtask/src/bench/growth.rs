@@ -21,9 +21,9 @@ pub(crate) struct GrowthArgs {
     programs: ProgramArgs,
 }
 
-/// Something that grows.
+/// One size that grows.
 struct Axis {
-    /// What it is called, and what a round is.
+    /// Its name, and what one round computes.
     about: &'static str,
     /// The workload of our side, which is given the size.
     workload: &'static str,
@@ -55,15 +55,11 @@ const AXES: &[Axis] = &[
 
 /// Runs every size and prints a table.
 pub(crate) fn run(workspace: &Workspace, args: &GrowthArgs) -> anyhow::Result<()> {
-    ensure!(args.rounds > 0, "no round, nothing to measure");
+    ensure!(args.rounds > 0, "--rounds 0 measures nothing");
     let shell = workspace.shell()?;
     let programs = Programs::prepare(workspace, &shell, &args.programs)?;
-    println!("machine  {}", super::machine());
-    println!("commit   {}", super::commit(&shell));
-    println!(
-        "rounds   {} of every size, after one that is not counted; {} threads",
-        args.rounds, args.programs.threads
-    );
+    let rounds = format!("{} of every size", args.rounds);
+    super::print_setup(&shell, &rounds, args.programs.threads);
     let mut grown = Vec::new();
     for axis in AXES {
         println!("\n== {}", axis.about);
@@ -103,7 +99,7 @@ fn markdown(grown: &[(&Axis, Vec<f64>)]) -> String {
             times.join(", "),
             exponents.join(", ")
         )
-        .expect("a string takes everything");
+        .expect("writing to a string cannot fail");
     }
     text
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask bench peers`: us and other programs alternately, on the same weights and data, with as many threads.
 //!
-//! Each side is a process that sets itself up, says that it is ready, and computes one round for every line it is
-//! sent; the others wait meanwhile. What they computed is compared before any time is believed.
+//! Each side is a process that sets itself up, prints that it is ready, and computes one round for every line it is
+//! sent; the others wait meanwhile. Times are reported only if what they computed agrees.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,22 +32,17 @@ pub(crate) struct PeersArgs {
     programs: ProgramArgs,
 }
 
-/// Gives processor caches and waiting threads of the other side time to come to rest.
+/// Between rounds of different sides, so that spinning threads of the other side have gone to sleep.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// Runs the selected workloads and prints a table.
 pub(crate) fn run(workspace: &Workspace, args: &PeersArgs) -> anyhow::Result<()> {
-    ensure!(args.rounds > 0, "no round, nothing to compare");
+    ensure!(args.rounds > 0, "--rounds 0 compares nothing");
     let workloads = selected(&args.only)?;
     let shell = workspace.shell()?;
     let programs = Programs::prepare(workspace, &shell, &args.programs)?;
-    let (machine, commit) = (super::machine(), super::commit(&shell));
-    println!("machine  {machine}");
-    println!("commit   {commit}");
-    println!(
-        "rounds   {} of every side, alternating, after one that is not counted; {} threads",
-        args.rounds, args.programs.threads
-    );
+    let rounds = format!("{} of every side, alternating", args.rounds);
+    super::print_setup(&shell, &rounds, args.programs.threads);
     let mut outcomes = Vec::new();
     for workload in workloads {
         println!("\n== {}", workload.name);
@@ -55,7 +50,7 @@ pub(crate) fn run(workspace: &Workspace, args: &PeersArgs) -> anyhow::Result<()>
     }
     println!("\n{}", table::markdown(&outcomes));
     if let Some(path) = &args.json {
-        let json = table::json(&outcomes, &machine, &commit);
+        let json = table::json(&outcomes, &super::machine(), &super::commit(&shell));
         files::write_atomically(path, serde_json::to_string_pretty(&json)?.as_bytes())?;
     }
     Ok(())

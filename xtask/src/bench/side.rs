@@ -1,4 +1,4 @@
-//! A program that computes one round whenever it is told to, and says what came out and how long it took.
+//! A program that computes one round for every line it is sent, and prints its result and time as JSON.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -13,7 +13,7 @@ pub(super) struct Side {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
-    /// What it said when it was ready.
+    /// What it reported when it was ready.
     pub(super) setup: Value,
     /// Memory held when it was ready.
     resident: Option<u64>,
@@ -29,7 +29,7 @@ pub(super) struct Round {
     pub(super) value: f64,
 }
 
-/// Memory of a process in bytes, where the system tells.
+/// Memory of a process in bytes, where the system reports it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MemoryUse {
     /// The most that was held, from the start of the process.
@@ -58,10 +58,10 @@ impl Side {
             peak_before: None,
             rounds: Vec::new(),
         };
-        side.setup = side.answer()?["ready"].take();
+        side.setup = side.read_line()?["ready"].take();
         side.resident = side.status("VmRSS:");
         side.peak_before = side.status("VmHWM:");
-        // 5 starts the peak anew; where that is refused, the old one is never too low.
+        // 5 starts the peak anew; where that is not permitted, the old one is never too low.
         let _ = std::fs::OpenOptions::new()
             .write(true)
             .open(format!("/proc/{}/clear_refs", side.child.id()))
@@ -74,11 +74,11 @@ impl Side {
         let input = self.input.as_mut().context("the program has ended")?;
         input.write_all(b"\n")?;
         input.flush()?;
-        let answer = self.answer()?;
+        let answer = self.read_line()?;
         let number = |key: &str| {
             answer[key]
                 .as_f64()
-                .with_context(|| format!("{} answered {answer} without `{key}`", self.name))
+                .with_context(|| format!("{} printed {answer} without `{key}`", self.name))
         };
         let round = Round {
             seconds: number("seconds")?,
@@ -118,11 +118,11 @@ impl Side {
         Ok(())
     }
 
-    fn answer(&mut self) -> anyhow::Result<Value> {
+    fn read_line(&mut self) -> anyhow::Result<Value> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         serde_json::from_str(&line)
-            .with_context(|| format!("{} answered {line:?}, expected JSON", self.name))
+            .with_context(|| format!("{} printed {line:?}, expected JSON", self.name))
     }
 
     fn status(&self, key: &str) -> Option<u64> {
@@ -159,7 +159,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_program_answers_once_for_every_line() {
+    fn a_program_computes_a_round_for_every_line() {
         let script = r#"echo '{"ready": {"size": 3}}'
             while read line; do echo '{"seconds": 0.25, "value": 7}'; done"#;
         let mut side = Side::start("shell", Command::new("sh").args(["-c", script])).unwrap();
@@ -173,7 +173,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_program_that_says_nothing_is_named() {
+    fn a_program_that_prints_nothing_is_named() {
         let error = Side::start("mute", &mut Command::new("true")).unwrap_err();
         assert!(error.to_string().contains("mute"), "{error}");
     }

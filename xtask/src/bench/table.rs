@@ -87,7 +87,7 @@ fn row(text: &mut String, outcome: &Outcome, peer: &Peer, theirs: &Taken) {
         megabytes(peak(theirs)),
         megabytes(ours.memory.map(|memory| memory.added)),
     )
-    .expect("a string takes everything");
+    .expect("writing to a string cannot fail");
 }
 
 /// The same, with every round.

@@ -48,7 +48,7 @@ pub(super) struct Target {
     pub(super) memory: Option<Memory>,
 }
 
-/// Which memory a target speaks of.
+/// The memory that a target limits.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Memory {
     /// Our peak divided by the peer's.
@@ -64,132 +64,90 @@ pub(super) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "train-step-smollm2",
         about: "training step, LoRA in all layers and a generated head, SmolLM2-135M shapes, 4 x 128 tokens",
-        peers: &[Peer {
-            name: "PyTorch + PEFT",
-            program: Program::Script("bench_train.py", &["smollm2"]),
-            work: Work::Same,
-            target: STEP,
-        }],
+        peers: &[training(&["smollm2"])],
     },
     Workload {
         name: "train-step-gpt2",
         about: "training step, LoRA in all layers and a generated head, GPT-2 small shapes, 4 x 128 tokens",
-        peers: &[Peer {
-            name: "PyTorch + PEFT",
-            program: Program::Script("bench_train.py", &["gpt2"]),
-            work: Work::Same,
-            target: STEP,
-        }],
+        peers: &[training(&["gpt2"])],
     },
     Workload {
         name: "head-loss",
         about: "loss at the head and its gradient, 1,024 rows x 49,152 tokens, width 576",
         peers: &[
-            Peer {
-                name: "PyTorch, all logits",
-                program: Program::Script("bench_head_loss.py", &["plain"]),
-                work: Work::Same,
-                target: HEAD,
-            },
-            Peer {
-                name: "PyTorch, 128 rows at a time",
-                program: Program::Script("bench_head_loss.py", &["chunked"]),
-                work: Work::Same,
-                target: HEAD,
-            },
+            head_loss("PyTorch, all logits", &["plain"]),
+            head_loss("PyTorch, 128 rows at a time", &["chunked"]),
         ],
     },
     Workload {
         name: "eval-forward",
         about: "scoring with the frozen model, SmolLM2-135M shapes, 4 x 512 tokens",
-        peers: &[Peer {
-            name: "Hugging Face",
-            program: Program::Script("bench_eval.py", &["smollm2"]),
-            work: Work::Same,
-            target: Target {
-                time: 1.0,
-                memory: None,
-            },
-        }],
+        peers: &[Peer::script(
+            "Hugging Face",
+            "bench_eval.py",
+            &["smollm2"],
+            1.0,
+        )],
     },
     Workload {
         name: "published-recipe",
         about: "a whole run of the published recipe's shape, head only, GPT-2 small shapes, 16 lines x 64 tokens, 10 \
                 epochs; states kept, trunk passed once",
-        peers: &[Peer {
-            name: "PyTorch, trunk passed in every epoch",
-            program: Program::Script("bench_published.py", &[]),
-            work: Work::Same,
-            target: Target {
-                time: 0.2,
-                memory: None,
-            },
-        }],
+        peers: &[Peer::script(
+            "PyTorch, trunk passed in every epoch",
+            "bench_published.py",
+            &[],
+            0.2,
+        )],
     },
     Workload {
         name: "kmeans",
         about: "k-means, 36,718 x 768, 1,147 clusters, 10 steps from one start",
-        peers: &[Peer {
-            name: "scikit-learn",
-            program: Program::Script("bench_kmeans.py", &["lloyd"]),
-            work: Work::Same,
-            target: Target {
-                time: 1.0,
-                memory: None,
-            },
-        }],
+        peers: &[Peer::script(
+            "scikit-learn",
+            "bench_kmeans.py",
+            &["lloyd"],
+            1.0,
+        )],
     },
     Workload {
         name: "kmeans-against-linfa",
         about: "k-means, 36,718 x 768, 1,147 clusters, 10 steps from one start",
-        peers: &[Peer {
-            name: "linfa in f64",
-            program: Program::Ours("kmeans-linfa"),
-            work: Work::Same,
-            target: Target {
-                time: 1.0,
-                memory: None,
-            },
-        }],
+        peers: &[Peer::new(
+            "linfa in f64",
+            Program::Ours("kmeans-linfa"),
+            1.0,
+        )],
     },
     Workload {
         name: "kmeans-seeding",
         about: "greedy k-means++, 36,718 x 768, 1,147 clusters",
-        peers: &[Peer {
-            name: "scikit-learn",
-            program: Program::Script("bench_kmeans.py", &["seeding"]),
-            work: Work::Same,
-            target: Target {
-                time: 0.2,
-                memory: None,
-            },
-        }],
+        peers: &[Peer::script(
+            "scikit-learn",
+            "bench_kmeans.py",
+            &["seeding"],
+            0.2,
+        )],
     },
     Workload {
         name: "decode-f32",
         about: "64 tokens of one stream, f32, SmolLM2-135M shapes",
-        peers: &[Peer {
-            name: "Hugging Face",
-            program: Program::Script("bench_decode.py", &["f32"]),
-            work: Work::Same,
-            target: Target {
-                time: 0.667,
-                memory: None,
-            },
-        }],
+        peers: &[Peer::script(
+            "Hugging Face",
+            "bench_decode.py",
+            &["f32"],
+            0.667,
+        )],
     },
     Workload {
         name: "decode-q4",
         about: "64 tokens of one stream, Q4_1 and Q8_0 kept packed, SmolLM2-135M shapes",
-        peers: &[Peer {
-            name: "llama.cpp",
-            program: Program::Script("bench_decode.py", &["packed"]),
-            work: Work::Same,
-            target: Target {
-                time: 1.0,
-                memory: None,
-            },
-        }],
+        peers: &[Peer::script(
+            "llama.cpp",
+            "bench_decode.py",
+            &["packed"],
+            1.0,
+        )],
     },
     Workload {
         name: "decode-groups",
@@ -207,73 +165,78 @@ pub(super) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "decode-memory",
         about: "the same as `decode-groups` with a memory of 32,768 entries for each group",
-        peers: &[Peer {
-            name: "ourselves without memories",
-            program: Program::Ours("decode-groups"),
-            work: Work::Yardstick,
-            target: Target {
-                time: 1.1,
-                memory: None,
-            },
-        }],
+        peers: &[Peer::yardstick(
+            "ourselves without memories",
+            "decode-groups",
+            1.1,
+        )],
     },
     Workload {
         name: "generate-factors",
         about: "factors of 64 new groups, one after the other, `core` of rank 8, SmolLM2-135M shapes",
         peers: &[
-            Peer {
-                name: "64 tokens of one stream, f32",
-                program: Program::Ours("decode-f32"),
-                work: Work::Yardstick,
-                target: FACTORS,
-            },
-            Peer {
-                name: "64 tokens of one stream, packed",
-                program: Program::Ours("decode-q4"),
-                work: Work::Yardstick,
-                target: FACTORS,
-            },
+            Peer::yardstick("64 tokens of one stream, f32", "decode-f32", 0.1),
+            Peer::yardstick("64 tokens of one stream, packed", "decode-q4", 0.1),
         ],
     },
 ];
 
+impl Peer {
+    /// A program that computes the same, and the time that ours may take, at most, as a part of its time.
+    const fn new(name: &'static str, program: Program, time: f64) -> Self {
+        Self {
+            name,
+            program,
+            work: Work::Same,
+            target: Target { time, memory: None },
+        }
+    }
+
+    const fn script(
+        name: &'static str,
+        script: &'static str,
+        args: &'static [&'static str],
+        time: f64,
+    ) -> Self {
+        Self::new(name, Program::Script(script, args), time)
+    }
+
+    /// Our own side with another workload, whose values differ.
+    const fn yardstick(name: &'static str, workload: &'static str, time: f64) -> Self {
+        Self {
+            work: Work::Yardstick,
+            ..Self::new(name, Program::Ours(workload), time)
+        }
+    }
+
+    const fn with_memory(self, memory: Memory) -> Self {
+        Self {
+            target: Target {
+                memory: Some(memory),
+                ..self.target
+            },
+            ..self
+        }
+    }
+}
+
+const fn training(args: &'static [&'static str]) -> Peer {
+    Peer::script("PyTorch + PEFT", "bench_train.py", args, 1.0).with_memory(Memory::PeakRatio(0.5))
+}
+
+const fn head_loss(name: &'static str, args: &'static [&'static str]) -> Peer {
+    Peer::script(name, "bench_head_loss.py", args, 1.0).with_memory(Memory::Added(64_000_000))
+}
+
 /// The prompts of the groups without any adapter.
 const fn base_only(time: f64) -> Peer {
-    Peer {
-        name: "ourselves, base model only",
-        program: Program::Ours("decode-groups-base"),
-        work: Work::Yardstick,
-        target: Target { time, memory: None },
-    }
+    Peer::yardstick("ourselves, base model only", "decode-groups-base", time)
 }
 
 /// The factors of the groups as adapters of PEFT, named row by row.
 const fn adapter_names(args: &'static [&'static str]) -> Peer {
-    Peer {
-        name: "PEFT with `adapter_names`",
-        program: Program::Script("bench_groups.py", args),
-        work: Work::Same,
-        target: Target {
-            time: 0.2,
-            memory: None,
-        },
-    }
+    Peer::script("PEFT with `adapter_names`", "bench_groups.py", args, 0.2)
 }
-
-const FACTORS: Target = Target {
-    time: 0.1,
-    memory: None,
-};
-
-const HEAD: Target = Target {
-    time: 1.0,
-    memory: Some(Memory::Added(64_000_000)),
-};
-
-const STEP: Target = Target {
-    time: 1.0,
-    memory: Some(Memory::PeakRatio(0.5)),
-};
 
 #[cfg(test)]
 mod tests {
@@ -287,7 +250,7 @@ mod tests {
         let ours = std::fs::read_to_string(ours).unwrap();
         let knows = |name: &str| ours.contains(&format!("\"{name}\""));
         for workload in WORKLOADS {
-            assert!(knows(workload.name), "nobody runs {}", workload.name);
+            assert!(knows(workload.name), "no program runs {}", workload.name);
         }
         for peer in WORKLOADS.iter().flat_map(|workload| workload.peers) {
             match peer.program {
@@ -295,7 +258,7 @@ mod tests {
                     let script = workspace.root.join("xtask/python").join(script);
                     assert!(script.is_file(), "{} is missing", script.display());
                 }
-                Program::Ours(name) => assert!(knows(name), "nobody runs {name}"),
+                Program::Ours(name) => assert!(knows(name), "no program runs {name}"),
             }
         }
     }

@@ -1,8 +1,8 @@
 //! A mixed corpus from the sources of the dependencies: prose, Rust, C, TOML and licences.
 //!
 //! The same sources give the same corpus, byte for byte. A crate is either for training or for testing, a text
-//! that repeats another is dropped, and no kind outnumbers another by plan; licences are fewer, because
-//! hardly any two of them say something different.
+//! that repeats another is dropped, and all kinds have as many texts where there are enough; licences have
+//! fewer, because most repeat another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -255,6 +255,13 @@ mod tests {
         }
     }
 
+    /// `num` crates with four files of each given name.
+    fn crates(root: &Path, num: usize, files: &[&str]) -> Vec<CrateSource> {
+        (0..num)
+            .map(|idx| crate_with(root, &format!("crate{idx}-1.0.0"), files, 4))
+            .collect()
+    }
+
     /// A word of ten letters.
     fn word(mut number: u64) -> String {
         std::iter::repeat_with(|| {
@@ -281,16 +288,7 @@ mod tests {
     #[test]
     fn training_and_testing_texts_come_from_different_crates() {
         let dir = tempfile::tempdir().unwrap();
-        let sources: Vec<_> = (0..8)
-            .map(|idx| {
-                crate_with(
-                    dir.path(),
-                    &format!("crate{idx}-1.0.0"),
-                    &["README.md", "lib.rs"],
-                    4,
-                )
-            })
-            .collect();
+        let sources = crates(dir.path(), 8, &["README.md", "lib.rs"]);
         let corpus = gather(&sources, &small()).unwrap();
         let train: BTreeSet<_> = corpus.train.iter().map(crate_of).collect();
         let test: BTreeSet<_> = corpus.test.iter().map(crate_of).collect();
@@ -305,9 +303,7 @@ mod tests {
     #[test]
     fn a_kind_that_two_crates_have_is_on_both_sides() {
         let dir = tempfile::tempdir().unwrap();
-        let mut sources: Vec<_> = (0..6)
-            .map(|idx| crate_with(dir.path(), &format!("rust{idx}-1.0.0"), &["lib.rs"], 4))
-            .collect();
+        let mut sources = crates(dir.path(), 6, &["lib.rs"]);
         sources.push(crate_with(dir.path(), "few-sys-1.0.0", &["a.c"], 5));
         sources.push(crate_with(dir.path(), "many-sys-1.0.0", &["a.c"], 15));
         let corpus = gather(&sources, &small()).unwrap();
@@ -318,16 +314,7 @@ mod tests {
     #[test]
     fn the_same_sources_give_the_same_corpus() {
         let dir = tempfile::tempdir().unwrap();
-        let sources: Vec<_> = (0..6)
-            .map(|idx| {
-                crate_with(
-                    dir.path(),
-                    &format!("crate{idx}-1.0.0"),
-                    &["README.md", "lib.rs"],
-                    4,
-                )
-            })
-            .collect();
+        let sources = crates(dir.path(), 6, &["README.md", "lib.rs"]);
         let written = |name: &str| {
             let path = dir.path().join(name);
             write(&gather(&sources, &small()).unwrap().train, &path).unwrap();
@@ -343,9 +330,7 @@ mod tests {
     #[test]
     fn a_corpus_that_is_too_small_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let one_kind: Vec<_> = (0..6)
-            .map(|idx| crate_with(dir.path(), &format!("crate{idx}-1.0.0"), &["lib.rs"], 4))
-            .collect();
+        let one_kind = crates(dir.path(), 6, &["lib.rs"]);
         let error = gather(&one_kind, &small()).unwrap_err().to_string();
         assert!(
             error.contains("1 kinds of text") && error.contains("--data"),
@@ -368,18 +353,10 @@ mod tests {
     fn a_text_that_all_crates_share_is_taken_once() {
         let dir = tempfile::tempdir().unwrap();
         let shared = "the same words in each and every crate stand here ".repeat(20);
-        let sources: Vec<_> = (0..6)
-            .map(|idx| {
-                let source = crate_with(
-                    dir.path(),
-                    &format!("crate{idx}-1.0.0"),
-                    &["a.md", "lib.rs"],
-                    4,
-                );
-                files::write_atomically(&source.dir.join("NOTES.md"), shared.as_bytes()).unwrap();
-                source
-            })
-            .collect();
+        let sources = crates(dir.path(), 6, &["a.md", "lib.rs"]);
+        for source in &sources {
+            files::write_atomically(&source.dir.join("NOTES.md"), shared.as_bytes()).unwrap();
+        }
         let corpus = gather(&sources, &small()).unwrap();
         let all = corpus.train.iter().chain(&corpus.test);
         assert!(

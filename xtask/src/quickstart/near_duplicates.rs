@@ -53,7 +53,7 @@ mod tests {
         let mut seen = Seen::default();
         assert!(seen.take(TEXT));
         assert!(!seen.take(&TEXT.to_uppercase().replace(", ", ",\n   ")));
-        assert!(!seen.take(&format!("Copyright of somebody else. {TEXT}")));
+        assert!(!seen.take(&format!("Copyright of another author. {TEXT}")));
     }
 
     #[test]

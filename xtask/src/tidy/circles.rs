@@ -1,7 +1,7 @@
 //! No two files of a crate import each other, directly or around others.
 //!
 //! A file imports another when its code names something that is defined there, by a `use` or by a path. A module that
-//! hands a name on (`pub use`) is passed through: who says `crate::Engine` imports the file that defines the engine and
+//! hands a name on (`pub use`) is passed through: whoever names `crate::Engine` imports the file that defines the engine and
 //! not `lib.rs`; the module itself imports what it hands on. What a file takes from the modules around it
 //! (`use super::Style`, where the parent defines `Style`) is no import, as a module and the files below it are one idea
 //! with an inside. Code for tests does not count.
@@ -16,7 +16,7 @@ use super::Finding;
 use super::imports::{Names, Path, Source};
 use crate::workspace::Workspace;
 
-/// A circle is found within so many steps from name to name; longer ones are names that mean themselves.
+/// Imports followed from name to name, at most; only a name that stands for itself has more.
 const MAX_STEPS: usize = 8;
 
 /// Every circle of the workspace.

@@ -114,7 +114,7 @@ impl Reader {
     }
 
     fn import(&mut self, tokens: &[TokenTree], at: usize) -> usize {
-        // `+ use<'a>` says what a type captures.
+        // `+ use<'a>` lists what a type captures.
         if is_punct(tokens.get(at + 1), '<') {
             return at + 1;
         }
@@ -196,7 +196,7 @@ fn is_joint(tokens: &[TokenTree]) -> bool {
     first && is_punct(tokens.get(1), ':')
 }
 
-/// `(crate)` or `(in crate::a)` behind `pub` says who may see an item, and is no import.
+/// `(crate)` or `(in crate::a)` behind `pub` limits who may see an item, and imports nothing.
 fn restriction(tokens: &[TokenTree]) -> usize {
     let Some(TokenTree::Group(group)) = tokens.first() else {
         return 0;

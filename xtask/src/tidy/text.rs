@@ -164,7 +164,7 @@ fn broken_links(root: &Path, path: &Path, contents: &str) -> Vec<Finding> {
     findings
 }
 
-/// Paths of somebody's machine help nobody else.
+/// Paths of one machine are of no use on another.
 fn personal_paths(root: &Path, path: &Path, contents: &str) -> Vec<Finding> {
     let mut forbidden: Vec<String> = ["/home/", "/Users/", "C:\\Users\\"]
         .map(str::to_owned)
@@ -175,16 +175,11 @@ fn personal_paths(root: &Path, path: &Path, contents: &str) -> Vec<Finding> {
             .filter(|parent| parent.components().count() > 2)
             .map(|parent| format!("{}/", parent.display())),
     );
-    lines(
-        path,
-        contents,
-        "names a path of somebody's machine",
-        |line| {
-            forbidden
-                .iter()
-                .any(|prefix| line.contains(prefix.as_str()))
-        },
-    )
+    lines(path, contents, "names a path of one machine", |line| {
+        forbidden
+            .iter()
+            .any(|prefix| line.contains(prefix.as_str()))
+    })
 }
 
 fn lines(
