@@ -99,14 +99,14 @@ fn a_hypernetwork_brings_its_controls_and_its_lora_and_all_choose_alike() {
         .iter()
         .map(|row| row["method"].as_str().unwrap())
         .collect();
-    let expected = "frozen lora lora-equal lora-equal-dense experts dense dense-shuffled \
-                    dense-constant core core-shuffled core-constant";
+    let expected = "frozen lora lora-equal lora-equal-dense experts dense dense-redrawn \
+                    dense-constant core core-redrawn core-constant";
     assert_eq!(names, expected.split(' ').collect::<Vec<_>>());
     assert_eq!(report["seeds"], serde_json::json!([1, 2]));
     for row in report["methods"].as_array().unwrap() {
         let baseline = match row["method"].as_str().unwrap() {
             "lora-equal" => None,
-            "dense" | "dense-shuffled" | "dense-constant" => Some("lora-equal-dense"),
+            "dense" | "dense-redrawn" | "dense-constant" => Some("lora-equal-dense"),
             _ => Some("lora-equal"),
         };
         assert_eq!(row["baseline"].as_str(), baseline, "{row}");
@@ -140,7 +140,7 @@ fn a_hypernetwork_brings_its_controls_and_its_lora_and_all_choose_alike() {
         "{equal} is not near {core}"
     );
     // Four opponents for each hypernetwork, and the larger one for the smaller.
-    assert_eq!(report["duels"].as_array().unwrap().len(), 9);
+    assert_eq!(report["comparisons"].as_array().unwrap().len(), 9);
     let written: Value =
         serde_json::from_slice(&std::fs::read(out.join("compare.json")).unwrap()).unwrap();
     assert_eq!(written["methods"], report["methods"]);
@@ -168,14 +168,14 @@ fn a_memory_stands_beside_the_trainings_of_its_adapter_and_beats_that_of_other_g
         .map(|row| row["method"].as_str().unwrap())
         .collect();
     let expected =
-        "frozen lora lora-equal core core-memory core-memory-shuffled core-memory-constant";
+        "frozen lora lora-equal core core-memory core-memory-redrawn core-memory-constant";
     assert_eq!(names, expected.split(' ').collect::<Vec<_>>());
     // The texts of the fixture repeat themselves by kind: what the own group said before helps, what others said
     // does not.
     let loss = |name: &str| row(&first, name)["loss"].as_f64().unwrap();
     assert!(loss("core-memory") < loss("core") - 0.05, "{first:#}");
-    assert!(loss("core-memory") < loss("core-memory-shuffled") - 0.05);
-    assert!(loss("core-memory-shuffled") < loss("core") + 0.05);
+    assert!(loss("core-memory") < loss("core-memory-redrawn") - 0.05);
+    assert!(loss("core-memory-redrawn") < loss("core") + 0.05);
     // Only the gate is trained: a temperature, five weights and a bias for each of three groups.
     let trained = |name: &str| row(&first, name)["num_trainable_params"].as_u64().unwrap();
     assert_eq!(trained("core-memory"), trained("core") + 1 + 5 + 3);
@@ -506,8 +506,8 @@ fn a_sweep_of_prefixes_compares_the_same_texts_and_computes_states_once() {
     assert_eq!(point["prefix"], 4);
     // It is about what a comparison is about, not about the first method with a rival.
     assert_eq!(swept["method"], "core-memory");
-    let duels = point["duels"].as_array().unwrap();
-    let differences = duels
+    let comparisons = point["comparisons"].as_array().unwrap();
+    let differences = comparisons
         .iter()
         .filter(|duel| duel["method"] == "core-memory")
         .map(|duel| &duel["difference"]);

@@ -19,7 +19,7 @@ use crate::error::HypernetError;
 /// [`Redrawn`](Self::Redrawn) and [`Constant`](Self::Constant) are the same network with the
 /// information about the cluster taken away. A *fixed* exchange of the clusters' conditions is not
 /// among them: it still identifies every cluster, so a network trained with it can learn as much as
-/// with right conditions. The methods `core-shuffled` and `dense-shuffled` of the program run
+/// with right conditions. The methods `core-redrawn` and `dense-redrawn` of the program run
 /// [`Redrawn`](Self::Redrawn).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -443,7 +443,7 @@ mod tests {
         };
         let room = |name: &str| WIDTH - chart(name).right();
         assert!((room("core") - LEGEND[0]).abs() < 1e-9);
-        assert!(room("vs core-memory-shuffled") > 7.5 * 23.0 + BESIDE_NAME - 4.0);
+        assert!(room("vs core-memory-redrawn") > 7.5 * 22.0 + BESIDE_NAME - 4.0);
         let endless = "name ".repeat(40);
         assert!((room(&endless) - LEGEND[1]).abs() < 1e-9);
         assert!(

@@ -225,7 +225,7 @@ fn windows_must_meet() {
 #[test]
 fn a_comparison_names_each_method_once() {
     let line = "chameleon compare --model m --data d --out o";
-    let error = refusal(&format!("{line} --methods lora,core-shuffled,lora"));
+    let error = refusal(&format!("{line} --methods lora,core-redrawn,lora"));
     assert_eq!(
         error,
         FlagError::Twice {

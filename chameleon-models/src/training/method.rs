@@ -308,6 +308,47 @@ pub struct MemoryOptions {
     pub max_entries: usize,
 }
 
+impl TrainingConfig {
+    /// The settings of `chameleon train` without flags. `cache_dir` keeps hidden states of the frozen model.
+    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            adapter: AdapterOptions::default(),
+            num_clusters: 8,
+            memory: MemoryOptions {
+                layer_idx: None,
+                max_entries: 1 << 15,
+            },
+            span: SpanConfig::new(32, 128),
+            batch_size: 16,
+            optimizer: TrainOptions {
+                num_epochs: 3,
+                learning_rate: 5e-4,
+                warmup: 0.05,
+                weight_decay: 0.01,
+                max_grad_norm: 1.0,
+            },
+            cache_dir: cache_dir.into(),
+        }
+    }
+}
+
+impl Default for AdapterOptions {
+    /// The head alone, with the paper's sizes.
+    fn default() -> Self {
+        Self {
+            rank: 4,
+            scale: 1.0,
+            targets: Vec::new(),
+            layers: LayerRange::All,
+            layer_rank: 4,
+            encoding: PromptEncoding::default(),
+            condition: Condition::Centroid,
+            hidden_sizes: vec![64, 32],
+            dropout: 0.0,
+        }
+    }
+}
+
 impl MemoryOptions {
     /// The configuration for a model.
     ///

@@ -67,6 +67,17 @@ impl SpanConfig {
 }
 
 impl TextSource {
+    /// All texts of a file or folder; the fields of rows are found by their names. `spill_folder` takes token ids that
+    /// do not fit in memory.
+    pub fn new(path: impl Into<PathBuf>, spill_folder: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            options: ReadOptions::default(),
+            max_examples: None,
+            spill_folder: spill_folder.into(),
+        }
+    }
+
     /// Reads the texts and cuts them into examples as they are read; they may be larger than the memory. `seed` draws
     /// the sides of a later split.
     ///

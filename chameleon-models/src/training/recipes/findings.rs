@@ -141,13 +141,13 @@ mod tests {
     use super::super::runs::test_run;
     use super::*;
 
-    fn recipe(name: &str, dense: f64, shuffled: f64) -> Vec<Run> {
+    fn recipe(name: &str, dense: f64, control: f64) -> Vec<Run> {
         let run = |method, nll| test_run(name, method, 1, &[nll, nll]);
         vec![
             run(Method::FROZEN, 3.0),
             run(Method::LORA, 2.0),
             run(Method::DENSE, dense),
-            run(redrawn(Method::DENSE), shuffled),
+            run(redrawn(Method::DENSE), control),
         ]
     }
 
