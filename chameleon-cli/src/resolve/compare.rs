@@ -5,11 +5,8 @@ use std::path::PathBuf;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::Condition;
 use chameleon_models::training::{
-    experiment::ComparisonConfig,
-    method::{Method, TrainingConfig},
-    prepare::HeldOut,
-    session::Start,
-    texts::TextSource,
+    config::TrainingConfig, experiment::ComparisonConfig, method::Method, prepare::HeldOut,
+    session::Start, texts::TextSource,
 };
 
 use super::{

@@ -6,7 +6,8 @@ use chameleon_core::RunSeed;
 use chameleon_hypernet::GeneratorKind;
 use chameleon_models::{
     PromptEncoding, TrainOptions, WeightStorage,
-    training::method::{AdapterOptions, Head, MemoryOptions, TrainingConfig},
+    training::config::{AdapterOptions, MemoryOptions, TrainingConfig},
+    training::method::Head,
     training::prepare::HeldOut,
     training::session::{MemoryMaking, Start},
     training::texts::TextSource,

@@ -6,13 +6,13 @@ use crate::adapter::layer_adaptation::LayerRange;
 use crate::data::Example;
 use crate::families::language_model::LanguageModel;
 use crate::files::fingerprint::Fingerprint;
+use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
 use crate::training::grouped_examples::{
     CacheProgress, Proceed, cache_entering_states, cache_hidden_states, entering_fingerprint,
     states_fingerprint,
 };
 use crate::training::hidden_cache::{HiddenCache, HiddenCacheError};
-use crate::training::method::TrainingConfig;
 use crate::training::observer::{Observer, Work};
 use crate::training::prepare::{Split, TrainingData};
 use crate::training::states::HiddenStates;

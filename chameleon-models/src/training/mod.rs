@@ -1,6 +1,7 @@
 //! How does it learn, and how good is it? From examples in groups to a trained adapter and its scores.
 
 pub mod causal_objective;
+pub mod config;
 pub mod error;
 pub mod eval;
 pub mod evaluation;
@@ -11,6 +12,7 @@ pub mod hidden_cache;
 pub mod known_states;
 pub mod memory;
 pub mod method;
+pub mod new_adapter;
 pub mod observer;
 pub mod prepare;
 pub mod recipes;

@@ -18,9 +18,9 @@ use crate::families::causal_lm::CausalLm;
 use crate::families::language_model::LanguageModel;
 use crate::families::load::LoadedModel;
 use crate::files::fingerprint::Fingerprint;
+use crate::training::config::{AdapterOptions, TrainingConfig};
 use crate::training::error::TrainingError;
 use crate::training::grouped_examples::GroupedExamples;
-use crate::training::method::{AdapterOptions, TrainingConfig};
 use crate::training::observer::{Observer, Work};
 use crate::training::texts::{SpanConfig, TextSource, examples};
 

@@ -22,20 +22,20 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::adaptation::AdapterModule;
 use crate::adapter::group_memory::MemoryConfig;
 use crate::adapter::{self, Adapter, AdapterConfig};
+use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
 use crate::training::eval::{ExampleScore, ScoreSummary, TokenScores};
 use crate::training::fit::{Conditions, EpochRecord, KeptEpoch, NoHooks, Selection, fit};
 use crate::training::grouped_examples::GroupedExamples;
 use crate::training::hidden_cache::HiddenCache;
 use crate::training::known_states::KnownStates;
-use crate::training::method::{
-    Head, MemoryControl, Method, TrainingConfig, autodiff_device, untrained,
-};
+use crate::training::method::{Head, MemoryControl, Method};
+use crate::training::new_adapter::{autodiff_device, untrained};
 use crate::training::observer::Observer;
 use crate::training::prepare::{Split, TrainingData, json};
 use crate::training::states::HiddenStates;
 
-use super::memories::{ExperimentMemories, SplitScores};
+use super::memories::{ExperimentMemories, ScoredTexts, SplitScores};
 use super::peak_memory;
 use super::store::RunStore;
 
@@ -486,7 +486,12 @@ impl Comparison<'_> {
             valid: score(&data.valid, &self.texts.states.valid)?,
             test: score(self.test, &self.texts.states.test)?,
         };
-        let (gate, scores) = memories.mix(memory, self, scores);
+        let texts = ScoredTexts {
+            data,
+            test: self.test,
+            group_size: self.group_size,
+        };
+        let (gate, scores) = memories.mix(memory, texts, scores, self.observer);
         let mut run = ScoredRun::new(scores, start.elapsed().as_secs_f64());
         run.gate = Some(gate);
         self.store.keep(&place, &key, &run)?;

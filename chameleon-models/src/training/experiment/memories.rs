@@ -14,15 +14,14 @@ use crate::adapter::group_memory::{
     with_memory,
 };
 use crate::families::causal_lm::CausalLm;
+use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
 use crate::training::eval::TokenScores;
 use crate::training::hidden_cache::HiddenCache;
 use crate::training::memory::observe_memories;
-use crate::training::method::{MemoryControl, TrainingConfig};
+use crate::training::method::MemoryControl;
 use crate::training::observer::Observer;
 use crate::training::prepare::{Split, TrainingData};
-
-use super::comparison::Comparison;
 
 /// The memories of an experiment.
 #[derive(Debug)]
@@ -60,6 +59,15 @@ type ObservedKey = (MemoryControl, Option<usize>);
 struct ObservedSplits {
     valid: Vec<Observed>,
     test: Vec<Observed>,
+}
+
+/// The texts whose scores a memory changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ScoredTexts<'a> {
+    pub(super) data: &'a TrainingData,
+    pub(super) test: &'a Split,
+    /// Texts of the test that share a condition, where that is not the batch size.
+    pub(super) group_size: Option<usize>,
 }
 
 /// What an adapter alone scored.
@@ -122,23 +130,29 @@ impl ExperimentMemories {
     pub(super) fn mix(
         &self,
         control: MemoryControl,
-        comparison: &Comparison<'_>,
+        texts: ScoredTexts<'_>,
         scores: SplitScores,
+        observer: &dyn Observer,
     ) -> (MemoryGate, Vec<TokenScores>) {
-        let observed = self.observed(control, comparison);
-        let valid_data = &comparison.texts.data.valid.data;
+        let observed = self.observed(control, texts, observer);
+        let valid_data = &texts.data.valid.data;
         let num_groups = self.memories.groups.len();
         let gate = fit_gate(&observed.valid, valid_data, &scores.valid, num_groups);
-        let mixed = with_memory(&gate, &observed.test, &comparison.test.data, scores.test);
+        let mixed = with_memory(&gate, &observed.test, &texts.test.data, scores.test);
         (gate, mixed)
     }
 
-    fn observed(&self, control: MemoryControl, comparison: &Comparison<'_>) -> Rc<ObservedSplits> {
-        let key = (control, comparison.group_size);
+    fn observed(
+        &self,
+        control: MemoryControl,
+        scored: ScoredTexts<'_>,
+        observer: &dyn Observer,
+    ) -> Rc<ObservedSplits> {
+        let key = (control, scored.group_size);
         if let Some(found) = self.observed.borrow().get(&key) {
             return Rc::clone(found);
         }
-        let data = &comparison.texts.data;
+        let data = scored.data;
         let constant = match control {
             MemoryControl::Constant => {
                 let texts = TextsWithStates {
@@ -160,12 +174,11 @@ impl ExperimentMemories {
                 data: &split.data,
                 entering: states,
             };
-            let observer = comparison.observer;
             observe_memories(&self.memories, texts, &source, &TEMPERATURES, observer)
         };
         let observed = Rc::new(ObservedSplits {
             valid: observe(&data.valid, &self.valid),
-            test: observe(comparison.test, &self.test),
+            test: observe(scored.test, &self.test),
         });
         self.observed.borrow_mut().insert(key, Rc::clone(&observed));
         observed

@@ -12,7 +12,7 @@ use crate::training::error::TrainingError;
 use crate::training::observer::{Observer, Work};
 use crate::training::text_metrics::{Stemming, bleu, meteor, rouge};
 
-use super::reproduction::Base;
+use super::base::Base;
 
 /// How near answers come to the references, each from 0 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -24,8 +24,10 @@ use crate::training::states::HiddenStates;
 use crate::training::train::TrainOptions;
 
 use super::answers::{PromptBatch, answer};
+use super::base::Base;
+use super::config::ReproductionConfig;
+use super::finished::finished;
 use super::heads;
-use super::reproduction::{Base, ReproductionConfig, finished, redrawn};
 use super::runs::{Facts, Run, Unit, count_commonest};
 use super::splits::{self, Texts};
 
@@ -52,9 +54,9 @@ impl<'a> Causal<'a> {
             Method::FROZEN,
             Method::LORA,
             Method::DENSE,
-            redrawn(Method::DENSE),
+            Method::DENSE.redrawn(),
             Method::CORE,
-            redrawn(Method::CORE),
+            Method::CORE.redrawn(),
         ]
     }
 

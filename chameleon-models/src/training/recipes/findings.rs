@@ -7,7 +7,6 @@ use crate::training::method::Method;
 
 use super::quirks::Quirk;
 use super::recipe_name::RecipeName;
-use super::reproduction::redrawn;
 use super::runs::{Facts, Run, difference, of_method};
 
 /// What the numbers allow one to say, and what they do not.
@@ -79,7 +78,7 @@ impl<'a> Side<'a> {
         [Method::DENSE, Method::CORE]
             .into_iter()
             .filter_map(|method| {
-                let found = self.difference(method, redrawn(method))?;
+                let found = self.difference(method, method.redrawn())?;
                 let (method, figures) = (method, signed(found, 4));
                 Some(if found.is_below_zero() {
                     Finding::gain(format!(
@@ -119,7 +118,7 @@ impl<'a> Side<'a> {
         }
         let worth = |side: &Self| {
             let lora = side.loss(Method::DENSE) - side.loss(Method::LORA);
-            let control = side.loss(Method::DENSE) - side.loss(redrawn(Method::DENSE));
+            let control = side.loss(Method::DENSE) - side.loss(Method::DENSE.redrawn());
             (lora, control)
         };
         let ((lora, control), (lora_as, control_as)) = (worth(self), worth(published));
@@ -147,7 +146,7 @@ mod tests {
             run(Method::FROZEN, 3.0),
             run(Method::LORA, 2.0),
             run(Method::DENSE, dense),
-            run(redrawn(Method::DENSE), control),
+            run(Method::DENSE.redrawn(), control),
         ]
     }
 

@@ -5,8 +5,11 @@
 //! Nothing outside this folder imports it.
 
 mod answers;
+mod base;
 mod causal;
+mod config;
 mod findings;
+mod finished;
 mod heads;
 mod published;
 mod quirks;
@@ -19,6 +22,8 @@ mod splits;
 mod texts;
 
 pub use answers::TextScores;
+pub use base::Base;
+pub use config::ReproductionConfig;
 pub use published::data::{
     PublishedData, PublishedStates, StateIndex, cache_published_states, embed_rows,
     published_fingerprint,
@@ -30,7 +35,7 @@ pub use published::train::PublishedObjective;
 pub use quirks::{Quirk, Quirks, UnknownQuirk};
 pub use recipe_name::{RecipeName, UnknownRecipe};
 pub use report::{MethodRow, RecipeRow, ReproductionReport, RunRow, curves_csv};
-pub use reproduction::{Base, ReproductionConfig, reproduce};
+pub use reproduction::reproduce;
 pub use runs::{Facts, Run, Unit};
 pub use settings::{Experiment, PaperSettings};
 pub use texts::{PaperRows, PaperTexts};

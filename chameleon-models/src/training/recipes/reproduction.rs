@@ -1,126 +1,21 @@
 //! The paper's experiments under its recipe, under variations of it, and under ours.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use burn::module::Module as _;
-use chameleon_core::RunSeed;
-use chameleon_hypernet::ConditionControl;
-
-use crate::adapter::adaptation::AdapterModule;
-use crate::data::InstructionCondition;
-use crate::error::ModelError;
-use crate::families::causal_lm::CausalLm;
-use crate::families::language_model::LanguageModel;
-use crate::families::load::LoadedModel;
 use crate::files::fingerprint::Fingerprint;
-use crate::files::hub::HubOptions;
 use crate::training::error::TrainingError;
 use crate::training::experiment::{RunStore, peak_memory};
-use crate::training::fit::{EpochRecord, Fitted, KeptEpoch};
-use crate::training::method::{Head, Method};
+use crate::training::method::Head;
 use crate::training::observer::Observer;
 use crate::training::session::Start;
-use crate::training::train::TrainError;
 
+use super::base::Base;
 use super::causal::Causal;
+use super::config::ReproductionConfig;
 use super::published::experiment::Published;
-use super::published::rows::PublishedLoss;
 use super::recipe_name::RecipeName;
 use super::runs::Run;
-use super::settings::{Experiment, PaperSettings};
 use super::splits::Texts;
-
-/// What is reproduced, and how.
-#[derive(Debug, Clone)]
-pub struct ReproductionConfig {
-    /// Which of the paper's experiments.
-    pub experiment: Experiment,
-    /// Local data; the hub's if `None`.
-    pub data: Option<PathBuf>,
-    /// How the hub may be reached.
-    pub hub: HubOptions,
-    /// At least one, each once.
-    pub recipes: Vec<RecipeName>,
-    /// Which tokens the published recipe scores.
-    pub loss: PublishedLoss,
-    /// At least one, each once.
-    pub seeds: Vec<RunSeed>,
-    /// Training rows at most.
-    pub max_examples: Option<usize>,
-    /// Tokens of a row of WikiText that conditions are made of, unless the recipe leaks.
-    pub prefix: usize,
-    /// Part of a row of Alpaca that conditions are made of, unless the recipe leaks.
-    pub condition: InstructionCondition,
-    /// Answers that each method generates.
-    pub num_answers: usize,
-    /// Sizes.
-    pub settings: PaperSettings,
-    /// The folder of hidden states.
-    pub cache_dir: PathBuf,
-    /// Draws rows, clusters and splits.
-    pub seed: RunSeed,
-}
-
-/// The frozen model of all runs.
-#[derive(Debug)]
-pub struct Base {
-    pub(super) loaded: LoadedModel,
-    pub(super) states_fingerprint: String,
-}
-
-impl Base {
-    /// Freezes a model for rows of `seq_len` tokens.
-    ///
-    /// # Errors
-    ///
-    /// When the model has fewer learned positions.
-    pub fn new(mut loaded: LoadedModel, seq_len: usize) -> Result<Self, ModelError> {
-        loaded.model = loaded.model.no_grad();
-        loaded.model.check_positions(seq_len)?;
-        Ok(Self {
-            states_fingerprint: loaded.states_fingerprint(),
-            loaded,
-        })
-    }
-
-    pub(super) fn model(&self) -> &LanguageModel {
-        &self.loaded.model
-    }
-
-    /// The token that fills rows up, as the published tokenizer is configured.
-    pub fn end_of_text(&self) -> u32 {
-        let tokenizer = &self.loaded.tokenizer;
-        let ends = &tokenizer.special_token_ids().eos;
-        ends.first()
-            .copied()
-            .unwrap_or_else(|| tokenizer.pad_token_id())
-    }
-}
-
-/// A method given the conditions of other batches.
-pub(super) fn redrawn(method: Method) -> Method {
-    method.with_control(ConditionControl::Redrawn)
-}
-
-/// A training that did not diverge.
-pub(super) struct Finished {
-    /// The adapter of the kept epoch, off the autodiff device.
-    pub(super) module: AdapterModule,
-    pub(super) kept: KeptEpoch,
-    pub(super) curve: Vec<EpochRecord>,
-}
-
-pub(super) fn finished(fitted: Fitted) -> Result<Finished, TrainingError> {
-    match (fitted.diverged_at_step, fitted.module, fitted.kept) {
-        (Some(step), ..) => Err(TrainError::Diverged { step }.into()),
-        (None, Some(module), Some(kept)) => Ok(Finished {
-            module: module.valid(),
-            kept,
-            curve: fitted.curve,
-        }),
-        (None, ..) => unreachable!("a training that does not diverge keeps an epoch"),
-    }
-}
 
 /// Trains and scores every method under every recipe; what is finished in `out` is not done again.
 ///

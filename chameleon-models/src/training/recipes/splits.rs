@@ -10,9 +10,9 @@ use crate::families::load::LoadedModel;
 use crate::files::hub::HubOptions;
 use crate::training::error::TrainingError;
 
+use super::config::ReproductionConfig;
 use super::published::rows::PublishedText;
 use super::quirks::{Quirk, Quirks};
-use super::reproduction::ReproductionConfig;
 use super::settings::Experiment;
 use super::texts::{PaperRows, PaperTexts};
 

@@ -20,9 +20,11 @@ use crate::training::known_states::{cache_path, observed};
 use crate::training::method::Method;
 use crate::training::observer::Observer;
 use crate::training::recipes::answers::{PromptBatch, answer};
+use crate::training::recipes::base::Base;
+use crate::training::recipes::config::ReproductionConfig;
+use crate::training::recipes::finished::finished;
 use crate::training::recipes::heads;
 use crate::training::recipes::quirks::{Quirk, Quirks};
-use crate::training::recipes::reproduction::{Base, ReproductionConfig, finished, redrawn};
 use crate::training::recipes::runs::{Facts, Run, Unit, count_commonest};
 use crate::training::recipes::settings::PaperSettings;
 use crate::training::recipes::splits::Texts;
@@ -61,7 +63,7 @@ impl<'a> Published<'a> {
             Method::FROZEN,
             Method::LORA,
             Method::DENSE,
-            redrawn(Method::DENSE),
+            Method::DENSE.redrawn(),
         ]
     }
 

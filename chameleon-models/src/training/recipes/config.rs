@@ -1,0 +1,43 @@
+//! What is reproduced, and how.
+
+use std::path::PathBuf;
+
+use chameleon_core::RunSeed;
+
+use crate::data::InstructionCondition;
+use crate::files::hub::HubOptions;
+
+use super::published::rows::PublishedLoss;
+use super::recipe_name::RecipeName;
+use super::settings::{Experiment, PaperSettings};
+
+/// What is reproduced, and how.
+#[derive(Debug, Clone)]
+pub struct ReproductionConfig {
+    /// Which of the paper's experiments.
+    pub experiment: Experiment,
+    /// Local data; the hub's if `None`.
+    pub data: Option<PathBuf>,
+    /// How the hub may be reached.
+    pub hub: HubOptions,
+    /// At least one, each once.
+    pub recipes: Vec<RecipeName>,
+    /// Which tokens the published recipe scores.
+    pub loss: PublishedLoss,
+    /// At least one, each once.
+    pub seeds: Vec<RunSeed>,
+    /// Training rows at most.
+    pub max_examples: Option<usize>,
+    /// Tokens of a row of WikiText that conditions are made of, unless the recipe leaks.
+    pub prefix: usize,
+    /// Part of a row of Alpaca that conditions are made of, unless the recipe leaks.
+    pub condition: InstructionCondition,
+    /// Answers that each method generates.
+    pub num_answers: usize,
+    /// Sizes.
+    pub settings: PaperSettings,
+    /// The folder of hidden states.
+    pub cache_dir: PathBuf,
+    /// Draws rows, clusters and splits.
+    pub seed: RunSeed,
+}
