@@ -154,34 +154,4 @@ mod tests {
         assert!(!plan(&[0]).is_partition_of(2));
         assert!(!plan(&[0, 2]).is_partition_of(2));
     }
-
-    #[test]
-    fn shuffling_keeps_the_batches() {
-        let plan = BatchPlan {
-            batches: (0..20)
-                .map(|idx| PlannedBatch {
-                    cluster_idx: idx % 3,
-                    rows: vec![2 * idx, 2 * idx + 1],
-                })
-                .collect(),
-        };
-        let shuffled = plan.shuffled(&mut RunSeed(3).stream("epoch"));
-        assert_ne!(shuffled, plan);
-        assert!(shuffled.is_partition_of(40));
-        assert_eq!(shuffled.num_rows(), 40);
-    }
-
-    #[test]
-    fn a_repeated_or_missing_row_is_not_a_partition() {
-        let plan = |rows: &[usize]| BatchPlan {
-            batches: vec![PlannedBatch {
-                cluster_idx: 0,
-                rows: rows.to_vec(),
-            }],
-        };
-        assert!(plan(&[1, 0]).is_partition_of(2));
-        assert!(!plan(&[0, 0]).is_partition_of(2));
-        assert!(!plan(&[0]).is_partition_of(2));
-        assert!(!plan(&[0, 2]).is_partition_of(2));
-    }
 }

@@ -264,7 +264,7 @@ mod tests {
     fn features_belong_to_the_device_file_and_the_cli() {
         let code = "//! X.\n#[cfg(any(feature = \"flex\", test))]\n";
         assert_eq!(messages("chameleon-core/src/batch.rs", code).len(), 1);
-        for file in DEVICE_FILES {
+        for file in FEATURE_FILES {
             assert_eq!(messages(file, code), [""; 0]);
         }
         assert_eq!(messages("chameleon-cli/src/main.rs", code), [""; 0]);
