@@ -77,7 +77,7 @@ pub(crate) fn run(points: &PointSet, start: Vec<f32>, limits: Limits) -> LloydRu
     }
 }
 
-/// The rule for "little moves": the summed squared movement of all centroids is at most the
+/// The rule for `WithinTolerance`: the summed squared movement of all centroids is at most the
 /// tolerance times the mean variance of a coordinate, as in scikit-learn.
 pub(crate) struct StillBelow {
     square_movement: f64,
@@ -97,8 +97,8 @@ impl StillBelow {
     }
 }
 
-/// Hands each empty cluster the point farthest from its own centroid. A cluster is never emptied
-/// for another, and a point that lies on its centroid stays: with fewer distinct points than
+/// Assigns each empty cluster the point farthest from its own centroid. A cluster is never emptied
+/// for another, and a point at its centroid stays: with fewer distinct points than
 /// clusters, some remain empty.
 fn fill_empty_clusters(points: &PointSet, centroids: &[f32], assignments: &mut [usize]) {
     let mut sizes = cluster_sizes(assignments, centroids.len() / points.hidden_size());

@@ -25,8 +25,8 @@ pub struct PrincipalComponents {
 /// Finds the `num_components` directions of largest variance.
 ///
 /// The smaller one of the two matrices of products is decomposed, `[hidden, hidden]` or `[points, points]`, so a few
-/// points of many coordinates are as cheap as many points of a few. Points that span fewer directions than asked for
-/// get any further ones, of variance zero.
+/// points of many coordinates are as cheap as many points of a few. If the points span fewer directions than that,
+/// further ones of variance zero follow.
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
@@ -81,19 +81,11 @@ pub fn principal_components(
         return Err(ClusterError::VarianceOverflow);
     }
     let candidates = if total_variance > 0.0 {
-        let products = Array2::from_shape_vec((size, size), products).expect("products are square");
-        let (variances, vectors) = products
-            .eigh()
-            .expect("a square matrix has eigenvectors")
-            .sort_eig_desc();
-        let vectors = vectors.columns().into_iter().take(num_components);
-        let candidates = variances
-            .into_iter()
-            .zip(vectors.map(|vector| vector.to_vec()));
+        let found = eigenvectors(products, size).take(num_components);
         if num_points < hidden_size {
-            directions_of_weights(&centred, total_variance, candidates)
+            directions_of_weights(&centred, total_variance, found)
         } else {
-            candidates.collect()
+            found.collect()
         }
     } else {
         Vec::new()
@@ -138,6 +130,16 @@ impl PrincipalComponents {
         let centred = points.clone().without_autodiff() - self.mean.clone().unsqueeze();
         centred.matmul(axes.transpose())
     }
+}
+
+/// Eigenvalues and eigenvectors of a symmetric matrix, the largest value first.
+fn eigenvectors(symmetric: Vec<f64>, size: usize) -> impl Iterator<Item = (f64, Vec<f64>)> {
+    let matrix = Array2::from_shape_vec((size, size), symmetric).expect("the matrix is square");
+    let (values, vectors) = matrix
+        .eigh()
+        .expect("a square matrix has eigenvectors")
+        .sort_eig_desc();
+    (0..size).map(move |idx| (values[idx], vectors.column(idx).to_vec()))
 }
 
 /// Eigenvectors of the products of points weigh points; the weighted sums of points are the directions.
@@ -207,8 +209,10 @@ fn completed(
                 })
                 .unwrap_or(1.0);
             let divisor = left.copysign(largest);
-            axis.iter_mut().for_each(|value| *value /= divisor);
-            components.push((variance, axis));
+            components.push((
+                variance,
+                axis.into_iter().map(|value| value / divisor).collect(),
+            ));
         }
     }
     components

@@ -171,7 +171,7 @@ impl FromStr for DeviceSpec {
 /// # Errors
 ///
 /// [`DeviceError::NotCompiled`] when this build lacks the backend, [`DeviceError::NoSuchIndex`]
-/// when a CPU backend is asked for a device other than its only one.
+/// when a CPU backend has no device of that index.
 pub fn open(spec: DeviceSpec) -> Result<Device, DeviceError> {
     let is_cpu = matches!(spec.backend, BackendKind::Flex | BackendKind::NdArray);
     if is_cpu && spec.index != 0 {
@@ -206,7 +206,7 @@ pub fn open(spec: DeviceSpec) -> Result<Device, DeviceError> {
     }
 }
 
-/// `wgpu` numbers an adapter only when asked for one other than the default.
+/// `wgpu` gives adapters an index only if it is not the default one.
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 fn gpu_kind(index: usize) -> burn::tensor::DeviceKind {
     use burn::tensor::DeviceKind;
@@ -235,7 +235,7 @@ pub enum DeviceError {
     /// Not the name of a backend.
     #[error("unknown device `{name}`; this build has: {available}")]
     Unknown {
-        /// What was asked for.
+        /// The requested one.
         name: String,
         /// Backends of this build, comma-separated.
         available: String,
@@ -243,7 +243,7 @@ pub enum DeviceError {
     /// The backend exists, but this build was made without its feature.
     #[error("device `{backend}` is not compiled in; this build has: {available}")]
     NotCompiled {
-        /// What was asked for.
+        /// The requested one.
         backend: BackendKind,
         /// Backends of this build, comma-separated.
         available: String,
@@ -259,7 +259,7 @@ pub enum DeviceError {
     NoSuchIndex {
         /// The backend.
         backend: BackendKind,
-        /// What was asked for.
+        /// The requested one.
         index: usize,
     },
     /// The crate was built without any backend.

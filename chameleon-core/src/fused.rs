@@ -1,7 +1,7 @@
 //! Operations that are one pass over memory instead of many: fast on the CPU, the same everywhere.
 //!
 //! Each has a plain twin made of Burn's own operations, which any backend runs. On flex, our kernels replace it
-//! where tensors are f32: loops that the compiler turns into vector instructions of the processor at hand, on
+//! where tensors are f32: loops that the compiler vectorises for the CPU that runs them, on
 //! all threads, with backward passes of their own. Both agree, values and gradients, to rounding.
 //!
 //! A row's result never depends, not even in its last bit, on how many other rows there are. Nothing here knows a

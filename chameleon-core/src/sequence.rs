@@ -106,6 +106,10 @@ impl SplitSequence {
     }
 }
 
+#[expect(
+    clippy::missing_fields_in_debug,
+    reason = "the tokens stand for the buffer and the range"
+)]
 impl fmt::Debug for SplitSequence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SplitSequence")
@@ -138,7 +142,7 @@ pub enum SequenceError {
     /// One of the two spans would hold no token.
     #[error("a boundary at {boundary} leaves an empty span in a sequence of {len} tokens")]
     EmptySpan {
-        /// Where the cut was asked for.
+        /// The requested boundary.
         boundary: usize,
         /// Tokens in the sequence.
         len: usize,
@@ -168,7 +172,8 @@ mod tests {
         assert_ne!(shared.with_boundary(2).unwrap(), own);
         assert_eq!(shared.with_boundary(2).unwrap().conditioning(), [5, 6]);
         let clone = shared.clone();
-        assert!(std::ptr::eq(clone.token_ids(), &(*buffer).as_ref()[5..9]));
+        let tokens = &(*buffer).as_ref()[5..9];
+        assert!(std::ptr::eq(clone.token_ids(), tokens));
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub(crate) fn double<M: Module>(module: M) -> M {
     module.map(&mut Cast)
 }
 
-/// The module with normal numbers instead of its start, as if it had been trained.
+/// The module with normal values instead of its start, as if it had been trained.
 pub(crate) fn trained<M: Module>(module: M, seed: RunSeed) -> M {
     struct Redraw;
     impl ModuleMapper for Redraw {
