@@ -113,8 +113,7 @@ pub(crate) enum CliError {
     NoPaperData { path: PathBuf },
     #[error("the system has no cache folder for this user")]
     NoCacheFolder,
-    #[cfg(feature = "tui")]
-    #[error("`--tui` needs a terminal, and standard output is not one")]
+    #[error("`--tui` draws on standard error, which is not a terminal or is silenced by `-q`")]
     NoTerminal,
     #[error("cannot read prompts from {place}")]
     PromptsUnreadable { place: String, source: io::Error },
@@ -224,8 +223,7 @@ impl CliError {
             Self::OneBatch => "make `--batch-size` smaller, or use more rows",
             Self::NoPaperData { .. } => "name the data with `--data`",
             Self::NoCacheFolder => "name one with `--cache-dir`",
-            #[cfg(feature = "tui")]
-            Self::NoTerminal => "leave `--tui` out, or do not redirect standard output",
+            Self::NoTerminal => "leave `--tui` out, or do not redirect or silence standard error",
             Self::PromptsUnreadable { .. } => "check the path after `--file`",
             Self::PromptsNotUtf8 { .. } => "save the prompts as UTF-8",
             Self::NoPrompts => {

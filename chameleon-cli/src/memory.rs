@@ -1,9 +1,9 @@
-//! How much memory this process holds at most, where the system tells.
+//! Peak memory of this process, on systems that report it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 
-/// The most memory held since the start, or since [`forget_peak`].
+/// The peak since the start, or since [`forget_peak`].
 pub(crate) fn peak_bytes() -> Option<u64> {
     let mut status = String::new();
     File::open("/proc/self/status")
@@ -14,7 +14,7 @@ pub(crate) fn peak_bytes() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Starts the measurement anew. Systems that cannot do so go on with the old one, which is never too low.
+/// Resets the peak. On a system that cannot, the old peak stays, which is never too low.
 pub(crate) fn forget_peak() {
     let file = OpenOptions::new().write(true).open("/proc/self/clear_refs");
     if let Ok(mut file) = file {

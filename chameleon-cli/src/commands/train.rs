@@ -1,7 +1,6 @@
 //! `chameleon train`: one adapter, trained with checkpoints and written to a folder.
 
-#[cfg(feature = "tui")]
-mod dashboard;
+mod curve;
 mod metrics;
 mod watch;
 
@@ -16,7 +15,7 @@ use chameleon_models::{
 };
 use serde::Serialize;
 
-use self::metrics::Metrics;
+use self::{metrics::Metrics, watch::Watch};
 use crate::{
     args::TrainMethod,
     commands::{
@@ -32,7 +31,7 @@ use crate::{
 
 pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let start = Instant::now();
-    watch::check(config.view)?;
+    watch::check(config.view, context)?;
     check_folder(config)?;
     let prepared = prepare(
         &Sources {
@@ -180,7 +179,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn run(&mut self) -> Result<ExitStatus, CliError> {
-        let mut watch = watch::watch(self.config, &self.trainer, self.context)?;
+        let mut watch = Watch::new(self.config, &self.trainer, self.context);
         loop {
             if self.context.interrupt.is_asked() {
                 self.checkpoint()?;
@@ -189,14 +188,14 @@ impl Session<'_> {
             let Some(report) = self.trainer.next_step()? else {
                 return Ok(ExitStatus::Done);
             };
-            watch.step(&report)?;
+            watch.step(&report);
             self.metrics.write(&report)?;
             let cursor = self.trainer.cursor();
             if cursor.batch == 0 {
-                watch.doing("scoring the held-out texts")?;
+                watch.doing("scoring the validation texts");
                 let nll = self.validate()?;
                 self.checkpoint()?;
-                watch.validated(cursor.step, nll)?;
+                watch.validated(cursor.step, nll);
             } else if self
                 .config
                 .checkpoint_every

@@ -58,7 +58,7 @@ impl SpanConfig {
     }
 }
 
-/// Whether what an adapter remembers counts.
+/// Whether the memory of an adapter is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MemoryUse {
     Used,

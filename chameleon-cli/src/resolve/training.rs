@@ -32,19 +32,18 @@ pub(crate) struct TrainConfig {
 pub(crate) enum TrainView {
     /// By a bar.
     Bar,
-    /// On the whole terminal.
-    #[cfg(feature = "tui")]
-    Dashboard,
+    /// By a bar and the loss curve.
+    Curve,
 }
 
-/// Whether a training begins or goes on.
+/// Whether a training starts from the beginning or from a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
     Fresh,
     Resume,
 }
 
-/// Whether a training leaves a memory beside the adapter.
+/// Whether a training writes a memory beside the adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MemoryMaking {
     Made,
@@ -114,16 +113,15 @@ pub(crate) struct AdapterConfig {
     pub(crate) dropout: f64,
 }
 
-/// What groups remember.
+/// The shape of the groups' memories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MemoryFlags {
-    /// Two thirds of the way up if nothing is asked for.
+    /// At two thirds of the depth if `None`.
     pub(crate) layer_idx: Option<usize>,
     pub(crate) max_entries: usize,
 }
 
 pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, FlagError> {
-    let view = view(&args);
     Ok(TrainConfig {
         model: args.model.model,
         data: data(args.data),
@@ -138,22 +136,12 @@ pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, FlagError> {
         },
         checkpoint_every: args.checkpoint_every,
         start: start(args.resume),
-        view,
+        view: if args.tui {
+            TrainView::Curve
+        } else {
+            TrainView::Bar
+        },
     })
-}
-
-#[cfg(feature = "tui")]
-fn view(args: &TrainArgs) -> TrainView {
-    if args.tui {
-        TrainView::Dashboard
-    } else {
-        TrainView::Bar
-    }
-}
-
-#[cfg(not(feature = "tui"))]
-fn view(_args: &TrainArgs) -> TrainView {
-    TrainView::Bar
 }
 
 pub(super) fn eval(args: EvalArgs) -> Result<EvalConfig, FlagError> {
