@@ -80,8 +80,7 @@ pub(crate) enum CliError {
         path: PathBuf,
         source: io::Error,
     },
-    #[cfg(feature = "tui")]
-    #[error("`--tui` needs a terminal, and standard output is not one")]
+    #[error("`--tui` draws on standard error, which is not a terminal or is silenced by `-q`")]
     NoTerminal,
     #[error("cannot read prompts from {place}")]
     PromptsUnreadable { place: String, source: io::Error },
@@ -166,8 +165,7 @@ impl CliError {
             } => help::refusal(refusal)?,
             Self::Data(error) => help::data(error),
             Self::File { .. } => "check the permissions and the free space on the disk",
-            #[cfg(feature = "tui")]
-            Self::NoTerminal => "leave `--tui` out, or do not redirect standard output",
+            Self::NoTerminal => "leave `--tui` out, or do not redirect or silence standard error",
             Self::PromptsUnreadable { .. } => "check the path after `--file`",
             Self::PromptsNotUtf8 { .. } => "save the prompts as UTF-8",
             Self::NoPrompts => {

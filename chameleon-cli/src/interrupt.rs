@@ -20,8 +20,6 @@ impl Interrupt {
         let flag = Arc::clone(&asked);
         ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::SeqCst) {
-                #[cfg(feature = "tui")]
-                crate::output::leave_screen();
                 std::process::exit(i32::from(INTERRUPTED));
             }
         })

@@ -50,8 +50,6 @@ fn report(error: &CliError) -> ExitCode {
 fn install_panic_hook() {
     let backtrace = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        #[cfg(feature = "tui")]
-        output::leave_screen();
         if std::env::var_os("RUST_BACKTRACE").is_some() {
             backtrace(panic);
         }

@@ -3,11 +3,7 @@
 //! Results go to standard output, as text or as JSON; progress and messages go to standard error. Colour is used on
 //! terminals only, and never when `NO_COLOR` is set.
 
-#[cfg(feature = "tui")]
-mod held;
 mod line;
-#[cfg(feature = "tui")]
-mod screen;
 mod table;
 
 use std::{
@@ -27,13 +23,6 @@ use crate::errors::CliError;
 
 use line::OpenLine;
 
-#[cfg(feature = "tui")]
-use held::Waiting;
-
-#[cfg(feature = "tui")]
-pub(crate) use held::Held;
-#[cfg(feature = "tui")]
-pub(crate) use screen::{Screen, leave as leave_screen};
 pub(crate) use table::{Column, Table};
 
 /// The line that standard output has left open on the terminal.
@@ -52,14 +41,12 @@ pub(crate) trait Results: Serialize {
     fn write_text(&self, page: &mut Page);
 }
 
-/// Where a command's words go.
+/// Where a command writes its results and messages.
 #[derive(Debug)]
 pub(crate) struct Output {
     format: Format,
     level: LevelFilter,
     bars: MultiProgress,
-    #[cfg(feature = "tui")]
-    waiting: Waiting,
 }
 
 impl Output {
@@ -71,8 +58,6 @@ impl Output {
             format,
             level,
             bars: MultiProgress::with_draw_target(target),
-            #[cfg(feature = "tui")]
-            waiting: Waiting::default(),
         };
         output.show_traces();
         output
@@ -128,21 +113,21 @@ impl Output {
             .map_err(CliError::Output)
     }
 
-    /// Tells what happened; `-q` hides it.
+    /// Prints a message, unless `-q` is given.
     pub(crate) fn note(&self, message: impl Display) {
         if self.level >= LevelFilter::WARN {
             self.message(&message);
         }
     }
 
-    /// Tells what only the curious want to know; `-v` shows it.
+    /// Prints a message if `-v` is given.
     pub(crate) fn detail(&self, message: impl Display) {
         if self.is_verbose() {
             self.message(&message);
         }
     }
 
-    /// Warns of something that may surprise; `-q` hides it.
+    /// Prints a warning, unless `-q` is given.
     pub(crate) fn warn(&self, message: impl Display) {
         let label = Style::of(&io::stderr()).yellow("warning:");
         self.note(format_args!("{label} {message}"));
@@ -160,7 +145,13 @@ impl Output {
             .with_prefix(label)
     }
 
-    /// A bar for bytes of a number that is about known.
+    /// Lines of text above the bars that are drawn anew with each message.
+    pub(crate) fn lines(&self) -> ProgressBar {
+        let style = ProgressStyle::with_template("{msg}").expect("the template is well formed");
+        self.bars.add(ProgressBar::new_spinner()).with_style(style)
+    }
+
+    /// A bar for bytes whose number is known approximately.
     pub(crate) fn bytes_progress(
         &self,
         label: impl Into<Cow<'static, str>>,
@@ -177,7 +168,7 @@ impl Output {
             .with_prefix(label)
     }
 
-    /// A turning mark with the number of bytes so far.
+    /// A spinner with the number of bytes so far.
     pub(crate) fn bytes_spinner(&self, label: impl Into<Cow<'static, str>>) -> ProgressBar {
         let style = ProgressStyle::with_template("{spinner} {prefix} {bytes} {bytes_per_sec}")
             .expect("the template is well formed");
@@ -187,7 +178,7 @@ impl Output {
             .with_prefix(label)
     }
 
-    /// A turning mark for work of an unknown length.
+    /// A spinner for work of an unknown length.
     pub(crate) fn spinner(&self, label: &'static str) -> ProgressBar {
         let style = ProgressStyle::with_template("{spinner} {prefix} {msg}")
             .expect("the template is well formed");
@@ -201,14 +192,10 @@ impl Output {
     }
 
     fn message(&self, message: &impl Display) {
-        #[cfg(feature = "tui")]
-        if self.waiting.takes(message) {
-            return;
-        }
         self.bars.suspend(|| to_stderr(&format!("{message}\n")));
     }
 
-    /// Shows what the libraries trace; `CHAMELEON_LOG` chooses more finely than `-v`.
+    /// Shows traces of the libraries, by `-v` or, by module, by the variable `CHAMELEON_LOG`.
     fn show_traces(&self) {
         let ours = [
             "chameleon",
@@ -222,7 +209,7 @@ impl Output {
             EnvFilter::new(format!("error,{}", directives.join(",")))
         });
         let bars = self.bars.clone();
-        // A second subscriber is refused; the first one serves just as well.
+        // A second subscriber is refused; the first one does the same.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_ansi(Style::of(&io::stderr()) == Style::Colored)
@@ -338,7 +325,7 @@ impl Style {
     }
 }
 
-/// Prints what clap has to say: help and version to standard output, complaints to standard error.
+/// Prints a message of clap: help and version to standard output, errors to standard error.
 pub(crate) fn flag_message(message: &clap::Error) {
     // There is no other place to report that a message could not be written.
     let _ = message.print();

@@ -36,8 +36,7 @@ pub(crate) struct TrainArgs {
     /// Continue from the last checkpoint in --out
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Show loss curves, speed and remaining time on the whole terminal while training
-    #[cfg(feature = "tui")]
+    /// Draw the loss curve above the progress bar while training
     #[arg(long)]
     pub(crate) tui: bool,
     #[command(flatten)]

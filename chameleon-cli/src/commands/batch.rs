@@ -39,7 +39,7 @@ pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus,
     let journal = Journal::open(&config.out, &fingerprint.to_string(), documents.len())?;
     if journal.num_done() > 0 {
         context.output.note(format_args!(
-            "going on: {} of {} prompts are answered already",
+            "continuing: {} of {} prompts are answered already",
             journal.num_done(),
             documents.len()
         ));
@@ -63,7 +63,7 @@ pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus,
     let Some(journal) = run.answer(requests, journal, &mut summary)? else {
         context
             .output
-            .note("stopped; the same command goes on from here");
+            .note("interrupted; the same command continues from here");
         return Ok(ExitStatus::Interrupted);
     };
     summary.failed = journal.finish()?;

@@ -255,11 +255,15 @@ impl Results for ClusterReport {
                 self.num_clusters, self.smallest, self.largest, self.balance
             ),
         );
-        let ending = if self.converged { "settled" } else { "stopped" };
+        let ending = if self.converged {
+            "converged"
+        } else {
+            "stopped"
+        };
         row(
             "inertia",
             format!(
-                "{:.4}, {ending} after {} rounds",
+                "{:.4}, {ending} after {} iterations",
                 self.inertia, self.num_iterations
             ),
         );

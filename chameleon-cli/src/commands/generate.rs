@@ -170,7 +170,7 @@ fn follow(
 
 fn report_group(prompt_idx: usize, group: StartedGroup, context: &Context) {
     context.output.detail(format_args!(
-        "prompt {}: group {}, {:.3} from its centre",
+        "prompt {}: group {}, {:.3} from its centroid",
         prompt_idx + 1,
         group.cluster_idx,
         group.distance
@@ -197,7 +197,7 @@ fn read_prompts(source: &PromptSource, context: &Context) -> Result<Vec<String>,
             if stdin.is_terminal() {
                 context
                     .output
-                    .note("type prompts, one a line; Ctrl-D ends them");
+                    .note("type prompts, one per line; Ctrl-D ends the input");
             }
             let mut bytes = Vec::new();
             stdin

@@ -38,9 +38,8 @@ impl Context {
         spinner.finish_and_clear();
         let loaded = loaded?;
         for name in &loaded.report.unused {
-            self.output.detail(format_args!(
-                "the model has no place for the tensor `{name}`"
-            ));
+            self.output
+                .detail(format_args!("the tensor `{name}` of the file is not used"));
         }
         Ok(loaded)
     }

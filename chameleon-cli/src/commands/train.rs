@@ -1,8 +1,6 @@
 //! `chameleon train`: one adapter, trained with checkpoints and written to a folder.
 
-#[cfg(feature = "tui")]
-mod dashboard;
-#[cfg(feature = "tui")]
+mod curve;
 mod watch;
 
 use chameleon_models::training::{
@@ -10,21 +8,18 @@ use chameleon_models::training::{
     session::{TrainingReport, TrainingRun},
 };
 
-#[cfg(feature = "tui")]
-use self::watch::DashboardObserver;
+use self::watch::CurveObserver;
 use crate::{
     commands::{Context, adapter::memory_size, observe::unless_interrupted},
     errors::{CliError, ExitStatus},
     output::{Column, Page, Results, Table},
-    resolve::TrainConfig,
+    resolve::{TrainConfig, TrainView},
 };
-#[cfg(feature = "tui")]
-use crate::{output::Screen, resolve::TrainView};
 
 pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus, CliError> {
-    #[cfg(feature = "tui")]
-    if config.view == TrainView::Dashboard {
-        Screen::check()?;
+    // Refused before the long work starts.
+    if config.view == TrainView::Curve && !context.output.draws_bars() {
+        return Err(CliError::NoTerminal);
     }
     let training = TrainingRun {
         head: config.head,
@@ -45,13 +40,8 @@ pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus,
     let seed = context.settings.seed;
     let data = TrainingData::prepare(loaded, &sources, &config.training, seed, context)?;
     let result = match config.view {
-        #[cfg(feature = "tui")]
-        TrainView::Dashboard => {
-            let num_epochs = config.training.optimizer.num_epochs;
-            let title = config.out.display().to_string();
-            training.run(&data, &DashboardObserver::new(context, title, num_epochs))
-        }
-        _ => training.run(&data, context),
+        TrainView::Bar => training.run(&data, context),
+        TrainView::Curve => training.run(&data, &CurveObserver(context)),
     };
     let Some(report) = unless_interrupted(result)? else {
         context.output.note("stopped; go on with --resume");

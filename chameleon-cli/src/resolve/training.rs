@@ -39,9 +39,8 @@ pub(crate) struct TrainConfig {
 pub(crate) enum TrainView {
     /// By a bar.
     Bar,
-    /// On the whole terminal.
-    #[cfg(feature = "tui")]
-    Dashboard,
+    /// By a bar and the loss curve.
+    Curve,
 }
 
 /// `chameleon eval`
@@ -68,7 +67,6 @@ pub(crate) struct EvalWindows {
 }
 
 pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, FlagError> {
-    let view = view(&args);
     Ok(TrainConfig {
         model: args.model.model,
         data: data(args.data),
@@ -87,22 +85,12 @@ pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, FlagError> {
         },
         checkpoint_every: args.checkpoint_every,
         start: start(args.resume),
-        view,
+        view: if args.tui {
+            TrainView::Curve
+        } else {
+            TrainView::Bar
+        },
     })
-}
-
-#[cfg(feature = "tui")]
-fn view(args: &TrainArgs) -> TrainView {
-    if args.tui {
-        TrainView::Dashboard
-    } else {
-        TrainView::Bar
-    }
-}
-
-#[cfg(not(feature = "tui"))]
-fn view(_args: &TrainArgs) -> TrainView {
-    TrainView::Bar
 }
 
 pub(super) fn eval(args: EvalArgs) -> Result<EvalConfig, FlagError> {

@@ -1,85 +1,87 @@
-//! `--tui`: the steps of a training on the whole terminal.
+//! `--tui`: the loss curve above the progress bar of a training.
 
-use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use chameleon_models::{
     StepReport,
     training::observer::{Observer, Progress, Work, WorkUnit},
 };
+use indicatif::ProgressBar;
 
-use super::dashboard::{Curves, Dashboard};
+use super::curve::Curve;
 use crate::commands::Context;
 
-/// Shows a training on a dashboard and everything else as without it.
-pub(super) struct DashboardObserver<'a> {
-    context: &'a Context,
-    title: String,
-    num_epochs: usize,
-    /// Whether the terminal can no longer be drawn on.
-    is_broken: Cell<bool>,
-}
+/// Time between two drawings of the curve.
+const FRAME: Duration = Duration::from_millis(200);
 
-impl<'a> DashboardObserver<'a> {
-    pub(super) fn new(context: &'a Context, title: String, num_epochs: usize) -> Self {
-        Self {
-            context,
-            title,
-            num_epochs,
-            is_broken: Cell::new(false),
-        }
-    }
-}
+/// Draws the loss curve while a training runs; everything else is shown as without it.
+pub(super) struct CurveObserver<'a>(pub(super) &'a Context);
 
-impl Observer for DashboardObserver<'_> {
+impl Observer for CurveObserver<'_> {
     fn begin(&self, work: Work<'_>) -> Box<dyn Progress + '_> {
         let WorkUnit::Steps = work.unit else {
-            return self.context.begin(work);
+            return self.0.begin(work);
         };
         let num_steps = usize::try_from(work.total.unwrap_or(0)).unwrap_or(usize::MAX);
-        let curves = Curves::new(self.title.clone(), self.num_epochs, num_steps);
-        match Dashboard::open(curves, &self.context.output) {
-            Ok(dashboard) => Box::new(Drawn {
-                dashboard,
-                is_broken: &self.is_broken,
-            }),
-            Err(_) => self.context.begin(work),
-        }
+        // The lines come first, so that they are drawn above the bar.
+        let lines = self.0.output.lines();
+        Box::new(Panel {
+            curve: Curve::new(num_steps),
+            lines,
+            drawn: Instant::now(),
+            bar: self.0.begin(work),
+        })
     }
 
     fn note(&self, message: &str) {
-        self.context.note(message);
+        self.0.note(message);
     }
 
     fn detail(&self, message: &str) {
-        self.context.detail(message);
+        self.0.detail(message);
     }
 
     fn is_interrupted(&self) -> bool {
-        self.context.is_interrupted() || self.is_broken.get()
+        self.0.is_interrupted()
     }
 }
 
-/// Draws; a terminal that is gone ends the training, whose state is saved.
-struct Drawn<'a> {
-    dashboard: Dashboard<'a>,
-    is_broken: &'a Cell<bool>,
+/// The curve, where it is drawn, and the bar below it.
+struct Panel<'a> {
+    curve: Curve,
+    lines: ProgressBar,
+    drawn: Instant,
+    bar: Box<dyn Progress + 'a>,
 }
 
-impl Progress for Drawn<'_> {
+impl Panel<'_> {
+    fn draw(&mut self) {
+        self.drawn = Instant::now();
+        self.lines.set_message(self.curve.draw("training"));
+    }
+}
+
+impl Progress for Panel<'_> {
     fn set_position(&mut self, num_done: u64) {
-        self.dashboard
-            .start_at(usize::try_from(num_done).unwrap_or(usize::MAX));
+        self.bar.set_position(num_done);
     }
 
     fn step(&mut self, report: &StepReport) {
-        if self.dashboard.step(report).is_err() {
-            self.is_broken.set(true);
+        self.bar.step(report);
+        self.curve.step(report.step, report.loss);
+        if self.drawn.elapsed() >= FRAME {
+            self.draw();
         }
     }
 
     fn validated(&mut self, step: usize, valid_loss: f64) {
-        if self.dashboard.validated(step, valid_loss).is_err() {
-            self.is_broken.set(true);
-        }
+        self.curve.validated(step, valid_loss);
+        self.draw();
+    }
+}
+
+impl Drop for Panel<'_> {
+    fn drop(&mut self) {
+        self.lines.finish_and_clear();
     }
 }

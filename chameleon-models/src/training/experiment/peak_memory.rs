@@ -1,4 +1,4 @@
-//! How much memory this process holds at most, where the system tells.
+//! Peak memory of this process, on systems that report it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
