@@ -375,7 +375,7 @@ fn decoding(args: DecodingArgs, batch_size: usize) -> Result<DecodingConfig, Con
 
 fn weights(arg: &WeightsArg) -> WeightStorage {
     match arg.weights {
-        None | Some(Weights::Numbers) => WeightStorage::Numbers,
+        None | Some(Weights::Numbers) => WeightStorage::F32,
         Some(Weights::Packed) => WeightStorage::Packed,
     }
 }

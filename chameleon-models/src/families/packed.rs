@@ -1,9 +1,9 @@
 //! Weights that stay as a GGUF file packs them, four or eight bits each, and are multiplied as they are.
 //!
 //! The tokens that meet them are packed as well, to eight bits in blocks of 32, which is what makes it fast and what
-//! changes the numbers a little. Each row is computed by itself in one order of addition: what it gets does not
+//! changes results a little. Each row is computed by itself in one order of addition: what it gets does not
 //! depend on how many rows there are. Only linear modules of Llama models and their heads are packed; the embedding,
-//! by which prompts are grouped, stays as numbers.
+//! by which prompts are grouped, is dequantised to f32.
 
 mod kernel;
 mod matrix;
@@ -19,9 +19,9 @@ pub(crate) use matrix::PackedMatrix;
 /// How the weights of a model are held while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WeightStorage {
-    /// As 32-bit numbers.
+    /// Dequantised to f32.
     #[default]
-    Numbers,
+    F32,
     /// As the file packs them, where it does: a GGUF file of a Llama model with `Q4_0`, `Q4_1`, `Q5_0` or `Q8_0`.
     Packed,
 }

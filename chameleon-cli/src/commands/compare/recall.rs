@@ -148,23 +148,19 @@ impl Recall {
         control: MemoryControl,
         comparison: &Comparison<'_>,
         scores: Scores,
-    ) -> Result<(MemoryGate, Vec<TokenScores>), CliError> {
-        let observed = self.observed(control, comparison)?;
+    ) -> (MemoryGate, Vec<TokenScores>) {
+        let observed = self.observed(control, comparison);
         let valid_data = &comparison.prepared.held_out.data;
         let num_groups = self.memories.groups.len();
         let gate = fit_gate(&observed.valid, valid_data, &scores.valid, num_groups);
         let mixed = with_memory(&gate, &observed.test, &comparison.test.data, scores.test);
-        Ok((gate, mixed))
+        (gate, mixed)
     }
 
-    fn observed(
-        &self,
-        control: MemoryControl,
-        comparison: &Comparison<'_>,
-    ) -> Result<Rc<BothParts>, CliError> {
+    fn observed(&self, control: MemoryControl, comparison: &Comparison<'_>) -> Rc<BothParts> {
         let key = (control, comparison.group_size);
         if let Some(parts) = self.observed.borrow().get(&key) {
-            return Ok(Rc::clone(parts));
+            return Rc::clone(parts);
         }
         let Comparison {
             prepared, context, ..
@@ -199,7 +195,7 @@ impl Recall {
         };
         let parts = Rc::new(parts);
         self.observed.borrow_mut().insert(key, Rc::clone(&parts));
-        Ok(parts)
+        parts
     }
 }
 

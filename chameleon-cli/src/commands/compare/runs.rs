@@ -250,7 +250,7 @@ impl Comparison<'_> {
             valid: score(&self.prepared.held_out, &self.states.valid)?,
             test: score(self.test, &self.states.test)?,
         };
-        let (gate, scores) = recall.mix(control, self, scores)?;
+        let (gate, scores) = recall.mix(control, self, scores);
         let mut run = ScoredRun::new(key, scores, start.elapsed().as_secs_f64());
         run.gate = Some(gate);
         self.store.keep_scored(&place, &run)?;
