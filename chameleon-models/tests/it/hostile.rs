@@ -215,7 +215,7 @@ fn tensors_outside_of_the_file_or_on_top_of_each_other_are_errors() {
     }
     assert_header_error(
         &error_of(|file| file.tensor("output_norm.weight").offset += 1),
-        "tensor `output_norm.weight` starts at offset 193, expected a multiple of 32",
+        "tensor `output_norm.weight` starts at offset 161, expected a multiple of 32",
     );
     assert_error!(
         error_of(|file| file.tensor("output_norm.weight").offset = 32),
