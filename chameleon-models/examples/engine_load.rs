@@ -40,7 +40,7 @@ const TEXTS: [&str; 8] = [
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let source = arguments.next();
-    let source: ModelSource = source.ok_or("name a model first")?.parse()?;
+    let source = ModelSource::find(&source.ok_or("name a model first")?)?;
     let mut number = |default: usize| arguments.next().map_or(Ok(default), |text| text.parse());
     let (num_streams, num_tokens, num_checked) = (number(32)?, number(64)?, number(200)?);
 

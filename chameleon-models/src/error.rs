@@ -1,6 +1,6 @@
 //! Everything that can go wrong in this crate, as data: one enum, one variant per situation.
 //!
-//! Messages say what was found and what was expected; what to do about it is the program's to say.
+//! Messages say what was found and what was expected; what to do about it is decided by the program.
 
 use std::path::PathBuf;
 
@@ -68,12 +68,14 @@ pub enum ModelError {
         file: &'static str,
     },
     /// The model is of a family that is not implemented.
-    #[error("{} holds a `{found}` model; supported are {}", path.display(), crate::files::architecture::Architecture::NAMES)]
+    #[error("{} holds a `{found}` model; supported are {supported}", path.display())]
     UnsupportedArchitecture {
         /// The file that names the family.
         path: PathBuf,
         /// The family found.
         found: String,
+        /// The families that are.
+        supported: &'static str,
     },
     /// The configuration describes a model that cannot be built.
     #[error("{} describes a model that cannot be built", path.display())]
@@ -106,13 +108,13 @@ pub enum ModelError {
         /// Its first bytes.
         found: Vec<u8>,
     },
-    /// The GGUF version is not one that is read here.
-    #[error("{} is GGUF version {found}; versions 2 and 3 (little-endian) are supported", path.display())]
-    GgufVersion {
+    /// The header holds a value that GGUF does not define, or one that is not read here.
+    #[error("{}: {problem}", path.display())]
+    GgufHeader {
         /// The file.
         path: PathBuf,
-        /// The version found.
-        found: u32,
+        /// What was found, and what was expected.
+        problem: String,
     },
     /// The file ends too early.
     #[error("{} ends inside {part}: {needed} bytes needed, {available} left", path.display())]
@@ -125,32 +127,6 @@ pub enum ModelError {
         needed: u64,
         /// How many bytes the file still has.
         available: u64,
-    },
-    /// A metadata value has a type that GGUF does not define, or one that is not read here.
-    #[error("{}: metadata `{key}` has the unknown value type {found}", path.display())]
-    GgufValueType {
-        /// The file.
-        path: PathBuf,
-        /// The metadata key.
-        key: String,
-        /// The type number found.
-        found: u32,
-    },
-    /// Text in the header is not UTF-8.
-    #[error("{}: {part} is not valid UTF-8", path.display())]
-    GgufText {
-        /// The file.
-        path: PathBuf,
-        /// What was being read.
-        part: String,
-    },
-    /// `general.alignment` is not a multiple of eight.
-    #[error("{}: general.alignment is {found}, expected a positive multiple of 8", path.display())]
-    GgufAlignment {
-        /// The file.
-        path: PathBuf,
-        /// The alignment found.
-        found: i128,
     },
     /// A name that must be unique appears twice.
     #[error("{}: the name `{name}` appears twice", path.display())]
@@ -182,18 +158,6 @@ pub enum ModelError {
         /// How long the file is.
         file_len: u64,
     },
-    /// A tensor starts where no tensor may start.
-    #[error("{}: tensor `{name}` starts at offset {offset}, expected a multiple of {alignment}", path.display())]
-    TensorMisaligned {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
-        /// Where it starts.
-        offset: u64,
-        /// What the offset must be a multiple of.
-        alignment: u64,
-    },
     /// Two tensors share bytes.
     #[error("{}: tensors `{first}` and `{second}` overlap", path.display())]
     TensorsOverlap {
@@ -214,21 +178,7 @@ pub enum ModelError {
         /// How it is stored.
         found: String,
     },
-    /// Quantised rows are not a whole number of blocks long.
-    #[error("{}: rows of tensor `{name}` have {row_len} values, {dtype} comes in blocks of {block_len}", path.display())]
-    PartialBlock {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
-        /// Values in a row.
-        row_len: usize,
-        /// How the tensor is stored.
-        dtype: crate::files::tensor_dtype::TensorDtype,
-        /// Values in a block.
-        block_len: usize,
-    },
-    /// Blocks could not be turned into numbers.
+    /// Blocks could not be turned into floats.
     #[error("{}: cannot dequantise tensor `{name}`", path.display())]
     Dequantise {
         /// The file.
@@ -237,7 +187,7 @@ pub enum ModelError {
         name: String,
         /// Why not.
         #[source]
-        source: candle_core::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 
     // Safetensors.
@@ -250,23 +200,13 @@ pub enum ModelError {
         #[source]
         source: safetensors::SafeTensorError,
     },
-    /// The index names a shard that is not a plain file name.
-    #[error("{}: shard `{shard}` is not a file name inside the folder", path.display())]
-    ShardOutsideFolder {
+    /// The index names a file outside of the folder, or a tensor that its shard does not have.
+    #[error("{}: {problem}", path.display())]
+    ShardIndex {
         /// The index file.
         path: PathBuf,
-        /// The shard as named.
-        shard: String,
-    },
-    /// The index promises a tensor that its shard does not have.
-    #[error("{}: tensor `{name}` is not in shard `{shard}`", path.display())]
-    TensorNotInShard {
-        /// The index file.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
-        /// The shard that should have it.
-        shard: String,
+        /// What was found, and what was expected.
+        problem: String,
     },
 
     // Tensors, whatever the file.
@@ -290,7 +230,7 @@ pub enum ModelError {
         /// The shape the model expects.
         expected: Vec<usize>,
     },
-    /// A weight is not a number.
+    /// A weight is NaN or infinite.
     #[error("{}: tensor `{name}` holds {value} at position {position}", path.display())]
     NonFinite {
         /// The file or folder.
@@ -313,7 +253,7 @@ pub enum ModelError {
     },
 
     // Tokens.
-    /// The vocabulary or the rules of a tokenizer make no sense.
+    /// The vocabulary or the rules of a tokenizer are invalid.
     #[error("{}: the tokenizer is broken", path.display())]
     Tokenizer {
         /// The file that holds the tokenizer.
@@ -373,10 +313,10 @@ pub enum ModelError {
     },
 
     // Decoding.
-    /// A number that steers the choice of tokens makes no sense.
+    /// A setting of the sampler is out of range.
     #[error("{name} is {found}, expected {expected}")]
     SamplingValue {
-        /// Which number.
+        /// Which setting.
         name: &'static str,
         /// Its value.
         found: f64,
@@ -401,7 +341,7 @@ pub enum ModelError {
     )]
     HubNotCached {
         /// The model.
-        model: crate::files::source::HubModel,
+        model: crate::files::hub_model::HubModel,
         /// Where it was looked for.
         cache_folder: PathBuf,
     },
@@ -411,7 +351,7 @@ pub enum ModelError {
     )]
     HubRequest {
         /// The model.
-        model: crate::files::source::HubModel,
+        model: crate::files::hub_model::HubModel,
         /// The hub's address.
         endpoint: String,
         /// Why not.
@@ -424,7 +364,7 @@ pub enum ModelError {
     )]
     HubNoWeights {
         /// The model.
-        model: crate::files::source::HubModel,
+        model: crate::files::hub_model::HubModel,
         /// What it has instead.
         gguf_files: Vec<String>,
     },

@@ -15,6 +15,7 @@ mod files;
 mod fixtures;
 mod python;
 mod quickstart;
+mod real_model;
 mod release;
 mod tidy;
 mod workspace;
@@ -45,6 +46,8 @@ enum Command {
     Tidy(tidy::TidyArgs),
     /// From nothing to a trained adapter: fetch a small model, gather text, compare, train
     Quickstart(quickstart::QuickstartArgs),
+    /// Compare greedy texts of a real model with those of transformers
+    RealModel(real_model::RealModelArgs),
     /// Build the API documentation, warnings being errors
     Docs,
     /// Check that every crate could be published as it stands
@@ -69,6 +72,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Tidy(args) => tidy::run(&workspace, &args),
         Command::Quickstart(args) => quickstart::run(&workspace, &args),
+        Command::RealModel(args) => real_model::run(&workspace, &args),
         Command::Docs => docs::run(&workspace),
         Command::Release(args) => release::run(&workspace, &args),
     }

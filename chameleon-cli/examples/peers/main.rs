@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "kmeans-linfa" => kmeans::lloyd(&points, Engine::Linfa, kmeans::NUM_CLUSTERS),
         "growth-clusters" => kmeans::lloyd(&points, Engine::MatrixProducts, size()?),
         "kmeans-seeding" => kmeans::seeding(&points),
-        "decode-f32" => decode::run(WeightStorage::Numbers, &ModelSource::Folder(smollm2)),
+        "decode-f32" => decode::run(WeightStorage::F32, &ModelSource::Folder(smollm2)),
         "decode-q4" => {
             let file = smollm2.join("packed.gguf");
             decode::run(WeightStorage::Packed, &ModelSource::Gguf(file))

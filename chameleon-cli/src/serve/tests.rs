@@ -16,7 +16,7 @@ use axum::{
 use burn::module::Module as _;
 use chameleon_core::RunSeed;
 use chameleon_models::{
-    HubOptions,
+    HubOptions, ModelSource,
     engine::{Engine, EngineOptions},
     load,
 };
@@ -29,7 +29,7 @@ use crate::resolve::{MemoryUse, PromptLog, ServeLimits};
 fn server(change: impl FnOnce(&mut ServeLimits)) -> Arc<Server> {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-llama");
     let device = chameleon_core::device::open("flex".parse().unwrap()).unwrap();
-    let source = model.to_str().unwrap().parse().unwrap();
+    let source = ModelSource::find(model.to_str().unwrap()).unwrap();
     let mut loaded = load(&source, &HubOptions::from_env(), &device).unwrap();
     loaded.model = loaded.model.no_grad();
     let mut limits = ServeLimits {

@@ -33,7 +33,7 @@ impl HubDataset {
         folder: "wikitext-2-raw-v1",
     };
 
-    /// Alpaca with mended answers, in the parquet form that the hub makes.
+    /// Alpaca with corrected answers, in the parquet form that the hub makes.
     pub const ALPACA_CLEANED: Self = Self {
         id: "yahma/alpaca-cleaned",
         revision: "refs/convert/parquet",

@@ -61,7 +61,7 @@ pub(crate) fn check_sizes(sizes: &[(&'static str, usize)]) -> Result<(), ConfigE
     }
 }
 
-/// Refuses zero, negative numbers, infinities and NaN.
+/// Refuses zero, negative values, infinities and NaN.
 pub(crate) fn check_positive(key: &'static str, found: f64) -> Result<(), ConfigError> {
     if found.is_finite() && found > 0.0 {
         Ok(())

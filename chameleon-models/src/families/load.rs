@@ -29,10 +29,10 @@ pub struct LoadedModel {
     pub report: ImportReport,
     /// Which model it is.
     pub identity: ModelIdentity,
-    /// Its configuration, in the words of Hugging Face's `config.json`.
-    pub config: serde_json::Value,
     /// How it wants conversations written, if it was made for them.
     pub chat_template: Option<String>,
+    /// With the keys of Hugging Face's `config.json`.
+    config: serde_json::Value,
 }
 
 impl LoadedModel {
@@ -68,11 +68,11 @@ pub fn load(
     options: &HubOptions,
     device: &Device,
 ) -> Result<LoadedModel, ModelError> {
-    load_as(WeightStorage::Numbers, source, options, device)
+    load_as(WeightStorage::F32, source, options, device)
 }
 
-/// Loads a model onto a device, its weights held as asked for. A model with packed weights can be run, and adapters
-/// can be put on it; it cannot be exported, and nothing below its head can be trained.
+/// Loads a model onto a device, its weights held as asked for. A model with packed weights can run with adapters;
+/// nothing below its head can be trained.
 ///
 /// # Errors
 ///
@@ -108,7 +108,7 @@ pub fn load_as(
         }
     };
     let packed = match storage {
-        WeightStorage::Numbers => Packed::default(),
+        WeightStorage::F32 => Packed::default(),
         WeightStorage::Packed => Packed::of(&checkpoint)?,
     };
     let mut report = model.import_except(&checkpoint, &packed.names);
@@ -128,7 +128,7 @@ pub fn load_as(
     })
 }
 
-/// Weights that stay packed, and what the checkpoint calls those that nobody has to read as numbers.
+/// Weights that stay packed, and what the checkpoint calls those that need not be dequantised.
 #[derive(Default)]
 struct Packed {
     weights: PackedWeights,
@@ -157,7 +157,7 @@ impl Packed {
                 path: checkpoint.path().to_path_buf(),
             });
         }
-        // The embedding is needed as numbers as well; a head of its own stays what it is.
+        // The embedding is needed as f32 as well; a head that is not tied is not packed.
         let is_tied = checkpoint.tensor("lm_head.weight").is_none();
         let head = is_tied.then(|| checkpoint.packed("model.embed_tokens.weight"));
         Ok(Self {

@@ -156,7 +156,7 @@ impl Checkpoint {
         self.architecture
     }
 
-    /// The configuration, in the words of a Hugging Face `config.json`.
+    /// The configuration, with the keys of a Hugging Face `config.json`.
     pub fn config(&self) -> &Value {
         &self.config
     }

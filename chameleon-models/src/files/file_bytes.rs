@@ -1,4 +1,4 @@
-//! The bytes of a model file: memory-mapped, or handed over by a test.
+//! The bytes of a file: memory-mapped, or given by a test.
 //!
 //! Nothing here knows what the bytes mean.
 
@@ -108,6 +108,6 @@ fn release(mapped: &Mmap, range: Range<usize>) {
         mapped.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
     };
     if let Err(error) = advised {
-        tracing::debug!(%error, "pages of a model file stay in memory");
+        tracing::debug!(%error, "pages of a mapped file stay in memory");
     }
 }

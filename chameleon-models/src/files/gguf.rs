@@ -1,6 +1,6 @@
 //! The GGUF container: metadata and tensors by name.
 //!
-//! Nothing in the file is believed: every length is checked against the bytes that are left, every
+//! Nothing in the file is trusted: every length is checked against the bytes that are left, every
 //! tensor must lie inside the file, apart from the others, under a name of its own. What the names
 //! mean is defined by [`name_table`](super::name_table), what the values mean by [`gguf_config`](super::gguf_config).
 //!
@@ -113,7 +113,7 @@ impl GgufFile {
         decoded.map_err(|source| ModelError::Dequantise {
             path: self.path().to_path_buf(),
             name: name.to_owned(),
-            source,
+            source: source.into(),
         })
     }
 
@@ -243,9 +243,9 @@ fn alignment(path: &Path, metadata: &BTreeMap<String, MetadataValue>) -> Result<
     };
     match u32::try_from(found) {
         Ok(alignment) if alignment > 0 && alignment.is_multiple_of(8) => Ok(u64::from(alignment)),
-        _ => Err(ModelError::GgufAlignment {
+        _ => Err(ModelError::GgufHeader {
             path: path.to_path_buf(),
-            found,
+            problem: format!("general.alignment is {found}, expected a positive multiple of 8"),
         }),
     }
 }
@@ -269,11 +269,12 @@ fn place(
     let mut tensors = BTreeMap::new();
     for (name, tensor) in declared {
         if !tensor.offset.is_multiple_of(alignment) {
-            return Err(ModelError::TensorMisaligned {
+            let offset = tensor.offset;
+            return Err(ModelError::GgufHeader {
                 path: path.to_path_buf(),
-                name,
-                offset: tensor.offset,
-                alignment,
+                problem: format!(
+                    "tensor `{name}` starts at offset {offset}, expected a multiple of {alignment}"
+                ),
             });
         }
         let start = data_start.saturating_add(tensor.offset);
@@ -357,10 +358,7 @@ impl<'a> Cursor<'a> {
         let bytes = self.take(len, &part)?;
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text.to_owned()),
-            Err(_) => Err(ModelError::GgufText {
-                path: self.path.to_path_buf(),
-                part: part(),
-            }),
+            Err(_) => Err(self.header_error(format!("{} is not valid UTF-8", part()))),
         }
     }
 
@@ -375,10 +373,9 @@ impl<'a> Cursor<'a> {
         self.take(4, || "the magic".to_owned())?;
         let version = self.u32(|| "the version".to_owned())?;
         if !(2..=3).contains(&version) {
-            return Err(ModelError::GgufVersion {
-                path: self.path.to_path_buf(),
-                found: version,
-            });
+            return Err(self.header_error(format!(
+                "GGUF version {version}; versions 2 and 3 (little-endian) are supported"
+            )));
         }
         let num_tensors = self.u64(|| "the number of tensors".to_owned())?;
         let num_values = self.u64(|| "the number of metadata values".to_owned())?;
@@ -487,13 +484,10 @@ impl<'a> Cursor<'a> {
         };
         let row_len = shape[shape.len() - 1];
         if !row_len.is_multiple_of(dtype.block_len()) {
-            return Err(ModelError::PartialBlock {
-                path: self.path.to_path_buf(),
-                name: name.to_owned(),
-                row_len,
-                dtype,
-                block_len: dtype.block_len(),
-            });
+            let block_len = dtype.block_len();
+            return Err(self.header_error(format!(
+                "rows of tensor `{name}` have {row_len} values, {dtype} comes in blocks of {block_len}"
+            )));
         }
         Ok(DeclaredTensor {
             shape,
@@ -522,10 +516,15 @@ impl<'a> Cursor<'a> {
     }
 
     fn unknown_type(&self, key: &str, found: u32) -> ModelError {
-        ModelError::GgufValueType {
+        self.header_error(format!(
+            "metadata `{key}` has the unknown value type {found}"
+        ))
+    }
+
+    fn header_error(&self, problem: String) -> ModelError {
+        ModelError::GgufHeader {
             path: self.path.to_path_buf(),
-            key: key.to_owned(),
-            found,
+            problem,
         }
     }
 }

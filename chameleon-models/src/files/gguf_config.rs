@@ -15,6 +15,7 @@ pub(crate) fn architecture(file: &GgufFile) -> Result<Architecture, ModelError> 
     let unsupported = |found: &str| ModelError::UnsupportedArchitecture {
         path: file.path().to_path_buf(),
         found: found.to_owned(),
+        supported: Architecture::NAMES,
     };
     let architecture = Architecture::from_name(found).ok_or_else(|| unsupported(found))?;
     if file.count(&format!("{found}.expert_count"))?.unwrap_or(0) > 0 {
@@ -203,7 +204,7 @@ fn rope_scaling(reader: &ConfigReader, head_dim: usize) -> Result<Option<Value>,
 }
 
 /// Llama 3 files hold, for each rotary frequency, the number to divide it by, and not the rule that
-/// made these numbers. All published models share one rule but for its factor, which is the largest
+/// made them. All published models share one rule but for its factor, which is the largest
 /// divisor; whether the rule gives the table is checked.
 fn llama3_scaling(reader: &ConfigReader, head_dim: usize) -> Result<Value, ModelError> {
     const NAME: &str = "rope_freqs.weight";

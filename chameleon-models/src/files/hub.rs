@@ -1,7 +1,7 @@
 //! Models from the Hugging Face hub, through the cache that its Python library shares.
 //!
-//! Only the files that a model is read from are fetched. Offline, the cache alone is asked; online,
-//! the cache still answers when the hub does not.
+//! Only the files that a model is read from are fetched. Offline, only the cache is read; online, the cache is used
+//! when the hub cannot be reached.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,8 @@ use hf_hub::{Cache, Repo, RepoType};
 use serde_json::Value;
 
 use crate::error::ModelError;
+use crate::files::hub_model::{HubModel, is_gguf};
 use crate::files::safetensors_folder::{INDEX, WEIGHTS, read_json};
-use crate::files::source::{HubModel, is_gguf};
 
 /// Whether the hub may be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +146,7 @@ pub(crate) fn file_names(api: &ApiRepo) -> Result<Vec<String>, ApiError> {
 ///
 /// # Errors
 /// When the cache lacks the model and the hub may not be asked, or does not give it.
-pub fn resolve(model: &HubModel, options: &HubOptions) -> Result<PathBuf, ModelError> {
+pub(crate) fn resolve(model: &HubModel, options: &HubOptions) -> Result<PathBuf, ModelError> {
     let repo = HubRepo {
         repo: Repo::with_revision(
             model.id().to_owned(),
@@ -274,7 +274,7 @@ mod tests {
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
     fn model(text: &str) -> HubModel {
-        match text.parse().unwrap() {
+        match ModelSource::find(text).unwrap() {
             ModelSource::Hub(model) => model,
             other => panic!("{other:?}"),
         }
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_answers_when_the_hub_does_not() {
+    fn the_cache_is_used_when_the_hub_cannot_be_reached() {
         let cache = cache_with(&[("config.json", "{}"), (WEIGHTS, "")]);
         let options = HubOptions {
             access: HubAccess::Online,

@@ -1,20 +1,21 @@
 //! What is in this file? Containers of weights, names and layouts of tensors, tokenizers, chat templates, and where
 //! they come from.
 
-pub mod architecture;
 pub mod atomic_file;
 pub mod chat;
-pub mod checkpoint;
 pub mod fingerprint;
-pub mod hub;
-pub mod source;
-pub mod tokenizer;
 
+pub(crate) mod architecture;
+pub(crate) mod checkpoint;
 pub(crate) mod file_bytes;
 pub(crate) mod gguf;
 pub(crate) mod gguf_config;
+pub(crate) mod hub;
+pub(crate) mod hub_model;
 pub(crate) mod name_table;
 pub(crate) mod safetensors_folder;
+pub(crate) mod source;
 pub(crate) mod stored_layout;
 pub(crate) mod tensor_dtype;
+pub(crate) mod tokenizer;
 pub(crate) mod tokenizer_gguf;

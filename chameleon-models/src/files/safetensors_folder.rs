@@ -88,6 +88,7 @@ impl SafetensorsFolder {
                 Architecture::from_name(found).ok_or_else(|| ModelError::UnsupportedArchitecture {
                     path,
                     found: found.clone(),
+                    supported: Architecture::NAMES,
                 })
             }
             other => Err(ModelError::ConfigValue {
@@ -118,7 +119,7 @@ impl SafetensorsFolder {
         decoded.map_err(|source| ModelError::Dequantise {
             path: shard.bytes.path().to_path_buf(),
             name: name.to_owned(),
-            source,
+            source: source.into(),
         })
     }
 
@@ -157,13 +158,16 @@ impl SafetensorsFolder {
             path: index_path.to_path_buf(),
             source,
         })?;
+        let index_error = |problem| ModelError::ShardIndex {
+            path: index_path.to_path_buf(),
+            problem,
+        };
         let shard_names: BTreeSet<&String> = index.weight_map.values().collect();
         for &shard in &shard_names {
             if !is_file_name(shard) {
-                return Err(ModelError::ShardOutsideFolder {
-                    path: index_path.to_path_buf(),
-                    shard: shard.clone(),
-                });
+                return Err(index_error(format!(
+                    "shard `{shard}` is not a file name inside the folder"
+                )));
             }
             self.add(FileBytes::open(&self.path.join(shard))?)?;
         }
@@ -175,11 +179,9 @@ impl SafetensorsFolder {
             found.is_none_or(|found| found.bytes.path() != self.path.join(shard))
         });
         if let Some((name, shard)) = promised {
-            return Err(ModelError::TensorNotInShard {
-                path: index_path.to_path_buf(),
-                name: name.clone(),
-                shard: shard.clone(),
-            });
+            return Err(index_error(format!(
+                "tensor `{name}` is not in shard `{shard}`"
+            )));
         }
         Ok(())
     }

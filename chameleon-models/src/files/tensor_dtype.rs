@@ -1,4 +1,4 @@
-//! How numbers are stored in model files, and turning them into `f32`.
+//! How values are stored in model files, and decoding them to `f32`.
 //!
 //! Plain formats are decoded here; blocks of quantised values go through candle's kernels.
 

@@ -1,4 +1,4 @@
-//! Text to token ids and back, behind our own words.
+//! Text to token ids and back, behind an interface of our own.
 //!
 //! The work is done by the `tokenizers` crate. A tokenizer comes from a `tokenizer.json` or, for a
 //! GGUF file, is rebuilt from metadata by `tokenizer_gguf`.
@@ -213,7 +213,7 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// Adds a token; answers with the text it completes, possibly none.
+    /// Adds a token; returns the text that it completes, possibly empty.
     ///
     /// # Errors
     /// Those of [`Tokenizer::decode`].
@@ -230,7 +230,7 @@ impl TextStream {
         Ok(fresh)
     }
 
-    /// Ends the text; answers with what was held back, broken characters replaced.
+    /// Ends the text; returns what was held back, with broken characters replaced.
     ///
     /// # Errors
     /// Those of [`Tokenizer::decode`].

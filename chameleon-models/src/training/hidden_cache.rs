@@ -8,7 +8,8 @@
 //! one tensor, `states` of shape `[rows, hidden]`. Its metadata names the fingerprint and the examples. A file appears
 //! whole or not at all, and one that is missing, truncated or of other contents is computed again: so an interrupted
 //! fill continues with the chunks that exist, and two processes that fill one folder write files of equal contents.
-//! Values are not verified. Files are mapped into memory: a batch of rows is read without reading its chunk.
+//! Values are not verified. Files are mapped into memory: a batch of rows is read without reading its chunk, and its
+//! pages are given back.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -202,24 +203,27 @@ impl HiddenCache {
             .sum::<usize>();
         let mut values = Vec::with_capacity(num_rows * self.hidden_size);
         for rows in example_indices.iter().map(rows_of) {
-            self.row_type.decode(self.stored(rows), &mut values);
+            if rows.is_empty() {
+                continue;
+            }
+            let (file, place) = self.place(&rows);
+            self.row_type.decode(&file[place.clone()], &mut values);
+            // They are needed again in the next epoch, and until then not in memory.
+            file.release(place);
         }
         let shape = [num_rows, self.hidden_size];
         Tensor::from_data(TensorData::new(values, shape), device)
     }
 
-    /// The bytes of some rows of one example.
-    fn stored(&self, rows: Range<usize>) -> &[u8] {
-        if rows.is_empty() {
-            return &[];
-        }
+    /// The file of some rows of one example, and where in it they are.
+    fn place(&self, rows: &Range<usize>) -> (&FileBytes, Range<usize>) {
         let chunk_idx = self
             .chunks
             .partition_point(|chunk| chunk.rows.end <= rows.start);
         let chunk = &self.chunks[chunk_idx];
         let row_bytes = self.hidden_size * self.row_type.num_bytes();
         let start = chunk.data_start + (rows.start - chunk.rows.start) * row_bytes;
-        &chunk.file[start..start + rows.len() * row_bytes]
+        (&chunk.file, start..start + rows.len() * row_bytes)
     }
 }
 

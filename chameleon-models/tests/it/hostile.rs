@@ -29,6 +29,16 @@ fn read_all(checkpoint: &Checkpoint) {
     }
 }
 
+/// Asserts that the header is refused, and that the message has the words that name the problem.
+fn assert_header_error(error: &ModelError, words: &str) {
+    assert!(matches!(error, ModelError::GgufHeader { .. }), "{error:?}");
+    let message = error.to_string();
+    assert!(
+        message.contains("test.gguf") && message.contains(words),
+        "{message}"
+    );
+}
+
 macro_rules! assert_error {
     ($error:expr, $pattern:pat) => {
         let error = $error;
@@ -82,9 +92,9 @@ fn magic_and_version_are_checked() {
         ModelError::NotGguf { .. }
     );
     for version in [0, 1, 4, 3_u32.swap_bytes()] {
-        assert_error!(
-            error_of(|file| file.version = version),
-            ModelError::GgufVersion { .. }
+        assert_header_error(
+            &error_of(|file| file.version = version),
+            &format!("GGUF version {version};"),
         );
     }
 }
@@ -122,25 +132,25 @@ fn texts_and_lists_that_lie_about_their_length_run_into_the_end() {
         for item_type in [0_u32, 4, 7, 8, 12] {
             let mut list = item_type.to_le_bytes().to_vec();
             list.extend(len.to_le_bytes());
-            assert_error!(
-                error_of(|file| file.set("x", Value::Raw(9, list.clone()))),
-                ModelError::Truncated { .. } | ModelError::GgufText { .. }
-            );
+            let error = error_of(|file| file.set("x", Value::Raw(9, list.clone())));
+            if !error.to_string().contains("is not valid UTF-8") {
+                assert_error!(error, ModelError::Truncated { .. });
+            }
         }
     }
 }
 
 #[test]
 fn unknown_and_nested_value_types_are_errors() {
-    assert_error!(
-        error_of(|file| file.set("x", Value::Raw(13, vec![0; 8]))),
-        ModelError::GgufValueType { found: 13, .. }
+    assert_header_error(
+        &error_of(|file| file.set("x", Value::Raw(13, vec![0; 8]))),
+        "metadata `x` has the unknown value type 13",
     );
     let mut list_of_lists = 9_u32.to_le_bytes().to_vec();
     list_of_lists.extend(1_u64.to_le_bytes());
-    assert_error!(
-        error_of(|file| file.set("x", Value::Raw(9, list_of_lists))),
-        ModelError::GgufValueType { found: 9, .. }
+    assert_header_error(
+        &error_of(|file| file.set("x", Value::Raw(9, list_of_lists))),
+        "metadata `x` has the unknown value type 9",
     );
 }
 
@@ -148,28 +158,28 @@ fn unknown_and_nested_value_types_are_errors() {
 fn text_that_is_not_utf8_is_an_error() {
     let mut text = 2_u64.to_le_bytes().to_vec();
     text.extend([0xff, 0xfe]);
-    assert_error!(
-        error_of(|file| file.set("x", Value::Raw(8, text))),
-        ModelError::GgufText { .. }
+    assert_header_error(
+        &error_of(|file| file.set("x", Value::Raw(8, text))),
+        "metadata `x` is not valid UTF-8",
     );
 }
 
 #[test]
 fn alignments_that_cannot_be_are_errors() {
     for alignment in [0, 1, 12, u32::MAX] {
-        assert_error!(
-            error_of(|file| file.set("general.alignment", Value::U32(alignment))),
-            ModelError::GgufAlignment { .. }
+        assert_header_error(
+            &error_of(|file| file.set("general.alignment", Value::U32(alignment))),
+            &format!("general.alignment is {alignment}, expected a positive multiple of 8"),
         );
     }
     assert_error!(
         error_of(|file| file.set("general.alignment", Value::Text("32"))),
         ModelError::ConfigValue { .. }
     );
-    assert_error!(
-        error_of(|file| file.set("general.alignment", Value::U32(0x8000_0000))),
-        ModelError::TensorMisaligned { .. } | ModelError::TensorOutsideFile { .. }
-    );
+    let error = error_of(|file| file.set("general.alignment", Value::U32(0x8000_0000)));
+    if !error.to_string().contains("expected a multiple of") {
+        assert_error!(error, ModelError::TensorOutsideFile { .. });
+    }
 }
 
 #[test]
@@ -203,9 +213,9 @@ fn tensors_outside_of_the_file_or_on_top_of_each_other_are_errors() {
             ModelError::TensorOutsideFile { .. }
         );
     }
-    assert_error!(
-        error_of(|file| file.tensor("output_norm.weight").offset += 1),
-        ModelError::TensorMisaligned { .. }
+    assert_header_error(
+        &error_of(|file| file.tensor("output_norm.weight").offset += 1),
+        "tensor `output_norm.weight` starts at offset 161, expected a multiple of 32",
     );
     assert_error!(
         error_of(|file| file.tensor("output_norm.weight").offset = 32),
@@ -249,13 +259,9 @@ fn types_that_are_not_read_are_named_beside_those_that_are() {
             "{message}"
         );
     }
-    assert_error!(
-        error_of(|file| file.tensor("token_embd.weight").dtype = 8),
-        ModelError::PartialBlock {
-            block_len: 32,
-            row_len: 4,
-            ..
-        }
+    assert_header_error(
+        &error_of(|file| file.tensor("token_embd.weight").dtype = 8),
+        "rows of tensor `token_embd.weight` have 4 values, Q8_0 comes in blocks of 32",
     );
 }
 
@@ -581,23 +587,29 @@ fn an_index_stays_inside_its_folder_and_keeps_its_promises() {
         "",
     ] {
         let index = serde_json::json!({"weight_map": {"model.a": shard}}).to_string();
-        assert!(
-            matches!(error(&index), ModelError::ShardOutsideFolder { .. }),
-            "{shard}"
-        );
+        let error = error(&index);
+        assert!(matches!(error, ModelError::ShardIndex { .. }), "{error:?}");
+        let problem = format!("shard `{shard}` is not a file name inside the folder");
+        assert!(error.to_string().ends_with(&problem), "{error}");
     }
     assert!(matches!(
         error(r#"{"weight_map": {"model.a": "gone.safetensors"}}"#),
         ModelError::Read { .. }
     ));
-    assert!(matches!(
-        error(r#"{"weight_map": {"model.c": "part.safetensors"}}"#),
-        ModelError::TensorNotInShard { .. }
-    ));
-    assert!(matches!(
-        error(r#"{"weight_map": {"model.a": "part.safetensors", "model.b": "other.safetensors"}}"#),
-        ModelError::TensorNotInShard { .. }
-    ));
+    for (index, problem) in [
+        (
+            r#"{"weight_map": {"model.c": "part.safetensors"}}"#,
+            "tensor `model.c` is not in shard `part.safetensors`",
+        ),
+        (
+            r#"{"weight_map": {"model.a": "part.safetensors", "model.b": "other.safetensors"}}"#,
+            "tensor `model.b` is not in shard `other.safetensors`",
+        ),
+    ] {
+        let error = error(index);
+        assert!(matches!(error, ModelError::ShardIndex { .. }), "{error:?}");
+        assert!(error.to_string().ends_with(problem), "{error}");
+    }
     assert!(matches!(error("{}"), ModelError::Json { .. }));
     assert!(matches!(
         error(r#"{"weight_map": [1]}"#),

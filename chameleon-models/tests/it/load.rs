@@ -30,7 +30,7 @@ fn offline(cache: &Path) -> HubOptions {
 }
 
 fn load_path(path: &Path) -> Result<LoadedModel, ModelError> {
-    let source: ModelSource = path.to_str().unwrap().parse()?;
+    let source = ModelSource::find(path.to_str().unwrap())?;
     load(&source, &offline(Path::new("no cache")), &Device::flex())
 }
 
@@ -247,7 +247,7 @@ fn a_model_in_the_hub_cache_loads_offline() {
     put(&repo.join("refs"), "main", "abc123");
     std::fs::create_dir_all(repo.join("snapshots")).unwrap();
     std::fs::rename(complete("llama").keep(), repo.join("snapshots/abc123")).unwrap();
-    let source = "hf:owner/name".parse().unwrap();
+    let source = ModelSource::find("hf:owner/name").unwrap();
     let loaded = load(&source, &offline(cache.path()), &Device::flex()).unwrap();
     assert!(loaded.report.is_complete());
 }

@@ -14,7 +14,7 @@ const MAY_BE_LONGER: &[(&str, &str)] = &[
         "one folder format, its reader beside its writer",
     ),
     (
-        "chameleon-models/src/gguf.rs",
+        "chameleon-models/src/files/gguf.rs",
         "one binary container, read front to back",
     ),
 ];

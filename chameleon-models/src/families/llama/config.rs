@@ -172,7 +172,7 @@ impl LlamaConfig {
     ///
     /// # Errors
     ///
-    /// Fails if the kind of stretching is not implemented, or lacks one of its numbers.
+    /// Fails if the kind of stretching is not implemented, or lacks one of its values.
     pub fn rope_scaling(&self) -> Result<RopeScaling, ConfigError> {
         match self.rope_parameters.as_ref().or(self.rope_scaling.as_ref()) {
             Some(parameters) => parameters.scaling(self.max_position_embeddings),

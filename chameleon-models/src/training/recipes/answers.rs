@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::prompts::embed_prompts;
 use crate::data::Example;
 use crate::engine::{Engine, EngineOptions, Event, Request, RequestFailure, Ticket};
-use crate::families::load::LoadedModel;
 use crate::training::error::TrainingError;
 use crate::training::observer::{Observer, Work};
 use crate::training::text_metrics::{Stemming, bleu, meteor, rouge};
@@ -96,14 +95,10 @@ pub(super) fn answer(
 
 /// An engine whose model has the factors of a batch folded in.
 fn engine(batch: &PromptBatch<'_>, base: &Base) -> Result<Engine, TrainingError> {
-    let model = match &batch.factors {
-        Some(factors) => base.model().with_merged_head(factors),
-        None => base.model().clone(),
-    };
-    let loaded = LoadedModel {
-        model,
-        ..base.loaded.clone()
-    };
+    let mut loaded = base.loaded.clone();
+    if let Some(factors) = &batch.factors {
+        loaded.model = base.model().with_merged_head(factors);
+    }
     let options = EngineOptions {
         max_batch_rows: batch.examples.len().max(1),
         max_cached_tokens: usize::MAX,
