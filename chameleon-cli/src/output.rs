@@ -237,7 +237,7 @@ fn bar_target(level: LevelFilter) -> ProgressDrawTarget {
     if level < LevelFilter::WARN {
         ProgressDrawTarget::hidden()
     } else {
-        // Hidden by indicatif itself where standard error is no terminal.
+        // Indicatif hides it unless standard error is a terminal.
         ProgressDrawTarget::stderr()
     }
 }

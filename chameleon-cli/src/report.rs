@@ -1,6 +1,6 @@
-//! Reports: what scores allow one to say, and one self-contained HTML page that shows it.
+//! Reports: statistics of scores, and one self-contained HTML page that shows them.
 //!
-//! Owns statistics, drawings and the page; which methods are compared, and what a run is, are the commands' business.
+//! Owns statistics, charts and the page; the commands define which methods are compared and what a run is.
 
 mod chart;
 mod page;

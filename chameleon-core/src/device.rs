@@ -82,7 +82,7 @@ impl BackendKind {
     }
 }
 
-/// Whether tensors of a device are computed by Flex, on this processor: then kernels for the processor may take over.
+/// Whether Flex, which runs on the CPU, computes the tensors of a device: then the CPU kernels may be used.
 pub fn is_flex(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     let is_flex = device.clone().inner() == Device::flex();

@@ -228,7 +228,7 @@ pub enum ModelError {
         /// Values in a block.
         block_len: usize,
     },
-    /// Blocks could not be turned into numbers.
+    /// The blocks of a tensor could not be dequantised.
     #[error("{}: cannot dequantise tensor `{name}`", path.display())]
     Dequantise {
         /// The file.

@@ -26,8 +26,8 @@ pub(crate) fn run(storage: WeightStorage, source: &ModelSource) -> Result<(), Bo
         };
         let token_ids = engine.submit(request)?.wait()?.token_ids;
         Ok(match storage {
-            WeightStorage::Numbers => token_ids.iter().map(|&token_id| f64::from(token_id)).sum(),
-            WeightStorage::Packed => token_ids.len() as f64,
+            WeightStorage::F32 => token_ids.iter().map(|&token_id| f64::from(token_id)).sum(),
+            WeightStorage::Quantised => token_ids.len() as f64,
         })
     })
 }

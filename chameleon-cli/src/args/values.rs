@@ -83,8 +83,8 @@ pub(super) fn weight_storage() -> impl TypedValueParser<Value = WeightStorage> {
         "As a GGUF file stores them: less memory, faster decoding, slightly different output",
     );
     one_of([
-        (f32, WeightStorage::Numbers),
-        (quantised, WeightStorage::Packed),
+        (f32, WeightStorage::F32),
+        (quantised, WeightStorage::Quantised),
     ])
 }
 

@@ -21,7 +21,7 @@ impl Context {
 
     /// Loads a model onto the device of the run.
     pub(crate) fn load_model(&self, text: &str) -> Result<LoadedModel, CliError> {
-        self.load_model_as(WeightStorage::Numbers, text)
+        self.load_model_as(WeightStorage::F32, text)
     }
 
     /// Loads a model onto the device of the run, its weights held as asked for.

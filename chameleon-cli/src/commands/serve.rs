@@ -26,7 +26,7 @@ pub(crate) fn run(config: &ServeConfig, context: &Context) -> Result<ExitStatus,
         .enable_all()
         .build()
         .map_err(CliError::Runtime)?;
-    // Before the model is loaded, which may take long: a taken port is told at once.
+    // Before the model is loaded, which may take long, so that a port in use is reported at once.
     let cannot_listen = |source| CliError::Listen {
         address: config.listen,
         source,

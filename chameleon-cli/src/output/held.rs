@@ -8,14 +8,14 @@ use indicatif::ProgressDrawTarget;
 
 use super::{Output, bar_target};
 
-/// What waits; `None` while messages are told at once.
+/// The held messages; `None` while messages are printed at once.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     messages: RefCell<Option<Vec<Rc<str>>>>,
 }
 
 impl Waiting {
-    /// Whether a message has to wait, and now does.
+    /// Keeps a message if messages are held now; returns whether it was kept.
     pub(super) fn takes(&self, message: &impl Display) -> bool {
         match &mut *self.messages.borrow_mut() {
             Some(messages) => {
@@ -27,7 +27,7 @@ impl Waiting {
     }
 }
 
-/// Holds messages and bars back until it is dropped; then the messages are told.
+/// Holds messages and bars back until it is dropped; then the messages are printed.
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
     output: &'a Output,

@@ -1,7 +1,7 @@
 //! The whole terminal as a canvas, while something is watched.
 //!
-//! Only what changed is written. The terminal is given back when the screen is dropped, when the program ends in a
-//! hurry, and before a panic is told.
+//! Only what changed is written. The terminal is restored when the screen is dropped, when the process exits early, and
+//! before a panic message is printed.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};

@@ -91,8 +91,9 @@ impl File<'_> {
             let Some(arg) = find_arg(command, &key) else {
                 continue;
             };
-            let flags = flags_of(&key, &value)
-                .ok_or_else(|| self.bad_value(&key, "a table or a date is no flag's value"))?;
+            let flags = flags_of(&key, &value).ok_or_else(|| {
+                self.bad_value(&key, "a table or a date cannot be the value of a flag")
+            })?;
             let beaten = is_given(given, arg)
                 || command.get_arguments().any(|other| {
                     is_given(given, other)

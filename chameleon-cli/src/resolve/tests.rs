@@ -136,12 +136,12 @@ fn values_of_the_libraries_have_names() {
         RunConfig::Generate(config) => config.weights,
         other => panic!("{other:?}"),
     };
-    assert_eq!(weights(""), WeightStorage::Numbers);
+    assert_eq!(weights(""), WeightStorage::F32);
     for (name, storage) in [
-        ("f32", WeightStorage::Numbers),
-        ("numbers", WeightStorage::Numbers),
-        ("quantised", WeightStorage::Packed),
-        ("packed", WeightStorage::Packed),
+        ("f32", WeightStorage::F32),
+        ("numbers", WeightStorage::F32),
+        ("quantised", WeightStorage::Quantised),
+        ("packed", WeightStorage::Quantised),
     ] {
         assert_eq!(weights(&format!("--weights {name}")), storage, "{name}");
     }

@@ -8,7 +8,7 @@ use chameleon_models::{
     PromptEncoding, TrainOptions, WeightStorage,
     training::method::{AdapterOptions, Head, MemoryOptions, TrainingConfig},
     training::prepare::HeldOut,
-    training::session::{MemoryMaking, Start},
+    training::session::{MemoryStage, Start},
     training::texts::TextSource,
 };
 
@@ -27,7 +27,7 @@ pub(crate) struct TrainConfig {
     pub(crate) out: PathBuf,
     pub(crate) head: Head,
     pub(crate) training: TrainingConfig,
-    pub(crate) memory: MemoryMaking,
+    pub(crate) memory: MemoryStage,
     pub(crate) checkpoint_every: Option<usize>,
     pub(crate) start: Start,
     pub(crate) view: TrainView,
@@ -80,9 +80,9 @@ pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, FlagError> {
         },
         training: training(args.training, args.lr)?,
         memory: if args.memory {
-            MemoryMaking::Made
+            MemoryStage::Build
         } else {
-            MemoryMaking::NotMade
+            MemoryStage::Skip
         },
         checkpoint_every: args.checkpoint_every,
         start: start(args.resume),

@@ -100,7 +100,7 @@ impl Metrics {
             let requests = by_adapter.get_or_create_owned(&[("adapter", info.name)]);
             requests.inc_by(info.num_requests);
         }
-        let help = "Requests answered with an adapter";
+        let help = "Requests that used an adapter";
         registry.register("adapter_requests", help, by_adapter);
         let help = "Responses by route and status";
         registry.register("http_responses", help, self.responses.clone());

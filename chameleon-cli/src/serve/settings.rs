@@ -65,12 +65,12 @@ pub(crate) struct StreamOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
     Whole,
-    Streamed(UsagePiece),
+    Streamed(UsageChunk),
 }
 
 /// Whether a streamed answer ends with its usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UsagePiece {
+pub(crate) enum UsageChunk {
     Omitted,
     Sent,
 }
@@ -244,9 +244,9 @@ fn within(param: &str, found: f64, max: f64) -> Result<f32, ApiError> {
 fn delivery(stream: Option<bool>, options: Option<StreamOptions>) -> Result<Delivery, ApiError> {
     match (stream, options) {
         (Some(true), Some(options)) if options.include_usage == Some(true) => {
-            Ok(Delivery::Streamed(UsagePiece::Sent))
+            Ok(Delivery::Streamed(UsageChunk::Sent))
         }
-        (Some(true), _) => Ok(Delivery::Streamed(UsagePiece::Omitted)),
+        (Some(true), _) => Ok(Delivery::Streamed(UsageChunk::Omitted)),
         (_, None) => Ok(Delivery::Whole),
         (_, Some(_)) => Err(ApiError::invalid(
             "stream_options",

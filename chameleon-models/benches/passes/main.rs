@@ -1,5 +1,5 @@
-//! A small Llama on the CPU, its weights as numbers and packed: reading a prompt, decoding, training, and what comes
-//! before, tokens and windows: `cargo bench -p chameleon-models`.
+//! A small Llama on the CPU, with f32 and quantised weights: prefill, decoding, training, and the preparation of tokens
+//! and windows: `cargo bench -p chameleon-models`.
 
 mod small_model;
 
@@ -30,19 +30,19 @@ fn main() {
 
 const STREAMS: [Streams; 4] = [
     Streams {
-        storage: WeightStorage::Numbers,
+        storage: WeightStorage::F32,
         num_rows: 1,
     },
     Streams {
-        storage: WeightStorage::Numbers,
+        storage: WeightStorage::F32,
         num_rows: 8,
     },
     Streams {
-        storage: WeightStorage::Packed,
+        storage: WeightStorage::Quantised,
         num_rows: 1,
     },
     Streams {
-        storage: WeightStorage::Packed,
+        storage: WeightStorage::Quantised,
         num_rows: 8,
     },
 ];
@@ -74,7 +74,7 @@ const PREFIX: usize = 32;
 
 #[divan::bench(args = BATCH_SIZES)]
 fn frozen_pass(bencher: Bencher, BatchSize(batch_size): BatchSize) {
-    let loaded = small_model::load(WeightStorage::Numbers);
+    let loaded = small_model::load(WeightStorage::F32);
     let rows: Vec<Vec<u32>> = (0..batch_size)
         .map(|row| small_model::token_ids(SEQ_LEN, &format!("row {row}")))
         .collect();
@@ -86,7 +86,7 @@ fn frozen_pass(bencher: Bencher, BatchSize(batch_size): BatchSize) {
 /// A core at the head and in every layer, so that the whole model is run forward and backward.
 #[divan::bench(args = BATCH_SIZES)]
 fn train_step(bencher: Bencher, BatchSize(batch_size): BatchSize) {
-    let LoadedModel { model, .. } = small_model::load(WeightStorage::Numbers);
+    let LoadedModel { model, .. } = small_model::load(WeightStorage::F32);
     let data = training_data(&model, batch_size);
     let setup = TrainSetup {
         centroids: data.prompt_embeddings.clone().slice([0..1]),
@@ -115,14 +115,14 @@ const NUM_WORDS: [Words; 2] = [Words(100), Words(1000)];
 
 #[divan::bench(args = NUM_WORDS)]
 fn tokenise(bencher: Bencher, Words(num_words): Words) {
-    let tokenizer = small_model::load(WeightStorage::Numbers).tokenizer;
+    let tokenizer = small_model::load(WeightStorage::F32).tokenizer;
     let text = small_model::text(num_words, "text");
     bencher.bench_local(|| tokenizer.encode(&text));
 }
 
 #[divan::bench(args = NUM_WORDS)]
 fn cut_windows_of_16_texts(bencher: Bencher, Words(num_words): Words) {
-    let tokenizer = small_model::load(WeightStorage::Numbers).tokenizer;
+    let tokenizer = small_model::load(WeightStorage::F32).tokenizer;
     let documents = documents(16, num_words);
     let options = WindowOptions::new(SEQ_LEN, PREFIX).expect("a prompt and a rest");
     bencher
@@ -151,8 +151,8 @@ impl Streams {
 impl fmt::Display for Streams {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let weights = match self.storage {
-            WeightStorage::Numbers => "numbers",
-            WeightStorage::Packed => "packed",
+            WeightStorage::F32 => "f32",
+            WeightStorage::Quantised => "quantised",
         };
         write!(formatter, "{weights} streams={}", self.num_rows)
     }

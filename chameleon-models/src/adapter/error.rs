@@ -79,7 +79,7 @@ pub enum AdapterError {
         /// The tensor.
         name: String,
     },
-    /// A target of the layers is no module of the model.
+    /// The model has no module named by a target of the layers.
     #[error(transparent)]
     Target(#[from] UnknownTarget),
     /// A folder cannot be made.

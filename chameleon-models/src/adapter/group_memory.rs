@@ -28,14 +28,14 @@ use crate::training::hidden_cache::HiddenCache;
 pub struct MemoryConfig {
     /// Places are told apart by the states that enter this layer.
     pub layer_idx: usize,
-    /// Numbers of a key.
+    /// Length of a key.
     pub key_size: usize,
     /// A group with more tokens keeps this many of them, drawn at random.
     pub max_entries: usize,
 }
 
 impl MemoryConfig {
-    /// States two thirds of the way up, where they tell best what comes next: `docs/method.md`.
+    /// Hidden states of the layer at two thirds of the depth, which predict the next token best: `docs/method.md`.
     pub fn for_model(sizes: &ModelSizes) -> Self {
         Self {
             layer_idx: sizes.num_layers * 2 / 3,
@@ -175,9 +175,9 @@ impl GroupMemories {
         self.groups.iter().map(GroupMemory::num_entries).sum()
     }
 
-    /// What the memories say about the scored tokens of every example, at each temperature.
+    /// The memories' probabilities and gate features for the scored tokens of every example, at each temperature.
     ///
-    /// `observe` is told the number of finished examples.
+    /// `observe` is called with the number of finished examples.
     ///
     /// # Panics
     ///
@@ -191,7 +191,7 @@ impl GroupMemories {
         mut observe: impl FnMut(usize),
     ) -> Vec<Observed> {
         let TextsWithStates { data, entering } = texts;
-        let mut rows: Vec<Option<Vec<RowVotes>>> = vec![None; data.examples.len()];
+        let mut rows: Vec<Option<Vec<RowAttention>>> = vec![None; data.examples.len()];
         let mut num_done = 0;
         for batch in &data.plan.batches {
             let arrived = match source {
@@ -215,31 +215,33 @@ impl GroupMemories {
                 let queries = self.projection.keys(states.select(0, positions));
                 let similarities = memory.similarities(queries);
                 let targets = scored_targets(&[example], device);
-                let votes = temperatures.iter().map(|&temperature| {
+                let attended = temperatures.iter().map(|&temperature| {
                     let attention = similarities.attention(temperature);
-                    RowVotes {
-                        shares: attention.prob_of(targets.clone()),
-                        evidence: attention.gate_features(),
+                    RowAttention {
+                        target_probs: attention.prob_of(targets.clone()),
+                        gate_features: attention.gate_features(),
                     }
                 });
-                rows[row] = Some(votes.collect());
+                rows[row] = Some(attended.collect());
                 num_done += 1;
                 observe(num_done);
             }
         }
-        let rows: Vec<Vec<RowVotes>> = rows
+        let rows: Vec<Vec<RowAttention>> = rows
             .into_iter()
-            .map(|votes| votes.expect("a plan covers every example"))
+            .map(|attended| attended.expect("a plan covers every example"))
             .collect();
         let at = |idx: usize, temperature| Observed {
             temperature,
-            shares: Tensor::cat(
-                rows.iter().map(|votes| votes[idx].shares.clone()).collect(),
+            target_probs: Tensor::cat(
+                rows.iter()
+                    .map(|attended| attended[idx].target_probs.clone())
+                    .collect(),
                 0,
             ),
-            evidence: GateFeatures::cat(
+            gate_features: GateFeatures::cat(
                 rows.iter()
-                    .map(|votes| votes[idx].evidence.clone())
+                    .map(|attended| attended[idx].gate_features.clone())
                     .collect(),
             ),
         };
@@ -360,9 +362,9 @@ pub enum MemorySource<'a> {
 }
 
 #[derive(Debug, Clone)]
-struct RowVotes {
-    shares: Tensor<1>,
-    evidence: GateFeatures,
+struct RowAttention {
+    target_probs: Tensor<1>,
+    gate_features: GateFeatures,
 }
 
 fn projection(

@@ -54,19 +54,19 @@ pub enum LayerRange {
     },
 }
 
-/// A text that is no [`LayerRange`].
+/// A string that is not a valid [`LayerRange`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{found}` is no range of layers, expected `all` or two numbers such as `20..30`")]
+#[error("`{found}` is not a layer range, expected `all` or two numbers such as `20..30`")]
 pub struct NotALayerRange {
     /// The text.
     pub found: String,
 }
 
-/// A target that names no linear module.
+/// A target that is not the name of a linear module.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the model has no module `{name}`; its linear modules are: {known}")]
 pub struct UnknownTarget {
-    /// What was asked for.
+    /// The name that was given.
     pub name: String,
     /// The names that exist, comma-separated.
     pub known: String,
@@ -77,7 +77,7 @@ impl LayerAdaptation {
     ///
     /// # Errors
     ///
-    /// Names the first target that is no linear module of the layers.
+    /// Names the first target that is not the name of a linear module of the layers.
     pub fn modules(&self, model: &impl CausalLm) -> Result<Vec<LayerModule>, UnknownTarget> {
         check_targets(model, &self.targets)?;
         let num_layers = model.sizes().num_layers;

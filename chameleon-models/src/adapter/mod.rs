@@ -120,7 +120,7 @@ impl Adapter {
         Ok(adapter)
     }
 
-    /// SHA-256 of the configuration, of every trained number and of what is remembered.
+    /// SHA-256 of the configuration, of every trained parameter and of the memory.
     ///
     /// # Panics
     ///
@@ -182,11 +182,11 @@ pub fn save(
     Ok(())
 }
 
-/// A module before its first step, or one whose values are still to be loaded.
+/// A module before its first training step, or before its parameters are loaded.
 ///
 /// # Errors
 ///
-/// When a target of the layers is no module of the model.
+/// When the model has no module named by a target of the layers.
 pub fn empty_module(
     config: &AdapterConfig,
     model: &LanguageModel,

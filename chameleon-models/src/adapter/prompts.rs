@@ -45,7 +45,7 @@ impl Default for PromptEncoding {
     }
 }
 
-/// A text that is no [`Representation`].
+/// A string that is not a valid [`Representation`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown representation `{found}`, expected `token-embeddings` or `hidden:LAYERS`")]
 pub struct UnknownRepresentation {

@@ -239,7 +239,7 @@ fn name_of(value: &Value) -> Option<String> {
     }
 }
 
-/// A prompt and its answer with white space between them.
+/// A prompt and its answer, separated by white space.
 fn joined(prompt: String, answer: &str) -> (String, Exchange) {
     let mut text = prompt;
     let condition = 0..text.len();

@@ -100,7 +100,7 @@ pub enum EngineError {
         /// The model that runs, with its fingerprint.
         found: String,
     },
-    /// The engine finishes what runs and takes on nothing new.
+    /// The engine finishes its active requests and accepts no new ones.
     #[error("the engine is shutting down")]
     Draining,
     /// A bound of the engine is zero.

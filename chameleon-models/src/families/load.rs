@@ -68,7 +68,7 @@ pub fn load(
     options: &HubOptions,
     device: &Device,
 ) -> Result<LoadedModel, ModelError> {
-    load_as(WeightStorage::Numbers, source, options, device)
+    load_as(WeightStorage::F32, source, options, device)
 }
 
 /// Loads a model onto a device, its weights held as asked for. A model with packed weights can be run, and adapters
@@ -108,8 +108,8 @@ pub fn load_as(
         }
     };
     let packed = match storage {
-        WeightStorage::Numbers => Packed::default(),
-        WeightStorage::Packed => Packed::of(&checkpoint)?,
+        WeightStorage::F32 => Packed::default(),
+        WeightStorage::Quantised => Packed::of(&checkpoint)?,
     };
     let mut report = model.import_except(&checkpoint, &packed.names);
     report.missing.retain(|name| !packed.names.contains(name));
@@ -128,7 +128,7 @@ pub fn load_as(
     })
 }
 
-/// Weights that stay packed, and what the checkpoint calls those that nobody has to read as numbers.
+/// Weights that stay quantised, and the checkpoint's names of those that need not be dequantised.
 #[derive(Default)]
 struct Packed {
     weights: PackedWeights,
@@ -157,7 +157,7 @@ impl Packed {
                 path: checkpoint.path().to_path_buf(),
             });
         }
-        // The embedding is needed as numbers as well; a head of its own stays what it is.
+        // A tied embedding is needed as f32 as well; an untied head is left as it is.
         let is_tied = checkpoint.tensor("lm_head.weight").is_none();
         let head = is_tied.then(|| checkpoint.packed("model.embed_tokens.weight"));
         Ok(Self {

@@ -19,11 +19,11 @@ pub(crate) use matrix::PackedMatrix;
 /// How the weights of a model are held while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WeightStorage {
-    /// As 32-bit numbers.
+    /// As f32.
     #[default]
-    Numbers,
-    /// As the file packs them, where it does: a GGUF file of a Llama model with `Q4_0`, `Q4_1`, `Q5_0` or `Q8_0`.
-    Packed,
+    F32,
+    /// As the file stores them, where it quantises: a GGUF file of a Llama model with `Q4_0`, `Q4_1`, `Q5_0` or `Q8_0`.
+    Quantised,
 }
 
 /// The packed weights of a model.

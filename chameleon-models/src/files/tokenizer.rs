@@ -208,12 +208,12 @@ pub struct TextStream {
     /// Ids since the last but one piece of text; the pieces before are needed because a token may
     /// read differently at the start of a text.
     token_ids: Vec<u32>,
-    /// How many of these have been given out.
+    /// How many of these have been returned.
     num_given: usize,
 }
 
 impl TextStream {
-    /// Adds a token; answers with the text it completes, possibly none.
+    /// Adds a token; returns the text that it completes, possibly empty.
     ///
     /// # Errors
     /// Those of [`Tokenizer::decode`].
@@ -230,7 +230,7 @@ impl TextStream {
         Ok(fresh)
     }
 
-    /// Ends the text; answers with what was held back, broken characters replaced.
+    /// Ends the text; returns what was held back, with broken characters replaced.
     ///
     /// # Errors
     /// Those of [`Tokenizer::decode`].

@@ -119,7 +119,7 @@ pub struct Scorer<'a> {
 }
 
 impl Scorer<'_> {
-    /// Scores every example of `data`, in its order. `observe` is told the number of finished batches.
+    /// Scores every example of `data`, in its order. `observe` is called with the number of finished batches.
     ///
     /// # Panics
     ///

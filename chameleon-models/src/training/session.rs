@@ -31,13 +31,13 @@ pub enum Start {
     Resume,
 }
 
-/// Whether a training leaves a memory beside the adapter.
+/// Whether a training builds a memory of the adapter's groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemoryMaking {
-    /// It does.
-    Made,
-    /// It does not.
-    NotMade,
+pub enum MemoryStage {
+    /// A memory is built after the last step.
+    Build,
+    /// The adapter has no memory.
+    Skip,
 }
 
 /// How one adapter is trained into a folder.
@@ -47,8 +47,8 @@ pub struct TrainingRun<'a> {
     pub head: Head,
     /// Everything else about the adapter and its training.
     pub config: &'a TrainingConfig,
-    /// Whether a memory is made at the end.
-    pub memory: MemoryMaking,
+    /// Whether a memory is built at the end.
+    pub memory: MemoryStage,
     /// The adapter's folder.
     pub out: &'a Path,
     /// Whether it begins or continues.
@@ -131,8 +131,8 @@ impl TrainingRun<'_> {
         self.check_folder()?;
         let config = self.config.adapter_config(self.head, data, self.seed)?;
         let memory_config = match self.memory {
-            MemoryMaking::NotMade => None,
-            MemoryMaking::Made => {
+            MemoryStage::Skip => None,
+            MemoryStage::Build => {
                 let memory = self.config.memory.config(data.model().sizes())?;
                 adapter::check_memory(&memory, &config)?;
                 Some(memory)

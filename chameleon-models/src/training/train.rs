@@ -21,7 +21,7 @@ pub enum TrainError {
         step: usize,
     },
     /// A saved position does not lie in this training.
-    #[error("{cursor:?} is no position in a training of {num_steps} steps")]
+    #[error("{cursor:?} is not a position in a training of {num_steps} steps")]
     NoSuchPosition {
         /// The position.
         cursor: Cursor,
@@ -205,7 +205,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     ///
-    /// When the optimizer's state cannot be read, or `cursor` is no position of this training.
+    /// When the optimizer's state cannot be read, or `cursor` is not a position of this training.
     pub fn resume(
         objective: impl Objective + 'a,
         schedule: Schedule,

@@ -175,7 +175,7 @@ impl Journal {
         Ok(num_failed)
     }
 
-    /// Reads whole lines, up to the first that is none; answers whether the header is the expected one.
+    /// Reads complete lines, up to the first incomplete one; returns whether the header is the expected one.
     fn read(&mut self, header: &[u8]) -> io::Result<bool> {
         let mut reader = BufReader::new(self.file.try_clone()?);
         let mut line = Vec::new();

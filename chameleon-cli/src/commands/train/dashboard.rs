@@ -30,7 +30,7 @@ const NUM_MESSAGES: usize = 4;
 
 /// A screen that shows a training. Messages wait until it closes, the last ones being shown.
 pub(super) struct Dashboard<'a> {
-    // Dropped in this order: what was held is told on the terminal that was given back.
+    // Dropped in this order: held messages are printed after the terminal is restored.
     screen: Screen,
     held: Held<'a>,
     curves: Curves,

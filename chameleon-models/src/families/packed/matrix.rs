@@ -42,9 +42,9 @@ impl PackedMatrix {
         )
     }
 
-    /// Takes a weight over from the bytes of a file: `[out, in]`, of which the output `idx` is the stored row
-    /// `row_of(idx)`. Nothing where the format is not one of those that it [`takes`](Self::takes), the bytes are not
-    /// of this shape, or a scale is no number.
+    /// Reads a weight `[out, in]` from the bytes of a file; its output `idx` is the stored row `row_of(idx)`. `None` if
+    /// the format is not one that it [`takes`](Self::takes), if the bytes are not of this shape, or if a scale is not
+    /// finite.
     pub(crate) fn read(
         dtype: TensorDtype,
         stored: &[u8],
@@ -191,7 +191,7 @@ impl PackedMatrix {
 }
 
 impl Blocks {
-    /// Takes over the whole numbers of a block.
+    /// Copies the integers of a block.
     fn push(&mut self, dtype: TensorDtype, block: &[u8]) -> Option<()> {
         match self {
             Self::Nibbles(quants) => quants.push(*block.last_chunk()?),

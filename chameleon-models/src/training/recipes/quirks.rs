@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Something about the published setting that changes what its numbers mean.
+/// A property of the published setting that changes the meaning of its results.
 ///
-/// Each can be switched off alone with [`Quirks::without`]; what then holds instead is said beside it.
+/// Each can be switched off alone with [`Quirks::without`]; each variant documents what then holds instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
