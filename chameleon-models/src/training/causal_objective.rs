@@ -164,7 +164,7 @@ pub(crate) fn batch_conditions(
     control.conditions(condition, group, batch_idx)
 }
 
-/// Examples of a batch that share a pair of factors, and the number of their rows.
+/// Examples of a batch that share a pair of factors, and the range of their rows.
 pub(crate) struct Segment {
     pub(crate) examples: std::ops::Range<usize>,
     pub(crate) rows: std::ops::Range<usize>,

@@ -196,7 +196,7 @@ pub enum Proceed {
 
 /// Computes the scored hidden states of all examples once, or reads them from `folder`.
 ///
-/// Returns `None` when `observe` returned [`Flow::Stop`]; written chunks are kept, and the next call continues after
+/// Returns `None` when `observe` returned [`Proceed::Stop`]; written chunks are kept, and the next call continues after
 /// them.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! What is trained: a head, whose conditions it is given, and a memory beside it; and the adapter that comes of it.
+//! Methods: the trained head, its conditions and its memory; and the configuration of the resulting adapter.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -26,19 +26,19 @@ use crate::training::prepare::TrainingData;
 use crate::training::texts::SpanConfig;
 use crate::training::train::TrainOptions;
 
-/// One way to adapt a model, by three independent choices.
+/// One way to adapt a model: three independent choices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Method {
     /// What is trained.
     pub head: Head,
-    /// Whose conditions a generated head is given.
+    /// Which conditions a generated head receives.
     pub control: ConditionControl,
-    /// Whose memory a text is given, if any.
+    /// Which memory a text receives, if any.
     pub memory: Option<MemoryControl>,
 }
 
-/// What is trained at the head, without its sizes.
+/// The trained adaptation of the head, without its sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
     /// Nothing.
@@ -108,13 +108,13 @@ impl Method {
         }
     }
 
-    /// The same head given other conditions.
+    /// The same head with other conditions.
     #[must_use]
     pub const fn with_control(self, control: ConditionControl) -> Self {
         Self { control, ..self }
     }
 
-    /// The same adapter with a memory beside it.
+    /// The same adapter with a memory.
     #[must_use]
     pub const fn with_memory(self, memory: MemoryControl) -> Self {
         Self {
@@ -123,7 +123,7 @@ impl Method {
         }
     }
 
-    /// The method whose training this one uses: its own, or that of the adapter that a memory is put beside.
+    /// The method whose training this one uses: itself, or the same adapter without its memory.
     #[must_use]
     pub fn adapter(self) -> Self {
         Self {
@@ -132,7 +132,7 @@ impl Method {
         }
     }
 
-    /// Whether it is given wrong conditions or memories, to show what the right ones are worth.
+    /// Whether it is a control: it receives wrong conditions or memories.
     pub fn is_control(self) -> bool {
         self.control != ConditionControl::None
             || self
@@ -145,7 +145,7 @@ impl Method {
         self.control == ConditionControl::Redrawn || self.memory == Some(MemoryControl::Redrawn)
     }
 
-    /// What it is, in a few words.
+    /// A short description.
     pub fn summary(self) -> &'static str {
         match (self.head, self.control, self.memory) {
             (Head::Generated(GeneratorKind::Core), _, Some(memory)) => match memory {
@@ -216,7 +216,7 @@ impl fmt::Display for Method {
     }
 }
 
-/// A name that no method has.
+/// A string that is not the name of a method.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` is not a method")]
 pub struct UnknownMethod {
@@ -257,22 +257,22 @@ impl TryFrom<String> for Method {
     }
 }
 
-/// Everything that fixes an adapter and its training but the method and the seed.
+/// All settings of an adapter and its training, except the method and the seed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingConfig {
     /// The shape of the adapter.
     pub adapter: AdapterOptions,
     /// Clusters of the training prompts.
     pub num_clusters: usize,
-    /// What groups remember.
+    /// Settings of the groups' memories.
     pub memory: MemoryOptions,
-    /// How texts are cut.
+    /// How texts are split into prompt and scored tokens.
     pub span: SpanConfig,
-    /// Examples in a batch at most.
+    /// Largest number of examples in a batch.
     pub batch_size: usize,
-    /// How the optimizer runs.
+    /// Settings of the optimizer.
     pub optimizer: TrainOptions,
-    /// The folder of hidden states, which later runs find again.
+    /// The folder of cached hidden states, which later runs reuse.
     pub cache_dir: PathBuf,
 }
 
@@ -283,15 +283,15 @@ pub struct AdapterOptions {
     pub rank: usize,
     /// Multiplies the factors; alpha / rank.
     pub scale: f64,
-    /// Modules inside the layers; the head only if empty.
+    /// Adapted modules inside the layers; only the head is adapted if empty.
     pub targets: Vec<String>,
     /// The layers they are in.
     pub layers: LayerRange,
     /// Rank of the factors inside the layers.
     pub layer_rank: usize,
-    /// How prompts become vectors.
+    /// How prompts are embedded.
     pub encoding: PromptEncoding,
-    /// How a group becomes a condition.
+    /// How the condition of a group is computed.
     pub condition: Condition,
     /// Widths of the hypernetwork's hidden layers.
     pub hidden_sizes: Vec<usize>,
@@ -299,17 +299,17 @@ pub struct AdapterOptions {
     pub dropout: f64,
 }
 
-/// What groups remember.
+/// Settings of the groups' memories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryOptions {
-    /// States that enter this layer make the keys; two thirds of the way up if `None`.
+    /// The layer whose input states are the keys; at two thirds of the depth if `None`.
     pub layer_idx: Option<usize>,
-    /// Tokens of a group at most.
+    /// Largest number of entries of a group.
     pub max_entries: usize,
 }
 
 impl TrainingConfig {
-    /// The settings of `chameleon train` without flags. `cache_dir` keeps hidden states of the frozen model.
+    /// The settings of `chameleon train` without flags. `cache_dir` holds hidden states of the frozen model.
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
         Self {
             adapter: AdapterOptions::default(),
@@ -367,8 +367,8 @@ impl MemoryOptions {
 }
 
 impl TrainingConfig {
-    /// The description of an adapter that is about to be trained. A frozen head is described as LoRA: nothing of it
-    /// but sizes and clusters is used.
+    /// The configuration of an adapter before its training. A frozen head is described as LoRA; only its sizes and
+    /// clusters are used.
     ///
     /// # Errors
     ///
@@ -396,13 +396,13 @@ impl TrainingConfig {
             seed,
             memory: None,
         };
-        // What a reader would refuse is not trained.
+        // A configuration that the reader would reject is not trained.
         config.check()?;
         Ok(config)
     }
 }
 
-/// What is adapted: the head, and layers if any are named.
+/// The adapted head, and the adapted layers if there are any.
 struct Parts {
     head: HeadAdaptation,
     layers: Option<LayerAdaptation>,
@@ -464,8 +464,8 @@ impl AdapterOptions {
         })
     }
 
-    /// Plain LoRA at the same places with about as many trainable parameters. Inside layers the rank grows there, and
-    /// the head makes up for what is left.
+    /// Plain LoRA at the same places with about as many trainable parameters. If layers are adapted, their rank is
+    /// raised first; the rank of the head makes up the remaining difference.
     fn matched_lora(
         &self,
         num_params: usize,
@@ -473,7 +473,7 @@ impl AdapterOptions {
     ) -> Result<Parts, TrainingError> {
         let mut lora = self.parts(Head::Lora, model, 1)?;
         let shape = head_shape(model, self.rank);
-        // A rank above the width adds parameters and no change that a lower one could not make.
+        // A rank above the width adds parameters but no expressiveness.
         let widest = shape.in_size;
         let mut rest = num_params;
         if let Some(layers) = &mut lora.layers {
@@ -511,7 +511,7 @@ impl AdapterOptions {
     }
 }
 
-/// An adapter before its first step, on the autodiff device of the model.
+/// An untrained adapter, on the autodiff device of the model.
 ///
 /// # Errors
 ///

@@ -30,14 +30,14 @@ use super::runs::Run;
 use super::settings::{Experiment, PaperSettings};
 use super::splits::Texts;
 
-/// What is reproduced, and how.
+/// Settings of a reproduction.
 #[derive(Debug, Clone)]
 pub struct ReproductionConfig {
-    /// Which of the paper's experiments.
+    /// The experiment of the paper.
     pub experiment: Experiment,
     /// Local data; the hub's if `None`.
     pub data: Option<PathBuf>,
-    /// How the hub may be reached.
+    /// Access to the hub.
     pub hub: HubOptions,
     /// At least one, each once.
     pub recipes: Vec<RecipeName>,
@@ -45,13 +45,13 @@ pub struct ReproductionConfig {
     pub loss: PublishedLoss,
     /// At least one, each once.
     pub seeds: Vec<RunSeed>,
-    /// Training rows at most.
+    /// Largest number of training rows.
     pub max_examples: Option<usize>,
-    /// Tokens of a row of WikiText that conditions are made of, unless the recipe leaks.
+    /// Tokens of a row of WikiText that conditions are computed from, unless the recipe leaks.
     pub prefix: usize,
-    /// Part of a row of Alpaca that conditions are made of, unless the recipe leaks.
+    /// Part of a row of Alpaca that conditions are computed from, unless the recipe leaks.
     pub condition: InstructionCondition,
-    /// Answers that each method generates.
+    /// Number of answers that each method generates.
     pub num_answers: usize,
     /// Sizes.
     pub settings: PaperSettings,
@@ -87,7 +87,7 @@ impl Base {
         &self.loaded.model
     }
 
-    /// The token that fills rows up, as the published tokenizer is configured.
+    /// The padding token, as in the published tokenizer's configuration.
     pub fn end_of_text(&self) -> u32 {
         let tokenizer = &self.loaded.tokenizer;
         let ends = &tokenizer.special_token_ids().eos;
@@ -97,7 +97,7 @@ impl Base {
     }
 }
 
-/// A method given the conditions of other batches.
+/// A method with the conditions of other batches.
 pub(super) fn redrawn(method: Method) -> Method {
     method.with_control(ConditionControl::Redrawn)
 }
@@ -122,7 +122,7 @@ pub(super) fn finished(fitted: Fitted) -> Result<Finished, TrainingError> {
     }
 }
 
-/// Trains and scores every method under every recipe; what is finished in `out` is not done again.
+/// Trains and scores every method under every recipe; runs that are finished in `out` are not repeated.
 ///
 /// # Errors
 ///
@@ -156,7 +156,7 @@ struct Reproduction<'a> {
     config: &'a ReproductionConfig,
     base: &'a Base,
     texts: &'a Texts,
-    /// What finished runs must share with those that are missing.
+    /// The key that finished runs must have in common with the missing ones.
     key: String,
     store: RunStore,
     observer: &'a dyn Observer,
@@ -171,13 +171,13 @@ impl Reproduction<'_> {
         };
         let wanted = methods.into_iter().flat_map(|method| {
             let seeds = match method.head {
-                // Nothing is drawn, so one run is all runs.
+                // The frozen model is deterministic, so one run is enough.
                 Head::Frozen => &self.config.seeds[..1],
                 _ => &self.config.seeds,
             };
             seeds.iter().map(move |&seed| (method, seed))
         });
-        // Groups and states are made only where a run is missing.
+        // Groups and states are computed only if a run is missing.
         let mut prepared = None;
         for (method, seed) in wanted {
             let name = format!("{recipe}-{method}-seed-{}.json", seed.0);

@@ -1,4 +1,4 @@
-//! How near generated answers come to reference answers: BLEU, ROUGE and METEOR.
+//! Scores of generated answers against reference answers: BLEU, ROUGE and METEOR.
 //!
 //! Owns: the scores and the tokenisation each of them prescribes. They equal those of the Python packages that
 //! papers cite: BLEU as `sacrebleu` counts it (13a tokens, exponential smoothing), ROUGE-1, ROUGE-2 and ROUGE-L as
