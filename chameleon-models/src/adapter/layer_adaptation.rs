@@ -11,7 +11,7 @@ use crate::families::causal_lm::{CausalLm, LinearModule};
 /// Adapted modules inside the layers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerAdaptation {
-    /// Names of linear modules, such as `q_proj`, or with what they are part of, such as `attn.c_proj`.
+    /// Names of linear modules, such as `q_proj`, or with their parent, such as `attn.c_proj`.
     pub targets: Vec<String>,
     /// Which layers.
     #[serde(default)]
@@ -33,7 +33,7 @@ pub enum LayerKind {
     /// Plain LoRA, the same for every group.
     #[default]
     Lora,
-    /// LoRA with a core between its factors, which the head's hypernetwork writes for each group.
+    /// LoRA with a core between its factors, which the head's hypernetwork generates for each group.
     Core,
 }
 
@@ -45,7 +45,7 @@ pub enum LayerRange {
     /// Every layer.
     #[default]
     All,
-    /// Some that follow one another.
+    /// Consecutive layers.
     Between {
         /// The lowest one.
         first: usize,
@@ -101,7 +101,7 @@ impl LayerAdaptation {
             .collect())
     }
 
-    /// Everything about the adapted modules of `model`; `num_features` are those of the head's hypernetwork.
+    /// The configuration of the adapted modules of `model`; `num_features` is that of the head's hypernetwork.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl LayerAdaptation {
     ///
     /// # Panics
     ///
-    /// When cores are to be written and there is no hypernetwork.
+    /// When cores are generated and there is no hypernetwork.
     pub fn config(
         &self,
         model: &impl CausalLm,
@@ -138,7 +138,7 @@ impl LayerAdaptation {
     }
 }
 
-/// Refuses targets that are no linear modules of the transformer layers.
+/// Rejects targets that are not linear modules of the transformer layers.
 ///
 /// # Errors
 ///

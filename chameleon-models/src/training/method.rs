@@ -53,7 +53,7 @@ pub enum Head {
     Generated(GeneratorKind),
 }
 
-/// Whose memory a text is given.
+/// Which memory a text receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MemoryControl {

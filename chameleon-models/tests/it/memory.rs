@@ -239,7 +239,7 @@ fn spoilt_memories_are_refused_by_name() {
         with_config("\"layer_idx\": 1", "\"layer_idx\": 2"),
     );
     refused(
-        "keys of 0 numbers",
+        "keys of width 0",
         with_config("\"key_size\": 4", "\"key_size\": 0"),
     );
     refused(
@@ -247,7 +247,7 @@ fn spoilt_memories_are_refused_by_name() {
         with_config("\"key_size\": 4", "\"key_size\": 5"),
     );
     refused(
-        "a memory of no token",
+        "a memory of at most 0 tokens",
         with_config("\"max_entries\": 20", "\"max_entries\": 0"),
     );
     refused(

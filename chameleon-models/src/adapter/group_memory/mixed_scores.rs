@@ -42,7 +42,7 @@ pub fn fit_gate(
     best.expect("at least one temperature").gate
 }
 
-/// The scores with what the memories add.
+/// The scores mixed with the memories' probabilities.
 ///
 /// # Panics
 ///
