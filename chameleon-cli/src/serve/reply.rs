@@ -25,7 +25,7 @@ use super::{
     wire::{Json, ObjectKind, to_text},
 };
 
-/// Between two comments that keep a silent connection open.
+/// Interval between comments that keep an idle connection open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How the choices of one route are written.

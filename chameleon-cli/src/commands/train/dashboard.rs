@@ -1,4 +1,4 @@
-//! `--tui`: a training on the whole terminal, with its curves, its speed and what is left of it.
+//! `--tui`: a full-screen view of a training, with curves, speed and remaining time.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -19,16 +19,16 @@ use crate::{
     output::{Held, Output, Screen},
 };
 
-/// Between two drawings.
+/// Interval between frames.
 const FRAME: Duration = Duration::from_millis(200);
 
-/// Points kept of the training's curve; beyond, every other goes.
+/// Largest number of points of the training's curve; beyond it, every other point is removed.
 const MAX_POINTS: usize = 1000;
 
 /// Messages shown below the curves.
 const NUM_MESSAGES: usize = 4;
 
-/// A screen that shows a training. Messages wait until it closes, the last ones being shown.
+/// A screen that shows a training. Messages are held until it closes; the last ones are shown on it.
 pub(super) struct Dashboard<'a> {
     // Dropped in this order: held messages are printed after the terminal is restored.
     screen: Screen,
@@ -58,7 +58,7 @@ impl<'a> Dashboard<'a> {
 }
 
 impl Dashboard<'_> {
-    /// The training continues after so many steps.
+    /// Sets the number of steps that were done before.
     pub(super) fn start_at(&mut self, step: usize) {
         self.curves.first_step = step;
         self.curves.step = step;
@@ -78,7 +78,7 @@ impl Dashboard<'_> {
     }
 }
 
-/// What is known of a training so far.
+/// The state of a training so far.
 #[derive(Debug)]
 pub(super) struct Curves {
     title: String,
@@ -198,7 +198,7 @@ impl Curves {
                 self.learning_rate
             )),
             Line::from(format!(
-                "{rate:.0} tokens/s   {} gone, {left} left   Ctrl-C stops after this step, --resume goes on",
+                "{rate:.0} tokens/s   {} elapsed, {left} left   Ctrl-C stops after this step, --resume continues",
                 clock(seconds)
             )),
         ]
@@ -208,7 +208,7 @@ impl Curves {
         let all = self.train.iter().chain(&self.valid).map(|&(_, loss)| loss);
         let low = all.clone().fold(f64::INFINITY, f64::min);
         let high = all.fold(f64::NEG_INFINITY, f64::max);
-        // One point, or none, has no height of its own.
+        // A single point, or an empty curve, has no height.
         let (low, high) = if low < high {
             let margin = 0.05 * (high - low);
             (low - margin, high + margin)

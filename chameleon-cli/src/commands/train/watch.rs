@@ -1,4 +1,4 @@
-//! `--tui`: the steps of a training on the whole terminal.
+//! `--tui`: the steps of a training in full screen.
 
 use std::cell::Cell;
 
@@ -10,7 +10,7 @@ use chameleon_models::{
 use super::dashboard::{Curves, Dashboard};
 use crate::commands::Context;
 
-/// Shows a training on a dashboard and everything else as without it.
+/// Shows a training on a dashboard, and other work as without `--tui`.
 pub(super) struct DashboardObserver<'a> {
     context: &'a Context,
     title: String,
@@ -59,7 +59,7 @@ impl Observer for DashboardObserver<'_> {
     }
 }
 
-/// Draws; a terminal that is gone ends the training, whose state is saved.
+/// Draws; if the terminal is closed, the training ends and its state is saved.
 struct Drawn<'a> {
     dashboard: Dashboard<'a>,
     is_broken: &'a Cell<bool>,
