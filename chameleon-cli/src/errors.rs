@@ -1,6 +1,6 @@
 //! Errors as the user meets them: one sentence, one hint, one exit code.
 //!
-//! Libraries say what is wrong; this module, and no other, adds what to do about it.
+//! Libraries report errors; only this module adds help on what to do about them.
 
 mod flags;
 mod help;
@@ -36,7 +36,7 @@ pub(crate) enum ExitStatus {
     Done,
     /// The command ran, and what it checks does not hold.
     CheckFailed,
-    /// The user asked to stop, and everything so far is safe.
+    /// The user interrupted the command, and everything so far is saved.
     Interrupted,
 }
 

@@ -83,7 +83,7 @@ impl Output {
         self.format
     }
 
-    /// Whether the user asked for details with `-v`.
+    /// Whether details are shown (`-v`).
     pub(crate) fn is_verbose(&self) -> bool {
         self.level > LevelFilter::WARN
     }
@@ -128,14 +128,14 @@ impl Output {
             .map_err(CliError::Output)
     }
 
-    /// Tells what happened; `-q` hides it.
+    /// Prints a message about the progress; `-q` hides it.
     pub(crate) fn note(&self, message: impl Display) {
         if self.level >= LevelFilter::WARN {
             self.message(&message);
         }
     }
 
-    /// Tells what only the curious want to know; `-v` shows it.
+    /// Prints a detail; only `-v` shows it.
     pub(crate) fn detail(&self, message: impl Display) {
         if self.is_verbose() {
             self.message(&message);
@@ -338,7 +338,7 @@ impl Style {
     }
 }
 
-/// Prints what clap has to say: help and version to standard output, complaints to standard error.
+/// Prints clap's output: help and version to standard output, errors to standard error.
 pub(crate) fn flag_message(message: &clap::Error) {
     // There is no other place to report that a message could not be written.
     let _ = message.print();

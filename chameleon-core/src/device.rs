@@ -1,5 +1,4 @@
-//! Devices by name: the only place in the workspace's libraries that asks which backends were
-//! compiled in.
+//! Devices by name: the only place in the workspace's libraries that depends on the compiled backends.
 //!
 //! A backend is a cargo feature of the same name. Several may be compiled together;
 //! [`DeviceSpec`] picks one at run time.
@@ -9,7 +8,7 @@ use std::{fmt, str::FromStr};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-/// A tensor backend that Chameleon knows how to open.
+/// A supported tensor backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -171,7 +170,7 @@ impl FromStr for DeviceSpec {
 /// # Errors
 ///
 /// [`DeviceError::NotCompiled`] when this build lacks the backend, [`DeviceError::NoSuchIndex`]
-/// when a CPU backend is asked for a device other than its only one.
+/// when the index of a CPU device is not 0.
 pub fn open(spec: DeviceSpec) -> Result<Device, DeviceError> {
     let is_cpu = matches!(spec.backend, BackendKind::Flex | BackendKind::NdArray);
     if is_cpu && spec.index != 0 {
@@ -206,7 +205,7 @@ pub fn open(spec: DeviceSpec) -> Result<Device, DeviceError> {
     }
 }
 
-/// `wgpu` numbers an adapter only when asked for one other than the default.
+/// An index selects a `wgpu` adapter; without one, `wgpu` chooses the default.
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 fn gpu_kind(index: usize) -> burn::tensor::DeviceKind {
     use burn::tensor::DeviceKind;
@@ -228,14 +227,14 @@ fn available() -> String {
     }
 }
 
-/// Why a device could not be named or opened.
+/// An error of parsing or opening a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
     /// Not the name of a backend.
     #[error("unknown device `{name}`; this build has: {available}")]
     Unknown {
-        /// What was asked for.
+        /// The requested device.
         name: String,
         /// Backends of this build, comma-separated.
         available: String,
@@ -251,10 +250,10 @@ pub enum DeviceError {
     /// The part after the colon is not a whole number.
     #[error("device index `{index}` is not a number")]
     BadIndex {
-        /// What was written.
+        /// The index found.
         index: String,
     },
-    /// The backend has no device of that number.
+    /// The backend has no device of this index.
     #[error("device `{backend}` has no index {index}")]
     NoSuchIndex {
         /// The backend.

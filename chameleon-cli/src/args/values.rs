@@ -136,7 +136,7 @@ pub(super) fn method() -> impl TypedValueParser<Value = Method> {
     names.map(|name| name.parse().expect("clap accepts the listed names only"))
 }
 
-/// Libraries do not know clap, so their values get their names here.
+/// The libraries do not depend on clap, so their values are named here.
 fn one_of<T, const N: usize>(choices: [(PossibleValue, T); N]) -> impl TypedValueParser<Value = T>
 where
     T: Clone + Send + Sync + 'static,

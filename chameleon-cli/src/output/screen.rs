@@ -31,7 +31,7 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    /// Refuses standard output that nobody could watch.
+    /// Rejects standard output that is not a terminal.
     pub(crate) fn check() -> Result<(), CliError> {
         if io::stdout().is_terminal() {
             Ok(())
@@ -84,7 +84,7 @@ impl Drop for Screen {
 /// Gives the terminal back, if it was taken.
 pub(crate) fn leave() {
     if IS_OPEN.swap(false, Ordering::SeqCst) {
-        // Where it cannot be written to, there is nobody to see it.
+        // A write error means that the terminal is closed.
         let _ = write(CLOSE);
     }
 }

@@ -25,11 +25,11 @@ pub(crate) struct ReportPage {
 pub(crate) enum Block {
     /// A new section.
     Heading { text: String },
-    /// What may be said.
+    /// Findings.
     Findings { findings: Vec<Finding> },
     /// A table that is always open.
     Table { table: HtmlTable },
-    /// A drawing, with its numbers in a table for those who cannot see it.
+    /// A chart, with its values in a table for screen readers.
     Figure {
         title: String,
         caption: String,

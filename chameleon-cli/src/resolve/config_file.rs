@@ -228,7 +228,7 @@ fn conflicts(command: &Command, arg: &Arg, other: &Arg) -> bool {
             .any(|conflicting| conflicting.get_id() == other.get_id())
 }
 
-/// A key and its value as the command line would say them; nothing for `false`.
+/// A key and its value as command-line arguments; empty for `false`.
 fn flags_of(key: &str, value: &Value) -> Option<Vec<OsString>> {
     let flag = |text: &str| OsString::from(format!("--{key}={text}"));
     Some(match value {

@@ -83,7 +83,7 @@ fn alpha_is_scale_times_rank() {
     );
 }
 
-/// What clap says about a command line that it refuses.
+/// clap's error message for an invalid command line.
 fn flag_refusal(line: &str) -> String {
     match resolve_line(line) {
         Err(CliError::Flags(error)) => error.to_string(),

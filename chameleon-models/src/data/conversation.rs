@@ -65,7 +65,7 @@ fn text_of(content: &Value) -> Option<String> {
     }
 }
 
-/// The text of a conversation up to its last answer, or `None` if nobody answers.
+/// The text of a conversation up to its last answer, or `None` if there is no answer.
 pub(super) fn render(
     messages: &[ChatMessage],
     render_chat: Option<&RenderChat<'_>>,

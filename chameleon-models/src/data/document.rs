@@ -78,7 +78,7 @@ pub struct Document {
     pub exchange: Option<Exchange>,
     /// The name of its kind.
     pub label: Option<String>,
-    /// What the document was cut from, if the data says so; documents of one source stay on one side of a split.
+    /// The source of the document, if the data names one; documents of one source stay on one side of a split.
     pub source: Option<String>,
     /// Where it begins.
     pub origin: Origin,
@@ -114,7 +114,7 @@ impl Document {
     }
 }
 
-/// What a reader passed over; counts, so that a report can say them.
+/// Counts of the input that a reader skipped, for reports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SkippedInput {
     /// Documents without a visible character.
@@ -123,7 +123,7 @@ pub struct SkippedInput {
     pub hidden: usize,
     /// Files with a zero byte near their start.
     pub binary: usize,
-    /// Conversations in which nobody answers.
+    /// Conversations without an answer.
     pub unanswered: usize,
     /// Files larger than the bound for files in a folder.
     pub too_large: usize,

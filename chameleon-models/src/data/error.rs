@@ -181,7 +181,7 @@ pub enum DataError {
     FieldMissing {
         /// Where.
         origin: Origin,
-        /// The field that was asked for.
+        /// The requested field.
         field: String,
         /// The fields that the record has.
         found: Vec<String>,
@@ -191,19 +191,19 @@ pub enum DataError {
     FieldKind {
         /// Where.
         origin: Origin,
-        /// The field that was asked for.
+        /// The requested field.
         field: String,
         /// Kind of the value that was found.
         found: &'static str,
         /// Kind of value the field may have.
         expected: &'static str,
     },
-    /// No record has the label field that was asked for.
+    /// No record has the requested label field.
     #[error("no record of {} has a label field `{field}`; the fields of the first are {}", path.display(), quoted(found))]
     LabelMissing {
         /// The file.
         path: PathBuf,
-        /// The field that was asked for.
+        /// The requested field.
         field: String,
         /// The fields of the first record.
         found: Vec<String>,

@@ -16,7 +16,7 @@ use super::visit::visit_records;
 /// The fields that may be a label, in the order in which they are tried.
 const LABEL_FIELDS: [&str; 4] = ["label", "domain", "kind", "category"];
 
-/// All fields that a record may be asked for, so that a table need not decode the others.
+/// All fields that may be read from a record, so that a table need not decode the others.
 fn wanted_fields(options: &ReadOptions) -> Vec<String> {
     let layouts = match &options.text_fields {
         TextFields::Auto => TextFields::known(),

@@ -53,7 +53,7 @@ impl HubDataset {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubDatasetError {
-    /// The cache lacks it, and the hub may not be asked.
+    /// The cache lacks it, and the hub may not be used.
     #[error("the data set {id} is not in the cache {}, and the hub may not be asked", cache_folder.display())]
     NotCached {
         /// The data set.
@@ -101,7 +101,7 @@ pub enum HubDatasetError {
 ///
 /// # Errors
 ///
-/// When the cache lacks the data set and the hub may not be asked or does not give it, or a file is damaged.
+/// When the cache lacks the data set and the hub may not be used or does not provide it, or a file is damaged.
 pub fn resolve(dataset: &HubDataset, options: &HubOptions) -> Result<PathBuf, HubDatasetError> {
     let repo = HubRepo {
         repo: dataset.repo(),

@@ -1,4 +1,4 @@
-//! A request that runs: what it needs besides its tokens, and how it goes on after each token.
+//! An active request: its state besides its tokens, and its transition after each token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,7 +52,7 @@ impl ActiveRequest {
         }
     }
 
-    /// Adds a sampled token. Returns it if the request goes on, and reports the end otherwise.
+    /// Adds a sampled token. Returns it if the request continues, and reports the end otherwise.
     ///
     /// # Errors
     ///

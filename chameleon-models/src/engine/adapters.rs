@@ -59,7 +59,7 @@ pub struct ClusterInfo {
 
 /// An adapter with its name and its counts. Requests keep it alive after it was unloaded.
 pub(super) struct LoadedAdapter {
-    /// Tells apart two adapters that had the same name one after the other.
+    /// Distinguishes two adapters that had the same name one after the other.
     pub(super) id: u64,
     pub(super) name: String,
     pub(super) adapter: Adapter,

@@ -53,7 +53,7 @@ enum Stage {
     Prefill,
     /// Its next token is about to be sampled.
     Sampling,
-    /// It goes on by the token that was sampled.
+    /// It continues with the sampled token.
     Decode,
 }
 
@@ -123,7 +123,7 @@ impl<K: Copy + PartialEq> DecodeBatch<K> {
         self.cache.num_tokens()
     }
 
-    /// One pass: every row that decodes goes on by its token, and about `prefill_chunk` prompt tokens are prefilled, the
+    /// One pass: every decoding row advances by its token, and about `prefill_chunk` prompt tokens are prefilled, the
     /// oldest first.
     ///
     /// Prompts are cut at multiples of `prefill_chunk` from their own start, even where there would be room for more, so

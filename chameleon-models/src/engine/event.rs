@@ -100,7 +100,7 @@ pub struct Usage {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestFailure {
-    /// A decode step panicked; the requests in it fail, the engine goes on.
+    /// A decode step panicked; its requests fail, the engine continues.
     #[error("decoding failed: {message}")]
     Step {
         /// The message of the panic.

@@ -166,7 +166,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Reports the token of a request, and ends it or lets it go on.
+    /// Reports the token of a request, and ends or continues the request.
     fn deliver(&mut self, request_id: u64, sampled: Result<SampledToken, String>) {
         let active = self.active.get_mut(&request_id);
         let active = active.expect("rows of the batch are active");

@@ -17,7 +17,7 @@ use crate::families::packed::{PackedMatrix, PackedWeights};
 
 /// What a family implements.
 pub(crate) trait Decoder {
-    /// What its layers need to know about the positions of a pass; made once and shared by all of them.
+    /// Data of the positions of a pass for the layers; computed once and shared by all of them.
     type Positions;
 
     fn num_layers(&self) -> usize;
@@ -36,7 +36,7 @@ pub(crate) trait Decoder {
         attention: &mut dyn Attend,
     ) -> Tensor<3>;
 
-    /// Its packed weights, for families that know any.
+    /// Its packed weights, for families that support them.
     fn packed(&self) -> Option<&PackedWeights> {
         None
     }

@@ -31,12 +31,12 @@ pub struct LoadedModel {
     pub identity: ModelIdentity,
     /// Its configuration, in the words of Hugging Face's `config.json`.
     pub config: serde_json::Value,
-    /// How it wants conversations written, if it was made for them.
+    /// Its chat template, if it has one.
     pub chat_template: Option<String>,
 }
 
 impl LoadedModel {
-    /// How the model wants conversations written, or `None` if it was not made for them.
+    /// The model's chat template, or `None` if it has none.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl LoadedModel {
 
     /// What the hidden states depend on besides tokens: SHA-256 of the configuration and of every weight.
     ///
-    /// Unlike the [`identity`](Self::identity), which asks for the embedding alone, it tells apart two models
+    /// Unlike the [`identity`](Self::identity), which depends on the embedding alone, it distinguishes two models
     /// that differ in a layer.
     pub fn states_fingerprint(&self) -> String {
         identity::weights_fingerprint(&self.model, &self.config)
@@ -71,7 +71,7 @@ pub fn load(
     load_as(WeightStorage::F32, source, options, device)
 }
 
-/// Loads a model onto a device, its weights held as asked for. A model with packed weights can be run, and adapters
+/// Loads a model onto a device, with its weights stored as given. A model with packed weights can be run, and adapters
 /// can be put on it; it cannot be exported, and nothing below its head can be trained.
 ///
 /// # Errors

@@ -134,7 +134,7 @@ impl ChatTemplate {
     }
 }
 
-/// How one model wants conversations written: its template, and its special tokens as text.
+/// The chat template of a model, and its special tokens as text.
 #[derive(Debug)]
 pub struct ModelChat {
     template: ChatTemplate,

@@ -1,6 +1,6 @@
 //! The GGUF container: metadata and tensors by name.
 //!
-//! Nothing in the file is believed: every length is checked against the bytes that are left, every
+//! The file is not trusted: every length is checked against the bytes that are left, every
 //! tensor must lie inside the file, apart from the others, under a name of its own. What the names
 //! mean is defined by [`name_table`](super::name_table), what the values mean by [`gguf_config`](super::gguf_config).
 //!

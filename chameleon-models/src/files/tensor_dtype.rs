@@ -1,4 +1,4 @@
-//! How numbers are stored in model files, and turning them into `f32`.
+//! The types of stored tensors in model files, and their conversion to `f32`.
 //!
 //! Plain formats are decoded here; blocks of quantised values go through candle's kernels.
 

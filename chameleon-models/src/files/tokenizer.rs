@@ -129,7 +129,7 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The ids of a text with what the model wants around it, such as a beginning-of-text token.
+    /// The ids of a text with the model's special tokens around it, such as a beginning-of-text token.
     ///
     /// # Errors
     /// [`ModelError::Encode`], for tokenizers whose rules fail on some texts.

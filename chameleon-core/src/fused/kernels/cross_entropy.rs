@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::math::{LANES, exp, max, sum_lanes};
 use super::vectorised;
 
-/// Logits and what should have come.
+/// Logits and targets.
 pub(in crate::fused) struct CrossEntropyRows<'a, L> {
     /// `[rows, vocab]`
     pub(in crate::fused) logits: L,

@@ -44,7 +44,7 @@ struct BlockPlan {
     reads: Vec<ReadPlan>,
 }
 
-/// Rows that go on by one token, at once.
+/// Rows that advance by one token, computed together.
 #[derive(Debug)]
 struct StepPlan {
     /// Rows of the block from the first on.
@@ -55,7 +55,7 @@ struct StepPlan {
     mask: AttentionMask,
 }
 
-/// A row that goes on by several tokens.
+/// A row that advances by several tokens.
 #[derive(Debug)]
 struct ReadPlan {
     first_token: usize,

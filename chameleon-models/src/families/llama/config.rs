@@ -49,10 +49,10 @@ pub struct LlamaConfig {
     /// Base of the rotary wavelengths; older files have it here, newer ones in `rope_parameters`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
-    /// How the rotary wavelengths are stretched, as older files say it.
+    /// The scaling of the rotary wavelengths, as in older files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<RopeParameters>,
-    /// Base and stretching of the rotary wavelengths, as newer files say it; wins over the two above.
+    /// Base and scaling of the rotary wavelengths, as in newer files; takes precedence over the two above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_parameters: Option<RopeParameters>,
     /// Whether the head is the embedding.
@@ -172,7 +172,7 @@ impl LlamaConfig {
     ///
     /// # Errors
     ///
-    /// Fails if the kind of stretching is not implemented, or lacks one of its numbers.
+    /// Fails if the kind of scaling is not implemented, or lacks one of its parameters.
     pub fn rope_scaling(&self) -> Result<RopeScaling, ConfigError> {
         match self.rope_parameters.as_ref().or(self.rope_scaling.as_ref()) {
             Some(parameters) => parameters.scaling(self.max_position_embeddings),

@@ -22,7 +22,7 @@ pub enum RopeScaling {
     Llama3(Llama3Scaling),
 }
 
-/// The numbers of Llama 3.1's stretching.
+/// The parameters of Llama 3.1's scaling.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Llama3Scaling {
     /// How much longer the long wavelengths become.

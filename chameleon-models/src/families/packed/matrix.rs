@@ -21,7 +21,7 @@ pub(crate) struct PackedMatrix {
     out_size: usize,
 }
 
-/// Whole numbers, `[out, blocks]`.
+/// Integers, `[out, blocks]`.
 #[derive(Debug)]
 enum Blocks {
     Nibbles(Vec<[u8; BLOCK / 2]>),
@@ -80,7 +80,7 @@ impl PackedMatrix {
                 matrix.scales[idx] = half(block, 0)?;
                 if has_mins {
                     matrix.mins[idx] = match dtype {
-                        // Numbers count from -8, which eight halves of the scale's negative make up for exactly.
+                        // Integers are offset by 8, which adding -8 times the scale corrects exactly.
                         TensorDtype::Q4_0 => f16::from_f32(-8.0 * matrix.scales[idx].to_f32()),
                         _ => half(block, 1)?,
                     };
@@ -178,7 +178,7 @@ impl PackedMatrix {
         })
     }
 
-    /// Adds everything that tells it from others to a digest.
+    /// Adds its contents to a digest.
     pub(super) fn update(&self, digest: &mut Sha256) {
         match &self.quants {
             Blocks::Nibbles(quants) => digest.update(quants.as_flattened()),
