@@ -21,7 +21,7 @@ pub enum ClusterError {
     /// More clusters than points: some would have to be empty.
     #[error("num_clusters is {num_clusters}, expected at most the number of points, {num_points}")]
     TooManyClusters {
-        /// Clusters asked for.
+        /// Requested clusters.
         num_clusters: usize,
         /// Points there are.
         num_points: usize,
@@ -31,7 +31,7 @@ pub enum ClusterError {
     WrongStart {
         /// Rows of the start.
         found: usize,
-        /// Clusters asked for.
+        /// Requested clusters.
         expected: usize,
     },
     /// A setting that has to be at least one.
@@ -99,7 +99,7 @@ pub enum ClusterError {
     /// More components than a point has coordinates, or none.
     #[error("num_components is {found}, expected 1 up to the hidden size, {hidden_size}")]
     NumComponents {
-        /// Components asked for.
+        /// Requested components.
         found: usize,
         /// Width of the points.
         hidden_size: usize,

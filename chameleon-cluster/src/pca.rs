@@ -25,7 +25,7 @@ pub struct PrincipalComponents {
 /// Finds the `num_components` directions of largest variance.
 ///
 /// The smaller one of the two matrices of products is decomposed, `[hidden, hidden]` or `[points, points]`, so a few
-/// points of many coordinates are as cheap as many points of a few. Points that span fewer directions than asked for
+/// points of many coordinates are as cheap as many points of a few. Points that span fewer directions than requested
 /// get any further ones, of variance zero.
 ///
 /// ```

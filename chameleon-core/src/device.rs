@@ -242,7 +242,7 @@ pub enum DeviceError {
     /// The backend exists, but this build was made without its feature.
     #[error("device `{backend}` is not compiled in; this build has: {available}")]
     NotCompiled {
-        /// What was asked for.
+        /// The requested device.
         backend: BackendKind,
         /// Backends of this build, comma-separated.
         available: String,
@@ -258,7 +258,7 @@ pub enum DeviceError {
     NoSuchIndex {
         /// The backend.
         backend: BackendKind,
-        /// What was asked for.
+        /// The requested device.
         index: usize,
     },
     /// The crate was built without any backend.

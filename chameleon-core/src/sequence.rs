@@ -138,7 +138,7 @@ pub enum SequenceError {
     /// One of the two spans would hold no token.
     #[error("a boundary at {boundary} leaves an empty span in a sequence of {len} tokens")]
     EmptySpan {
-        /// Where the cut was asked for.
+        /// The requested position of the cut.
         boundary: usize,
         /// Tokens in the sequence.
         len: usize,

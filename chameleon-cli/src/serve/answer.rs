@@ -47,7 +47,7 @@ pub(crate) enum StepKind {
 #[derive(Debug, Default)]
 pub(crate) struct CompleteAnswer {
     pub(crate) text: String,
-    /// Its tokens, if their probabilities were asked for.
+    /// Its tokens, if their probabilities were requested.
     pub(crate) tokens: Vec<TokenEvent>,
     pub(crate) finish_reason: Option<FinishReason>,
     pub(crate) usage: Usage,

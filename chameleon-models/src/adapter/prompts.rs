@@ -142,7 +142,7 @@ fn by_chunk(
                 prompts.iter().all(|prompt| !prompt.is_empty()),
                 "a prompt has at least one token"
             );
-            // Padding is masked, so any token may stand for it.
+            // Padding is masked, so any token may be used for it.
             represent(TokenBatch::from_rows(prompts, 0, &device))
         })
         .collect();

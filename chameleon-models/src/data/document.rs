@@ -1,4 +1,4 @@
-//! One text with its label, and where it came from.
+//! One text with its label and origin.
 
 use std::fmt;
 use std::ops::Range;
@@ -48,15 +48,14 @@ impl fmt::Display for Place {
     }
 }
 
-/// A prompt and its answer, joined in one text: the prompt may be looked at, the answer is scored.
+/// A prompt and its answer, joined in one text: the prompt is the condition, the answer is scored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
-    /// Bytes of the prompt that say what is wanted, without the words of a template around them: the prompt
-    /// embedding is made of these.
+    /// Bytes of the prompt without the words of a template around it; the prompt embedding is computed from these.
     pub condition: Range<usize>,
     /// Byte at which the answer begins.
     pub answer_start: usize,
-    /// Whether the text says where the answer ends.
+    /// Whether the text marks the end of the answer.
     pub end: AnswerEnd,
 }
 
@@ -104,7 +103,7 @@ impl Document {
         }
     }
 
-    /// Whether there is nothing to read, or nothing to score.
+    /// Whether the text is blank, or has no answer to score.
     pub(super) fn is_blank(&self) -> bool {
         let answer_start = self
             .exchange
@@ -138,7 +137,7 @@ pub struct SkippedInput {
 }
 
 impl SkippedInput {
-    /// Whether nothing was passed over.
+    /// Whether nothing was skipped.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -152,7 +152,7 @@ impl Engine {
         })
     }
 
-    /// Makes an adapter available under a name, at once and beside others.
+    /// Makes an adapter available under a name, immediately and in addition to others.
     ///
     /// # Errors
     ///

@@ -118,7 +118,7 @@ impl Cancellation {
 impl Drop for Cancellation {
     fn drop(&mut self) {
         // The worker clears `has_cancelled` before it looks for cancelled requests. Release here and acquire there
-        // order the two flags: whoever sees the second one sees this one too.
+        // order the two flags: a thread that sees the second one also sees this one.
         self.is_cancelled.store(true, Ordering::Release);
         if let Some(shared) = self.shared.upgrade() {
             shared.has_cancelled.store(true, Ordering::Release);

@@ -21,7 +21,7 @@ pub struct ExampleScore {
     pub nll: f64,
     /// Its scored tokens.
     pub num_tokens: usize,
-    /// The bytes those tokens stand for.
+    /// The bytes of those tokens.
     pub num_bytes: usize,
     /// The document it was cut from.
     pub document_idx: usize,
@@ -38,7 +38,7 @@ pub struct ScoreSummary {
     pub nll: f64,
     /// Scored tokens.
     pub num_tokens: usize,
-    /// The bytes those tokens stand for.
+    /// The bytes of those tokens.
     pub num_bytes: usize,
     /// Examples.
     pub num_examples: usize,

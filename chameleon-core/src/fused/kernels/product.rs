@@ -1,7 +1,7 @@
 //! Matrix products into uninitialised memory.
 //!
 //! The same kernels as flex calls, but flex clears the result first and copies it once more. Calls are cut and
-//! ordered as flex does, so that a product is the same to the last bit whoever computes it.
+//! ordered as flex does, so that a product is bit-identical to flex's.
 #![expect(
     unsafe_code,
     reason = "the product is called with pointers; their ranges are checked here, in one place"
