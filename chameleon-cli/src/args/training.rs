@@ -285,7 +285,7 @@ pub(crate) struct Sweep {
     pub(crate) values: Vec<usize>,
 }
 
-/// What a sweep changes.
+/// The setting that a sweep varies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SweptSetting {
     /// Tokens of the prompt.

@@ -30,7 +30,7 @@ pub(super) fn finite(text: &str) -> Result<f64, String> {
     number(text, "that is finite", |_| true)
 }
 
-/// A part that is neither nothing nor all.
+/// A fraction strictly between 0 and 1.
 pub(super) fn fraction(text: &str) -> Result<f64, String> {
     number(text, "above 0 and below 1", |value| {
         value > 0.0 && value < 1.0
@@ -50,7 +50,7 @@ pub(super) fn probability(text: &str) -> Result<f32, String> {
         .ok_or_else(|| "expected a number above 0 and at most 1".to_owned())
 }
 
-/// What logits are divided by.
+/// A sampling temperature.
 pub(super) fn temperature(text: &str) -> Result<f32, String> {
     let parsed = text.parse().ok();
     parsed

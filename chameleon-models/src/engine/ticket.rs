@@ -22,9 +22,9 @@ pub struct Completion {
     pub token_ids: Vec<u32>,
     /// Their text, without a stop text.
     pub text: String,
-    /// Why there are no more.
+    /// The end reason.
     pub reason: EndReason,
-    /// What it cost.
+    /// Token counts and times.
     pub usage: Usage,
 }
 
@@ -82,7 +82,7 @@ impl Ticket {
         self.events.recv_timeout(timeout)
     }
 
-    /// The next event if it is there already.
+    /// The next event if it is available.
     ///
     /// # Errors
     ///

@@ -220,7 +220,7 @@ impl Worker<'_> {
                 End::Failed(_) => stats.num_failed += 1,
             }
         }
-        // Before the engine may count as idle, so that who waits for that reads the final counts.
+        // Before the engine may count as idle, so that a thread waiting for that reads the final counts.
         self.publish();
         lock(&self.shared.queue).num_running -= 1;
         self.shared.changed.notify_all();
