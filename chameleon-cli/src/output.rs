@@ -39,7 +39,7 @@ pub(crate) use table::{Column, Table};
 /// The line that standard output has left open on the terminal.
 static OPEN_LINE: OpenLine = OpenLine::new();
 
-/// What results look like.
+/// The format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Text,
@@ -52,7 +52,7 @@ pub(crate) trait Results: Serialize {
     fn write_text(&self, page: &mut Page);
 }
 
-/// Where a command's words go.
+/// The output of a command.
 #[derive(Debug)]
 pub(crate) struct Output {
     format: Format,
@@ -78,7 +78,7 @@ impl Output {
         output
     }
 
-    /// What results look like.
+    /// The format of results.
     pub(crate) fn format(&self) -> Format {
         self.format
     }
@@ -160,7 +160,7 @@ impl Output {
             .with_prefix(label)
     }
 
-    /// A bar for bytes of a number that is about known.
+    /// A bar for an approximately known number of bytes.
     pub(crate) fn bytes_progress(
         &self,
         label: impl Into<Cow<'static, str>>,
@@ -177,7 +177,7 @@ impl Output {
             .with_prefix(label)
     }
 
-    /// A turning mark with the number of bytes so far.
+    /// A spinner with the number of bytes so far.
     pub(crate) fn bytes_spinner(&self, label: impl Into<Cow<'static, str>>) -> ProgressBar {
         let style = ProgressStyle::with_template("{spinner} {prefix} {bytes} {bytes_per_sec}")
             .expect("the template is well formed");
@@ -187,7 +187,7 @@ impl Output {
             .with_prefix(label)
     }
 
-    /// A turning mark for work of an unknown length.
+    /// A spinner for work of an unknown length.
     pub(crate) fn spinner(&self, label: &'static str) -> ProgressBar {
         let style = ProgressStyle::with_template("{spinner} {prefix} {msg}")
             .expect("the template is well formed");
@@ -208,7 +208,7 @@ impl Output {
         self.bars.suspend(|| to_stderr(&format!("{message}\n")));
     }
 
-    /// Shows what the libraries trace; `CHAMELEON_LOG` chooses more finely than `-v`.
+    /// Shows what the libraries trace; `CHAMELEON_LOG` selects them in more detail than `-v`.
     fn show_traces(&self) {
         let ours = [
             "chameleon",
@@ -242,7 +242,7 @@ fn bar_target(level: LevelFilter) -> ProgressDrawTarget {
     }
 }
 
-/// Writes traces without tearing the progress bars.
+/// Writes traces without breaking the progress bars.
 struct TraceWriter {
     bars: MultiProgress,
 }
@@ -344,7 +344,7 @@ pub(crate) fn flag_message(message: &clap::Error) {
     let _ = message.print();
 }
 
-/// Prints why the program ends.
+/// Prints the error that ends the program.
 pub(crate) fn error_message(sentence: &str, help: Option<&str>) {
     let style = Style::of(&io::stderr());
     let help = help.map_or_else(String::new, |help| {

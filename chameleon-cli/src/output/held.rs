@@ -1,4 +1,4 @@
-//! Messages that wait while a screen has the terminal.
+//! Messages that are held while a screen uses the terminal.
 
 use std::cell::RefCell;
 use std::fmt::Display;

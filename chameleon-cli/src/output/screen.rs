@@ -1,4 +1,4 @@
-//! The whole terminal as a canvas, while something is watched.
+//! A full-screen canvas on the terminal.
 //!
 //! Only what changed is written. The terminal is restored when the screen is dropped, when the process exits early, and
 //! before a panic message is printed.
@@ -40,7 +40,7 @@ impl Screen {
         }
     }
 
-    /// Takes the terminal.
+    /// Switches the terminal to the canvas.
     pub(crate) fn open() -> Result<Self, CliError> {
         Self::check()?;
         IS_OPEN.store(true, Ordering::SeqCst);
@@ -81,7 +81,7 @@ impl Drop for Screen {
     }
 }
 
-/// Gives the terminal back, if it was taken.
+/// Restores the terminal, if it was switched.
 pub(crate) fn leave() {
     if IS_OPEN.swap(false, Ordering::SeqCst) {
         // A write error means that the terminal is closed.

@@ -10,7 +10,7 @@ use chameleon_models::training::experiment::Finding;
 
 use super::samples::Sample;
 
-/// A page: a title and what stands below it.
+/// A page: a title and its blocks.
 #[derive(Debug, Serialize)]
 pub(crate) struct ReportPage {
     pub(crate) title: String,

@@ -33,7 +33,7 @@ pub(crate) struct TrainConfig {
     pub(crate) view: TrainView,
 }
 
-/// How a training is watched.
+/// How the progress of a training is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TrainView {
     /// By a bar.
@@ -53,7 +53,7 @@ pub(crate) struct EvalConfig {
     pub(crate) max_tokens: Option<usize>,
     pub(crate) adapter: Option<PathBuf>,
     pub(crate) memory: MemoryUse,
-    /// Tokens at the start of a window that only the adapter looks at.
+    /// Tokens at the start of a window that are the adapter's condition.
     pub(crate) prefix: usize,
 }
 
@@ -187,7 +187,7 @@ pub(super) fn seeds(
     Ok(seeds.into_iter().map(RunSeed).collect())
 }
 
-/// Refuses a list that has a value twice.
+/// Rejects a list that has a value twice.
 pub(super) fn each_once<T: PartialEq>(
     flag: &'static str,
     values: Vec<T>,

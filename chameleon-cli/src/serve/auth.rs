@@ -20,7 +20,7 @@ pub(crate) enum Access {
 }
 
 impl Access {
-    /// Refuses clients without access.
+    /// Rejects clients without access.
     pub(crate) fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
         match self {
             Self::Keys(keys) => check_key(keys, headers),

@@ -47,7 +47,7 @@ pub struct Misshapen {
 pub struct Unreadable {
     /// The name in the checkpoint.
     pub name: String,
-    /// Why not.
+    /// The cause.
     pub reason: String,
 }
 

@@ -1,4 +1,4 @@
-//! From a source to a model that runs: files, weights, tokenizer, identity.
+//! Loading of a model: files, weights, tokenizer, identity.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,18 +18,18 @@ use crate::files::hub::{self, HubOptions};
 use crate::files::source::ModelSource;
 use crate::files::tokenizer::Tokenizer;
 
-/// A model that is ready to run, with what came along. Clones share the weights.
+/// A loaded model with its tokenizer and metadata. Clones share the weights.
 #[derive(Debug, Clone)]
 pub struct LoadedModel {
     /// The model.
     pub model: LanguageModel,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// What became of every tensor.
+    /// How every tensor was used.
     pub report: ImportReport,
-    /// Which model it is.
+    /// Its identity.
     pub identity: ModelIdentity,
-    /// Its configuration, in the words of Hugging Face's `config.json`.
+    /// Its configuration, with the keys of Hugging Face's `config.json`.
     pub config: serde_json::Value,
     /// Its chat template, if it has one.
     pub chat_template: Option<String>,
@@ -48,7 +48,7 @@ impl LoadedModel {
             .transpose()
     }
 
-    /// What the hidden states depend on besides tokens: SHA-256 of the configuration and of every weight.
+    /// The fingerprint that hidden states depend on besides tokens: SHA-256 of the configuration and of every weight.
     ///
     /// Unlike the [`identity`](Self::identity), which depends on the embedding alone, it distinguishes two models
     /// that differ in a layer.
@@ -76,7 +76,7 @@ pub fn load(
 ///
 /// # Errors
 ///
-/// As [`load`], and when weights should stay packed and the file packs none of a kind that can.
+/// As [`load`], and when quantised weights are requested and the file has none of a supported type.
 pub fn load_as(
     storage: WeightStorage,
     source: &ModelSource,

@@ -1,4 +1,4 @@
-//! Weights that stay quantised as a GGUF file stores them, four or eight bits each, and are multiplied as they are.
+//! Weights that stay quantised as a GGUF file stores them, four or eight bits each, and are multiplied in that form.
 //!
 //! The states they are multiplied with are quantised as well, to eight bits in blocks of 32, which makes it fast and
 //! changes the results a little. Each row is computed by itself in one order of addition, so its result does not depend on
@@ -16,7 +16,7 @@ use sha2::Sha256;
 
 pub(crate) use matrix::PackedMatrix;
 
-/// How the weights of a model are held while it runs.
+/// How the weights of a model are stored in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WeightStorage {
     /// As f32.

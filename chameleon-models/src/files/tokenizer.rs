@@ -277,7 +277,7 @@ fn check_json_merges(path: &Path, model: &Value) -> Result<(), ModelError> {
     check_merges(path, merges, joiner, |token| vocab.contains_key(token))
 }
 
-/// Refuses a merge that does not join two tokens into a third.
+/// Rejects a merge that does not join two tokens into a third.
 ///
 /// The `tokenizers` crate writes past the end of a buffer, and stops the program, when a merge makes a token that is
 /// longer than any in the vocabulary. A merge comes with the text by which messages name it; `joiner` is what a token

@@ -49,8 +49,8 @@ struct BlockPlan {
 struct StepPlan {
     /// Rows of the block from the first on.
     num_places: usize,
-    /// The token of each of them, unless these are computed in the same order from the first of the block on. For
-    /// a row that has no token in this pass any other stands in.
+    /// The token of each of them, unless these are computed in the same order from the first of the block on. A row
+    /// without a token in this pass is given any other token.
     queries: Option<Tensor<1, Int>>,
     mask: AttentionMask,
 }
