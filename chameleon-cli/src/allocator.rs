@@ -1,7 +1,7 @@
 //! The allocator of the program, and how long it keeps memory that was freed.
 //!
 //! Tensors of a step are as large as those of the step before. If their memory goes back to the system meanwhile, the
-//! system clears every page before it hands it out again: a fifth of a training step.
+//! system clears every page before it returns it again: a fifth of a training step.
 #![expect(
     unsafe_code,
     reason = "the allocator's options are set through its C interface"

@@ -1,6 +1,6 @@
-//! What can be typed: commands and flags with their defaults, ranges and value names.
+//! The command line: commands and flags with their defaults, ranges and value names.
 //!
-//! clap refuses what is wrong with one flag alone. Rules between flags are checked by `resolve`.
+//! clap checks each flag by itself. Rules between flags are checked by `resolve`.
 
 mod data;
 mod generate;
@@ -76,7 +76,7 @@ pub(crate) struct GlobalArgs {
     pub(crate) verbosity: Verbosity<WarnLevel>,
 }
 
-/// What the program can do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show the compiled-in devices, and the contents of a model or an adapter

@@ -1,6 +1,6 @@
-//! Errors as the user meets them: one sentence, one hint, one exit code.
+//! Errors for the user: one sentence, one hint, one exit code.
 //!
-//! Libraries say what is wrong; this module, and no other, adds what to do about it.
+//! Libraries report errors; only this module adds help on what to do about them.
 
 mod flags;
 mod help;
@@ -29,14 +29,14 @@ pub(crate) const COULD_NOT_RUN: u8 = 2;
 /// The exit code that shells expect of a program that was interrupted.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// How a command that could run ended.
+/// The outcome of a command that could run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitStatus {
     /// Everything was done.
     Done,
-    /// The command ran, and what it checks does not hold.
+    /// The command ran, and its check failed.
     CheckFailed,
-    /// The user asked to stop, and everything so far is safe.
+    /// The user interrupted the command, and everything so far is saved.
     Interrupted,
 }
 
@@ -50,7 +50,7 @@ impl From<ExitStatus> for ExitCode {
     }
 }
 
-/// Why a command could not run.
+/// An error because of which a command could not run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum CliError {

@@ -1,4 +1,4 @@
-//! Ctrl-C: the first asks the command to stop at the next safe point, the second ends the program.
+//! Ctrl-C: the first one stops the command at the next safe point, the second one ends the program.
 
 use std::sync::{
     Arc,
@@ -7,7 +7,7 @@ use std::sync::{
 
 use crate::errors::{CliError, INTERRUPTED};
 
-/// Tells a command whether the user asked it to stop.
+/// Whether the user interrupted the command.
 #[derive(Debug, Clone)]
 pub(crate) struct Interrupt {
     asked: Arc<AtomicBool>,
@@ -27,7 +27,7 @@ impl Interrupt {
         Ok(Self { asked })
     }
 
-    /// Whether the user asked to stop.
+    /// Whether the user interrupted the command.
     pub(crate) fn is_asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
     }

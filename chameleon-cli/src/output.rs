@@ -28,7 +28,7 @@ pub(crate) use table::{Column, Table};
 /// The line that standard output has left open on the terminal.
 static OPEN_LINE: OpenLine = OpenLine::new();
 
-/// What results look like.
+/// The format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Text,
@@ -63,12 +63,12 @@ impl Output {
         output
     }
 
-    /// What results look like.
+    /// The format of results.
     pub(crate) fn format(&self) -> Format {
         self.format
     }
 
-    /// Whether the user asked for details with `-v`.
+    /// Whether details are shown (`-v`).
     pub(crate) fn is_verbose(&self) -> bool {
         self.level > LevelFilter::WARN
     }
@@ -224,12 +224,12 @@ fn bar_target(level: LevelFilter) -> ProgressDrawTarget {
     if level < LevelFilter::WARN {
         ProgressDrawTarget::hidden()
     } else {
-        // Hidden by indicatif itself where standard error is no terminal.
+        // Indicatif hides it unless standard error is a terminal.
         ProgressDrawTarget::stderr()
     }
 }
 
-/// Writes traces without tearing the progress bars.
+/// Writes traces without breaking the progress bars.
 struct TraceWriter {
     bars: MultiProgress,
 }
@@ -331,7 +331,7 @@ pub(crate) fn flag_message(message: &clap::Error) {
     let _ = message.print();
 }
 
-/// Prints why the program ends.
+/// Prints the error that ends the program.
 pub(crate) fn error_message(sentence: &str, help: Option<&str>) {
     let style = Style::of(&io::stderr());
     let help = help.map_or_else(String::new, |help| {

@@ -41,7 +41,7 @@ pub(crate) struct Run {
     pub(crate) command: RunConfig,
 }
 
-/// What every command needs to know.
+/// Options shared by all commands.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) device: DeviceSpec,

@@ -21,7 +21,7 @@ fn tiny_llama(into: &Path) {
     std::fs::copy(from.join("mix.jsonl"), into.join("mix.jsonl")).unwrap();
 }
 
-/// Spoils a copy of the tiny model, evaluates it, and looks for `word` in what is said.
+/// Spoils a copy of the tiny model, evaluates it, and looks for `word` in the message.
 fn refused(word: &str, spoil: impl FnOnce(&Path)) {
     refused_with(word, ".", "mix.jsonl", spoil);
 }

@@ -1,4 +1,4 @@
-//! Answers whole files with the program itself: killed, gone on with, and compared with a run in one go.
+//! `batch` on whole files, by the program itself: killed, resumed, and compared with an uninterrupted run.
 
 mod support;
 

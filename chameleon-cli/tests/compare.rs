@@ -139,7 +139,7 @@ fn a_hypernetwork_brings_its_controls_and_its_lora_and_all_choose_alike() {
         equal.abs_diff(core) * 10 < core,
         "{equal} is not near {core}"
     );
-    // Four opponents for each hypernetwork, and the larger one for the smaller.
+    // Four baselines for each hypernetwork, and the larger hypernetwork for the smaller one.
     assert_eq!(report["comparisons"].as_array().unwrap().len(), 9);
     let written: Value =
         serde_json::from_slice(&std::fs::read(out.join("compare.json")).unwrap()).unwrap();
@@ -509,8 +509,8 @@ fn a_sweep_of_prefixes_compares_the_same_texts_and_computes_states_once() {
     let comparisons = point["comparisons"].as_array().unwrap();
     let differences = comparisons
         .iter()
-        .filter(|duel| duel["method"] == "core-memory")
-        .map(|duel| &duel["difference"]);
+        .filter(|row| row["method"] == "core-memory")
+        .map(|row| &row["difference"]);
     let gains = points[0]["gains"].as_array().unwrap();
     assert!(differences.eq(gains.iter().map(|gain| &gain["difference"])));
 }

@@ -38,7 +38,7 @@ pub(crate) struct PackedCentroids {
 impl PackedCentroids {
     /// From rows `[clusters, hidden]`.
     pub(crate) fn new(rows: &[f32], hidden_size: usize) -> Self {
-        let width = PANEL_VECTORS * Arch::new().dispatch(Lanes);
+        let width = PANEL_VECTORS * Arch::new().dispatch(VectorLen);
         let mut square_norms = points::narrow_square_norms(rows, hidden_size);
         let num_panels = square_norms.len().div_ceil(width);
         square_norms.resize(num_panels * width, f32::INFINITY);
@@ -78,10 +78,10 @@ impl PackedCentroids {
     }
 }
 
-/// The number of f32 lanes of a vector.
-struct Lanes;
+/// The number of f32 values in a SIMD vector.
+struct VectorLen;
 
-impl WithSimd for Lanes {
+impl WithSimd for VectorLen {
     type Output = usize;
 
     fn with_simd<S: Simd>(self, _simd: S) -> usize {

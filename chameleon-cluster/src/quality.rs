@@ -89,12 +89,12 @@ pub fn inertia(
     Ok(points.frame().square_distance(ours))
 }
 
-/// How much of the data a silhouette looks at.
+/// The sample of a silhouette.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SilhouetteSample {
-    /// Points whose silhouette is computed; fewer points than this are all taken.
+    /// Number of points whose silhouette is computed; all points if there are fewer.
     pub max_points: usize,
-    /// Members of each cluster that stand for it; smaller clusters are taken whole.
+    /// Number of members that represent each cluster; smaller clusters are used completely.
     pub max_members: usize,
 }
 
@@ -169,7 +169,7 @@ pub fn silhouette(
     Ok(mean_silhouette(&points, assignments, &sampled, &members))
 }
 
-/// A cluster and those of its points that stand for it.
+/// A cluster and the points that represent it.
 struct ClusterMembers {
     cluster_idx: usize,
     size: usize,
@@ -191,7 +191,7 @@ fn mean_silhouette(
         |rows: &[usize]| points::upload(points.gather(rows), points.hidden_size(), points.device());
     let transposed = on_device(&references).transpose(); // [hidden, references]
     let mut sum = 0.0;
-    // Products of a chunk with all references are the largest thing held.
+    // The products of a chunk with all references are the largest allocation.
     for chunk in sampled.chunks(CHUNK_ROWS / 4) {
         let products = on_device(chunk).matmul(transposed.clone()); // [chunk, references]
         let products: Vec<f32> = products
@@ -345,7 +345,7 @@ fn adjusted_rand(cells: &[usize], clusters: &[usize], labels: &[usize]) -> f64 {
     (together - expected) / (most - expected)
 }
 
-/// Of the distribution that the sizes stand for, in nats.
+/// Of the distribution given by the sizes, in nats.
 fn entropy(sizes: impl Iterator<Item = usize> + Clone) -> f64 {
     let total = sizes.clone().sum::<usize>() as f64;
     sizes

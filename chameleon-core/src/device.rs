@@ -1,5 +1,4 @@
-//! Devices by name: the only place in the workspace's libraries that asks which backends were
-//! compiled in.
+//! Devices by name: the only place in the workspace's libraries that depends on the compiled backends.
 //!
 //! A backend is a cargo feature of the same name. Several may be compiled together;
 //! [`DeviceSpec`] picks one at run time.
@@ -9,7 +8,7 @@ use std::{fmt, str::FromStr};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-/// A tensor backend that Chameleon knows how to open.
+/// A supported tensor backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -82,7 +81,7 @@ impl BackendKind {
     }
 }
 
-/// Whether tensors of a device are computed by Flex, on this processor: then kernels for the processor may take over.
+/// Whether Flex, which runs on the CPU, computes the tensors of a device: then the CPU kernels may be used.
 pub fn is_flex(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     let is_flex = device.clone().inner() == Device::flex();
@@ -228,7 +227,7 @@ fn available() -> String {
     }
 }
 
-/// Why a device could not be named or opened.
+/// An error of parsing or opening a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
@@ -251,10 +250,10 @@ pub enum DeviceError {
     /// The part after the colon is not a whole number.
     #[error("device index `{index}` is not a number")]
     BadIndex {
-        /// What was written.
+        /// The index found.
         index: String,
     },
-    /// The backend has no device of that number.
+    /// The backend has no device of this index.
     #[error("device `{backend}` has no index {index}")]
     NoSuchIndex {
         /// The backend.

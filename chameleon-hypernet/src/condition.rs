@@ -1,4 +1,4 @@
-//! How a group of prompts becomes the hypernetwork's input.
+//! The hypernetwork's input from a group of prompts.
 //!
 //! Owns the ways of summarising a group ([`Condition`]) and the standardisation of the result
 //! ([`ConditionNorm`]). Which prompts form a group is decided by clustering; controls are in
@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::HypernetError;
 
-/// How a group of prompts becomes the hypernetwork's input.
+/// How the hypernetwork's input is computed from a group of prompts.
 ///
-/// Read from and written as one word, on the command line and in files: `batch`, `centroid`,
+/// Parsed from and displayed as one word, on the command line and in files: `batch`, `centroid`,
 /// `prompt`, `blend` or `blend:16`.
 ///
 /// ```
@@ -28,21 +28,21 @@ use crate::error::HypernetError;
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub enum Condition {
-    /// The mean of the prompts that are together now, as in the paper.
+    /// The mean of the prompts of the batch, as in the paper.
     #[default]
     Batch,
     /// The trained centroid of the group: independent of the other prompts.
     Centroid,
     /// Each prompt alone: as many conditions as prompts.
     Prompt,
-    /// Part mean, part centroid: the mean of `n` prompts weighs `n / (n + strength)`.
+    /// A weighted average of mean and centroid: the mean of `n` prompts has weight `n / (n + strength)`.
     Blend {
-        /// How many prompts the centroid is worth; anything below zero counts as zero.
+        /// The weight of the centroid in prompts; values below zero count as zero.
         strength: f64,
     },
 }
 
-/// The strength of a `blend` that names none.
+/// The strength of a `blend` without one.
 const DEFAULT_BLEND_STRENGTH: f64 = 8.0;
 
 /// Prompts of one cluster.
@@ -167,9 +167,9 @@ impl From<Condition> for String {
 
 /// Standardises conditions: `(condition - mean) / std`, feature by feature.
 ///
-/// Means of token embeddings share one large direction, and a unit-norm vector of width 768 has
-/// features of size 0.04: without this the input of the hypernetwork is nearly the same and small for
-/// every group. The statistics are stored with the adapter and not trained.
+/// Means of token embeddings have one large common component, and the features of a unit-norm vector of width 768 are
+/// about 0.04: without this the input of the hypernetwork is small and nearly the same for every group. The statistics
+/// are stored with the adapter and not trained.
 #[derive(Module, Debug)]
 pub struct ConditionNorm {
     /// `[condition]`
@@ -178,12 +178,12 @@ pub struct ConditionNorm {
     pub std: Param<Tensor<1>>,
 }
 
-/// Spread below this part of the average spread counts as this much, so that a feature which
-/// happens to be constant in training cannot dominate the others later.
+/// Lower bound of a feature's standard deviation, as a fraction of the average, so that a feature which is constant in
+/// training cannot dominate the others later.
 const SMALLEST_SPREAD: f32 = 0.01;
 
 impl ConditionNorm {
-    /// A standardisation that changes nothing, to be replaced by a fitted or a stored one.
+    /// The identity, until fitted or stored statistics replace it.
     pub fn identity(condition_size: usize, device: &Device) -> Self {
         Self::frozen(
             Tensor::zeros([condition_size], device),
@@ -207,7 +207,7 @@ impl ConditionNorm {
         let std = variance.sqrt();
         let floor = std.clone().mean() * SMALLEST_SPREAD;
         let std = std.max_pair(floor.unsqueeze()); // [1, condition]
-        // All prompts are equal: there is no spread to divide by.
+        // If all prompts are equal, the deviation is zero.
         let std = std.clone().mask_fill(std.equal_elem(0.0), 1.0);
         Self::frozen(mean.squeeze_dim(0), std.squeeze_dim(0))
     }

@@ -1,8 +1,7 @@
-//! Controls: conditions that carry nothing of the group.
+//! Controls: conditions without information about the group.
 //!
-//! An adapter that scores as well under a control as with right conditions has learned nothing from
-//! the clusters. This module defines whose condition a group is given; `condition.rs` defines how a
-//! condition is made from prompts.
+//! An adapter that scores as well under a control as with the right conditions does not use the clusters. This module
+//! defines which condition a group receives; `condition.rs` defines how a condition is computed from prompts.
 
 use std::fmt;
 
@@ -14,13 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::condition::{Condition, PromptGroup, centroid};
 use crate::error::HypernetError;
 
-/// Whose condition a group is given, in training and in scoring.
+/// Which condition a group receives, in training and in scoring.
 ///
-/// [`Redrawn`](Self::Redrawn) and [`Constant`](Self::Constant) are the same network with the
-/// information about the cluster taken away. A *fixed* exchange of the clusters' conditions is not
-/// among them: it still identifies every cluster, so a network trained with it can learn as much as
-/// with right conditions. The methods `core-redrawn` and `dense-redrawn` of the program run
-/// [`Redrawn`](Self::Redrawn).
+/// [`Redrawn`](Self::Redrawn) and [`Constant`](Self::Constant) are the same network without the information about the
+/// cluster. A *fixed* permutation of the clusters' conditions is not a control: it still identifies every cluster, so a
+/// network trained with it can learn as much as with the right conditions. The methods `core-redrawn` and
+/// `dense-redrawn` of the program run [`Redrawn`](Self::Redrawn).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -39,7 +37,7 @@ impl ConditionControl {
     ///
     /// # Errors
     ///
-    /// When another cluster is to be drawn and there are fewer than two.
+    /// When the control draws another cluster and there are fewer than two.
     pub fn plan(self, num_clusters: usize, seed: RunSeed) -> Result<ControlPlan, HypernetError> {
         if self == Self::Redrawn && num_clusters < 2 {
             return Err(HypernetError::NoOtherCluster { num_clusters });
@@ -70,7 +68,7 @@ pub struct ControlPlan {
     num_clusters: usize,
 }
 
-/// Where a group's condition comes from.
+/// The source of a group's condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConditionSource {
     /// The group itself.
@@ -82,7 +80,7 @@ pub enum ConditionSource {
 }
 
 impl ControlPlan {
-    /// Where the condition of cluster `cluster_idx` comes from in batch `batch_idx`.
+    /// The source of the condition of cluster `cluster_idx` in batch `batch_idx`.
     ///
     /// # Panics
     ///

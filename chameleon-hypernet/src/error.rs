@@ -1,11 +1,11 @@
-//! What can be wrong with settings that come from outside.
+//! Errors of settings.
 //!
 //! Broken tensor shapes are our own bugs and panic instead; see each function's `# Panics`.
 
 use chameleon_core::FactorShape;
 use thiserror::Error;
 
-/// A setting that this crate cannot work with.
+/// An invalid setting.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum HypernetError {
@@ -14,31 +14,31 @@ pub enum HypernetError {
         "unknown condition `{found}`, expected `batch`, `centroid`, `prompt`, `blend` or `blend:STRENGTH`"
     )]
     UnknownCondition {
-        /// What was given.
+        /// The value found.
         found: String,
     },
-    /// A blend strength that is not a number from zero up.
+    /// A blend strength that is negative or not finite.
     #[error("blend strength is `{found}`, expected a finite number, zero or larger")]
     BlendStrength {
-        /// What was given.
+        /// The value found.
         found: String,
     },
     /// Not the name of a [`GeneratorKind`](crate::GeneratorKind).
     #[error("unknown generator `{found}`, expected `core`, `dense` or `dense-as-published`")]
     UnknownGenerator {
-        /// What was given.
+        /// The value found.
         found: String,
     },
     /// There is no other cluster whose centroid could be drawn.
     #[error("the `redrawn` control needs at least 2 clusters, found {num_clusters}")]
     NoOtherCluster {
-        /// How many clusters there are.
+        /// The number of clusters.
         num_clusters: usize,
     },
     /// A size that must be at least one is zero.
     #[error("{size} is 0, expected at least 1")]
     ZeroSize {
-        /// Which size.
+        /// The name of the size.
         size: &'static str,
     },
     /// Static and generated factors are sized for different layers.
@@ -60,15 +60,15 @@ pub enum HypernetError {
     /// A dropout probability outside `[0, 1)`.
     #[error("dropout is {found}, expected a number from 0 up to but not including 1")]
     Dropout {
-        /// What was given.
+        /// The value found.
         found: f64,
     },
-    /// States in which no directions can be found.
+    /// States without principal directions.
     #[error("the hidden states are all equal")]
     EqualStates,
 }
 
-/// Refuses factors without an input, an output or a rank.
+/// Rejects factors with a size of zero.
 pub(crate) fn check_shape(shape: FactorShape) -> Result<(), HypernetError> {
     let sizes = [
         ("rank", shape.rank),

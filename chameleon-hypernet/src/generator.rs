@@ -1,7 +1,7 @@
 //! From conditions to LoRA factors.
 //!
 //! [`Dense`] predicts every element of both factors, [`Core`] learns the factors and predicts only
-//! how their ranks are mixed. Neither knows the layer that is adapted; `head.rs` does.
+//! how their ranks are mixed. Neither depends on the adapted layer; `head.rs` does.
 
 mod core_factors;
 mod dense_factors;
@@ -81,7 +81,7 @@ impl Generator {
     }
 }
 
-/// The presets, by the names that command line and files use.
+/// The presets, by their names on the command line and in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -150,12 +150,12 @@ impl GeneratorConfig {
         Self::Core(CoreConfig::new(condition_size, shape))
     }
 
-    /// The paper's generator, started so that the first forward is the base model's.
+    /// The paper's generator, initialised so that the first delta is zero.
     pub fn dense(condition_size: usize, shape: FactorShape) -> Self {
         Self::Dense(DenseConfig::new(condition_size, shape))
     }
 
-    /// The paper's generator with the paper's dropout and start.
+    /// The paper's generator with the paper's dropout and initialisation.
     pub fn dense_as_published(condition_size: usize, shape: FactorShape) -> Self {
         Self::Dense(DenseConfig::as_published(condition_size, shape))
     }
@@ -164,7 +164,7 @@ impl GeneratorConfig {
     ///
     /// # Panics
     ///
-    /// When [`check`](Self::check) would refuse the configuration.
+    /// When [`check`](Self::check) fails.
     pub fn init(&self, seed: RunSeed, device: &Device) -> Generator {
         match self {
             Self::Dense(config) => Generator::Dense(config.init(seed, device)),
@@ -172,11 +172,11 @@ impl GeneratorConfig {
         }
     }
 
-    /// Refuses sizes of zero and impossible dropout.
+    /// Rejects sizes of zero and invalid dropout.
     ///
     /// # Errors
     ///
-    /// Names the first setting that cannot work.
+    /// Names the first invalid setting.
     pub fn check(&self) -> Result<(), HypernetError> {
         match self {
             Self::Dense(config) => config.check(),
@@ -200,7 +200,7 @@ impl GeneratorConfig {
         }
     }
 
-    /// How many features of the network the factors are predicted from.
+    /// The number of features that the factors are predicted from.
     pub fn num_features(&self) -> usize {
         match self {
             Self::Dense(config) => config.network().num_features(),

@@ -30,14 +30,14 @@ pub struct GroupedFactors {
 /// Which factors apply to each row, and how strongly.
 #[derive(Debug, Clone)]
 pub struct RowGroups {
-    /// `[rows]`; an index of the number of groups or more means none.
+    /// `[rows]`; rows with an index of at least the number of groups are not adapted.
     pub group_idx: Tensor<1, Int>,
-    /// `[rows]`, multiplies what is added.
+    /// `[rows]`, the multiplier of the delta.
     pub scale: Tensor<1>,
 }
 
 impl GroupedFactors {
-    /// Lays factors side by side. They may be kept and reused for every decoding step.
+    /// Concatenates factors along the rank. The result may be reused for every decode step.
     ///
     /// # Panics
     ///
@@ -53,7 +53,7 @@ impl GroupedFactors {
         }
     }
 
-    /// Lays factors side by side that all have the `b` of the first.
+    /// Concatenates factors that all have the `b` of the first.
     ///
     /// # Panics
     ///
@@ -69,12 +69,12 @@ impl GroupedFactors {
         }
     }
 
-    /// How many groups there are.
+    /// The number of groups.
     pub fn num_groups(&self) -> usize {
         self.num_groups
     }
 
-    /// What is added to the frozen layer's output, row by row from the row's own group.
+    /// The delta of the frozen layer's output, for each row by its own group.
     ///
     /// # Shapes
     ///

@@ -23,18 +23,18 @@ pub enum ConditionScaling {
     /// Standardised with the statistics of the training prompts.
     #[default]
     Standardised,
-    /// None, as published.
+    /// Not scaled, as published.
     Raw,
 }
 
 /// Configuration of a [`HyperLoraHead`].
 #[derive(Config, Debug, PartialEq)]
 pub struct HyperLoraHeadConfig {
-    /// What generates factors from conditions.
+    /// The generator of factors from conditions.
     pub generator: GeneratorConfig,
-    /// Plain LoRA beside the generated factors.
+    /// Plain LoRA in addition to the generated factors.
     pub static_factors: Option<LoraConfig>,
-    /// How a condition is scaled first.
+    /// How a condition is scaled before it enters the network.
     #[config(default = "ConditionScaling::Standardised")]
     pub condition_scaling: ConditionScaling,
 }
@@ -53,7 +53,7 @@ pub struct HyperLoraHead {
     pub generator: Generator,
 }
 
-/// What a hypernetwork generates for some conditions.
+/// The output of a hypernetwork for some conditions.
 #[derive(Debug, Clone)]
 pub struct GeneratedFactors {
     /// For each condition `a` `[in, ranks]` and `b` `[ranks, out]`, static and generated parts joined.
@@ -78,7 +78,7 @@ impl HyperLoraHeadConfig {
     ///
     /// # Panics
     ///
-    /// When [`check`](Self::check) would refuse the configuration.
+    /// When [`check`](Self::check) fails.
     pub fn init(&self, seed: RunSeed, device: &Device) -> HyperLoraHead {
         if let Err(error) = self.check() {
             panic!("{error}");
@@ -99,11 +99,11 @@ impl HyperLoraHeadConfig {
         }
     }
 
-    /// Refuses sizes of zero, impossible dropout, and parts for different layers.
+    /// Rejects sizes of zero, invalid dropout, and parts for different layers.
     ///
     /// # Errors
     ///
-    /// Names the first setting that cannot work.
+    /// Names the first invalid setting.
     pub fn check(&self) -> Result<(), HypernetError> {
         self.generator.check()?;
         let Some(static_factors) = &self.static_factors else {
@@ -129,7 +129,7 @@ impl HyperLoraHeadConfig {
 }
 
 impl HyperLoraHead {
-    /// The same head with fitted statistics. A head that takes raw conditions is left as it is.
+    /// The same head with fitted statistics. A head with raw conditions is unchanged.
     ///
     /// # Panics
     ///

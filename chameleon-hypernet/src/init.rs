@@ -1,7 +1,7 @@
-//! Starting weights that depend on the run seed alone.
+//! Initial weights that depend on the run seed alone.
 //!
-//! Burn draws from one generator per device, so its weights depend on whatever was drawn before.
-//! Here every tensor has a stream of its own.
+//! Burn draws from one generator per device, so its weights depend on earlier draws. Here every tensor has its own
+//! random stream.
 
 use std::f64::consts::TAU;
 
@@ -11,13 +11,12 @@ use chameleon_core::RunSeed;
 use rand::{Rng, RngExt as _};
 use serde::{Deserialize, Serialize};
 
-/// How factors start, generated or static.
+/// Initialisation of factors, generated or static.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum FactorInit {
-    /// `b` starts at zero and `a` does not: the first forward is the base model's, and `b` has a
-    /// gradient from the first step on.
+    /// `b` starts at zero and `a` does not: the first delta is zero, and `b` has a gradient from the first step on.
     #[default]
     ZeroDelta,
     /// Small normal values everywhere, so that the first delta is small but not zero.
@@ -72,7 +71,7 @@ pub(crate) fn normal_values(len: usize, std: f64, mut stream: impl Rng) -> Vec<f
         .collect()
 }
 
-/// Spread of a factor `a` that keeps `hidden·a` as large as `hidden`.
+/// Standard deviation of a factor `a` for which `hidden·a` has the scale of `hidden`.
 pub(crate) fn factor_std(in_size: usize) -> f64 {
     1.0 / (in_size as f64).sqrt()
 }
@@ -82,7 +81,7 @@ pub(crate) fn numbered(seed: RunSeed, name: &str, idx: usize) -> RunSeed {
     seed.derive(&format!("{name}.{idx}"))
 }
 
-/// Box and Muller (1958); the second value of each pair is dropped, for simplicity.
+/// Box and Muller (1958); the second value of each pair is not used, for simplicity.
 fn standard_normal(rng: &mut impl Rng) -> f64 {
     let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt(); // The logarithm's argument is in (0, 1].
     radius * (TAU * rng.random::<f64>()).cos()

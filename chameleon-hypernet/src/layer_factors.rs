@@ -1,7 +1,7 @@
-//! Low-rank changes of linear modules inside transformer layers, as one batch needs them.
+//! Low-rank changes of linear modules inside transformer layers, for one batch.
 //!
-//! A value of [`LayerFactors`] is passed down a forward pass, and each linear module adds its own changes to its output.
-//! What is trained, and how cores are generated, is defined by `layers.rs`.
+//! [`LayerFactors`] are an argument of the forward pass, and each linear module adds its own changes to its output.
+//! Training and the generation of cores are defined by `layers.rs`.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use chameleon_core::LowRankChange;
 
 /// The changes of all adapted modules, for the rows of one batch.
 ///
-/// A module may carry several changes: rows of a batch may belong to different adapters.
+/// A module may have several changes: rows of a batch may belong to different adapters.
 #[derive(Debug, Clone, Default)]
 pub struct LayerFactors {
     by_layer: BTreeMap<usize, Vec<(String, Vec<LowRankChange>)>>,
 }
 
 impl LayerFactors {
-    /// No module is changed.
+    /// No changes.
     pub const fn none() -> Self {
         Self {
             by_layer: BTreeMap::new(),
@@ -32,7 +32,7 @@ impl LayerFactors {
         }
     }
 
-    /// The changes of one module, none if it is not adapted.
+    /// The changes of one module; empty if it is not adapted.
     pub fn changes(&self, layer_idx: usize, path: &str) -> &[LowRankChange] {
         self.by_layer
             .get(&layer_idx)

@@ -1,9 +1,9 @@
 //! Adapted linear modules inside the layers of a transformer.
 //!
-//! Each adapted module has static factors `a` and `b`. Either that is all, plain LoRA; or the hypernetwork that
-//! generates the head's factors also generates, for each group, a `rank x rank` core for every module:
-//! `y = x·W + scale·(x·a)·(I + core)·b`. The frozen weights are never owned here, and no model is known: a module is
-//! a layer index, a name and two widths.
+//! Each adapted module has static factors `a` and `b`. Without cores this is plain LoRA; with cores, the hypernetwork
+//! that generates the head's factors also generates a `rank x rank` core for each group and module: `y = x·W +
+//! scale·(x·a)·(I + core)·b`. The frozen weights are not owned here, and nothing depends on a model: a module is a
+//! layer index, a name and two widths.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub enum LayerCores {
     None,
     /// One core for each module and group, from the last hidden features of the hypernetwork.
     Generated {
-        /// How many features there are.
+        /// Number of these features.
         num_features: usize,
     },
 }
@@ -67,16 +67,15 @@ pub struct AdaptedLayers {
     modules: Vec<LayerModule>,
 }
 
-/// Standard deviation of the weights that generate the cores: small, but not zero, as for the head's.
+/// Standard deviation of the weights that generate the cores: small, but not zero, as for the head.
 const CORE_STD: f64 = 1e-2;
 
 impl AdaptedLayersConfig {
-    /// Layers whose weights depend on `seed` and on nothing else. `b` starts at zero, so the first forward is the
-    /// frozen model's.
+    /// Layers whose weights depend on `seed` and on nothing else. `b` starts at zero, so the first delta is zero.
     ///
     /// # Panics
     ///
-    /// When [`check`](Self::check) would refuse the configuration.
+    /// When [`check`](Self::check) fails.
     pub fn init(&self, seed: RunSeed, device: &Device) -> AdaptedLayers {
         if let Err(error) = self.check() {
             panic!("{error}");
@@ -109,11 +108,11 @@ impl AdaptedLayersConfig {
         }
     }
 
-    /// Refuses sizes of zero, no module, and a module that is named twice.
+    /// Rejects sizes of zero, an empty list of modules, and a module that is listed twice.
     ///
     /// # Errors
     ///
-    /// Names the first thing that cannot work.
+    /// Names the first invalid setting.
     pub fn check(&self) -> Result<(), HypernetError> {
         if self.modules.is_empty() {
             return Err(HypernetError::ZeroSize {
@@ -322,12 +321,12 @@ impl GroupLayers {
         let cores = self.cores.as_deref()?;
         let [_, rank, _] = cores.dims();
         let identity = Tensor::<2>::eye(rank, &cores.device()).unsqueeze();
-        // One scale serves all modules.
+        // All modules have the same scale.
         let scale = self.layers.0.factors.first()?.scale * self.strength;
         Some((Tensor::clone(cores) + identity) * scale)
     }
 
-    /// The mixes, or multiples of the identity in their place.
+    /// The mixes, or multiples of the identity if there are no cores.
     fn mixes_or_identity(&self) -> Tensor<3> {
         self.mixes().unwrap_or_else(|| {
             let layers = &self.layers.0;
@@ -367,7 +366,7 @@ impl SharedLayers {
 }
 
 impl LayerFactors {
-    /// The changes for rows of any groups, each row changed by its own group or by none. The groups may belong to
+    /// The changes for rows of any groups, each row changed by its own group, or unchanged. The groups may belong to
     /// several adapters. The result is valid as long as the batch has these rows.
     pub fn for_rows(rows: &[Option<&GroupLayers>]) -> Self {
         let mut adapters: Vec<&SharedLayers> = Vec::new();

@@ -8,7 +8,7 @@ use chameleon_core::{FactorShape, LoraFactors, RunSeed};
 use crate::error::{HypernetError, check_shape};
 use crate::init::{FactorInit, factor_std, normal, zeros};
 
-/// Spread of both factors of the reference script's plain LoRA.
+/// Standard deviation of both factors of the reference script's plain LoRA.
 const PUBLISHED_LORA_STD: f64 = 0.01;
 
 /// Configuration of a [`Lora`]: plain LoRA on one layer.
@@ -19,7 +19,7 @@ pub struct LoraConfig {
     /// The multiplier of the factors, `alpha / rank` in Burn's and PEFT's terms.
     #[config(default = 1.0)]
     pub scale: f64,
-    /// How the factors start.
+    /// Initialisation of the factors.
     #[config(default = "FactorInit::ZeroDelta")]
     pub init: FactorInit,
 }
@@ -40,7 +40,7 @@ impl LoraConfig {
     ///
     /// # Panics
     ///
-    /// When [`check`](Self::check) would refuse the configuration.
+    /// When [`check`](Self::check) fails.
     pub fn init(&self, seed: RunSeed, device: &Device) -> Lora {
         if let Err(error) = self.check() {
             panic!("{error}");
@@ -68,7 +68,7 @@ impl LoraConfig {
         }
     }
 
-    /// Refuses sizes of zero.
+    /// Rejects sizes of zero.
     ///
     /// # Errors
     ///
@@ -82,8 +82,8 @@ impl LoraConfig {
         self.shape.num_params()
     }
 
-    /// The same layer with the rank whose size comes nearest to `num_trainable_params`, at least 1:
-    /// the parameter-matched LoRA of a comparison.
+    /// The same layer with the rank whose parameter count is nearest to `num_trainable_params`, at least 1: the
+    /// parameter-matched LoRA of a comparison.
     ///
     /// ```
     /// use chameleon_core::FactorShape;

@@ -1,7 +1,7 @@
-//! The memory of a group: keys made from its texts, and the token that followed each.
+//! The memory of a group: keys computed from its texts, and the token that followed each.
 //!
-//! A place in a text is a *key*, a short vector of length one made from the frozen model's state there
-//! ([`KeyProjection`]); its value is the token that followed. At a new place, attention over the keys gives a
+//! An entry is a position in a text. Its *key* is a short vector of length one, computed from the frozen model's state
+//! there ([`KeyProjection`]); its value is the token that followed. At a new position, attention over the keys gives a
 //! distribution of the next token, and a [`MemoryGate`] gives the weight of that distribution in the prediction:
 //!
 //! ```text
@@ -11,10 +11,10 @@
 //!
 //! This is the continuous cache of Grave, Joulin and Usunier (2017) and the nearest neighbours of Khandelwal et al.
 //! (2020), with the groups of the clustering in place of an index over everything: only the entries of one group are
-//! compared, so a look-up costs one thin matrix product. Written as factors, the keys are an `a` of as many columns
+//! compared, so a lookup is one narrow matrix product. Written as factors, the keys are an `a` of as many columns
 //! as there are entries and the one-hot next tokens a `b`, with a softmax in between.
 //!
-//! Nothing is trained except the few parameters of the gate.
+//! Only the few parameters of the gate are trained.
 
 mod gate;
 mod projection;
@@ -192,7 +192,7 @@ impl MemoryAttention {
         )
     }
 
-    /// What a gate computes its weight from.
+    /// The input of a gate.
     pub fn gate_features(&self) -> GateFeatures {
         GateFeatures::new(
             self.nearest.clone(),

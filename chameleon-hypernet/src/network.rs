@@ -1,6 +1,6 @@
-//! The hypernetwork proper: a small MLP from conditions to flat predictions.
+//! The hypernetwork itself: a small MLP from conditions to flat predictions.
 //!
-//! What the predictions mean is defined by `generator.rs`.
+//! The meaning of the predictions is defined by `generator.rs`.
 
 use burn::config::Config;
 use burn::module::Module;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::HypernetError;
 use crate::init::{normal, numbered, xavier_uniform, zeros};
 
-/// How the last layer's weight starts; its bias starts at zero.
+/// Initialisation of the last layer's weight; its bias starts at zero.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -21,7 +21,7 @@ pub enum OutputInit {
     /// All zero: every condition gets the same prediction, the bias.
     #[default]
     Zeros,
-    /// Normal values of this spread, `1e-3` as published.
+    /// Normal values, with `1e-3` as published.
     Normal {
         /// Standard deviation.
         std: f64,
@@ -33,7 +33,7 @@ pub enum OutputInit {
 pub struct HyperNetworkConfig {
     /// Width of a condition.
     pub condition_size: usize,
-    /// How many values are predicted per condition.
+    /// Number of values predicted per condition.
     pub output_size: usize,
     /// Widths of the hidden layers, the first one first.
     #[config(default = "vec![64, 32]")]
@@ -41,15 +41,15 @@ pub struct HyperNetworkConfig {
     /// Probability of dropping a hidden feature in training; 0.5 in the paper.
     #[config(default = 0.1)]
     pub dropout: f64,
-    /// How the last layer starts.
+    /// Initialisation of the last layer.
     #[config(default = "OutputInit::Zeros")]
     pub output_init: OutputInit,
 }
 
 /// An MLP with `ReLU` and dropout after every layer but the last.
 ///
-/// Dropout acts on an autodiff device only. It draws from Burn's generator of the device, so a
-/// training loop that is to repeat itself seeds the device (`Device::seed`) before each step.
+/// Dropout acts on an autodiff device only. It draws from Burn's generator of the device, so a reproducible training
+/// loop seeds the device (`Device::seed`) before each step.
 #[derive(Module, Debug)]
 pub struct HyperNetwork {
     /// Hidden layers and the output layer.
@@ -63,7 +63,7 @@ impl HyperNetworkConfig {
     ///
     /// # Panics
     ///
-    /// When [`check`](Self::check) would refuse the configuration.
+    /// When [`check`](Self::check) fails.
     pub fn init(&self, seed: RunSeed, device: &Device) -> HyperNetwork {
         if let Err(error) = self.check() {
             panic!("{error}");
@@ -89,11 +89,11 @@ impl HyperNetworkConfig {
         }
     }
 
-    /// Refuses sizes of zero and impossible dropout.
+    /// Rejects sizes of zero and invalid dropout.
     ///
     /// # Errors
     ///
-    /// Names the first setting that cannot work.
+    /// Names the first invalid setting.
     pub fn check(&self) -> Result<(), HypernetError> {
         let zero = |size| Err(HypernetError::ZeroSize { size });
         if self.condition_size == 0 {

@@ -1,4 +1,4 @@
-//! What the unit tests of several modules share.
+//! Helpers shared by the unit tests of several modules.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, Tolerance};
@@ -18,8 +18,8 @@ pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
-/// The one tolerance of single precision: a share of the largest value, because an element near zero
-/// carries the rounding of the large terms that cancelled in it.
+/// The one tolerance of single precision: a fraction of the largest value, because an element near zero has the
+/// rounding error of the large terms that cancel in it.
 #[track_caller]
 pub(crate) fn assert_close<const D: usize>(left: &Tensor<D>, right: &Tensor<D>) {
     let largest = right.clone().abs().max().into_scalar::<f32>().max(0.1);
@@ -46,7 +46,7 @@ pub(crate) fn perturbed<M: Module>(module: M, seed: u64) -> M {
             })
         }
     }
-    // A plain device does not say what trains, an autodiff device does.
+    // Only tensors on an autodiff device know whether they are trained.
     let mut perturb = Perturb {
         seed: RunSeed(seed),
         num_seen: 0,

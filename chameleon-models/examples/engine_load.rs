@@ -1,10 +1,10 @@
-//! Many streams at once on a real model: tokens per second, latency, and whether a crowd changes a single bit.
+//! Many concurrent requests on a real model: tokens per second, latency, and whether batching changes a single bit.
 //!
 //! ```text
 //! cargo run -p chameleon-models --example engine_load -- MODEL [STREAMS] [TOKENS] [CHECKED]
 //! ```
 //!
-//! The adapters are untrained: what one costs does not depend on what it has learned.
+//! The adapters are untrained, because the cost of one does not depend on its parameters.
 
 #![expect(clippy::print_stdout, reason = "an example shows its results")]
 
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let clock = Instant::now();
     let together = all(&engine, &requests[..num_checked])?;
-    let crowd = clock.elapsed();
+    let batched = clock.elapsed();
     let clock = Instant::now();
     let mut num_different = 0;
     let restarted = start(&source, num_streams)?;
@@ -59,8 +59,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         num_different += usize::from(alone != *together);
     }
     println!(
-        "{num_checked} requests in a crowd ({:.1} s) and alone after a restart ({:.1} s): {num_different} differ",
-        crowd.as_secs_f64(),
+        "{num_checked} requests batched ({:.1} s) and one by one after a restart ({:.1} s): {num_different} differ",
+        batched.as_secs_f64(),
         clock.elapsed().as_secs_f64()
     );
     Ok(())

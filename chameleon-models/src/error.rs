@@ -1,4 +1,4 @@
-//! Everything that can go wrong in this crate, as data: one enum, one variant per situation.
+//! The errors of loading, running and saving models: one enum, one variant per situation.
 //!
 //! Messages say what was found and what was expected; what to do about it is decided by the program.
 
@@ -12,18 +12,18 @@ pub enum ModelError {
     /// A file or folder could not be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// What was to be read.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// A file or folder could not be written; whatever was there before is untouched.
+    /// A file or folder could not be written; the previous contents are unchanged.
     #[error("cannot write {}", path.display())]
     Write {
-        /// What was to be written.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -32,12 +32,12 @@ pub enum ModelError {
     Json {
         /// The file.
         path: PathBuf,
-        /// Where the parser stopped.
+        /// The parser's error.
         #[source]
         source: serde_json::Error,
     },
 
-    /// Weights should stay as the file packs them, and it packs none of a kind that can.
+    /// Quantised weights were requested, and the file has none of a supported type.
     #[error("no weight of {} can stay packed, expected a GGUF file of a Llama model with Q4_0, Q4_1, Q5_0 or Q8_0", path.display())]
     NothingPacked {
         /// The model.
@@ -53,7 +53,7 @@ pub enum ModelError {
         /// The text as given.
         text: String,
     },
-    /// There is nothing at this path.
+    /// The path does not exist.
     #[error("there is no model at {}", path.display())]
     ModelMissing {
         /// The path.
@@ -82,7 +82,7 @@ pub enum ModelError {
     Config {
         /// The file that holds the configuration.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: crate::families::config_error::ConfigError,
     },
@@ -93,9 +93,9 @@ pub enum ModelError {
         path: PathBuf,
         /// The key.
         key: String,
-        /// What was expected there.
+        /// The expected type.
         expected: &'static str,
-        /// What was found there, `nothing` when the key is absent.
+        /// The type found, `nothing` if the key is absent.
         found: String,
     },
 
@@ -121,7 +121,7 @@ pub enum ModelError {
     Truncated {
         /// The file.
         path: PathBuf,
-        /// What was being read.
+        /// The item being read.
         part: String,
         /// How many bytes it takes.
         needed: u64,
@@ -153,9 +153,9 @@ pub enum ModelError {
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// Where the tensor would end.
+        /// The end of the tensor.
         end: u64,
-        /// How long the file is.
+        /// The length of the file.
         file_len: u64,
     },
     /// Two tensors share bytes.
@@ -168,14 +168,14 @@ pub enum ModelError {
         /// The tensor that starts before the first one ends.
         second: String,
     },
-    /// A tensor is stored in a way that is not read here.
+    /// A tensor has an unsupported type.
     #[error("{}: tensor `{name}` is stored as {found}; supported are {}", path.display(), crate::files::tensor_dtype::TensorDtype::NAMES)]
     UnsupportedDtype {
         /// The file.
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// How it is stored.
+        /// Its type.
         found: String,
     },
     /// Blocks could not be turned into floats.
@@ -185,7 +185,7 @@ pub enum ModelError {
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -196,7 +196,7 @@ pub enum ModelError {
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: safetensors::SafeTensorError,
     },
@@ -243,7 +243,7 @@ pub enum ModelError {
         value: f32,
     },
 
-    /// Sequences are longer than the positions that the model has learned.
+    /// Sequences have more tokens than the model has learned positions.
     #[error("sequences of {found} tokens, the model has learned {max_seq_len} positions")]
     TooManyPositions {
         /// Tokens of a sequence.
@@ -258,7 +258,7 @@ pub enum ModelError {
     Tokenizer {
         /// The file that holds the tokenizer.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -267,7 +267,7 @@ pub enum ModelError {
     BrokenMerge {
         /// The file that holds the tokenizer.
         path: PathBuf,
-        /// Which merge.
+        /// The index of the merge.
         index: usize,
         /// The merge as stored.
         merge: String,
@@ -279,9 +279,9 @@ pub enum ModelError {
         path: PathBuf,
         /// `model` or `pre-tokenizer`.
         kind: &'static str,
-        /// The one found.
+        /// The kind found.
         found: String,
-        /// The ones that are.
+        /// The supported kinds.
         supported: &'static str,
     },
     /// A special token id points outside of the vocabulary.
@@ -307,7 +307,7 @@ pub enum ModelError {
     /// Text could not be turned into token ids, or back.
     #[error("the tokenizer failed")]
     Encode {
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -320,21 +320,21 @@ pub enum ModelError {
         name: &'static str,
         /// Its value.
         found: f64,
-        /// What it may be.
+        /// The allowed values.
         expected: &'static str,
     },
 
     // Chat.
-    /// A chat template cannot be parsed, or refuses the conversation.
+    /// A chat template cannot be parsed, or raises an error for the conversation.
     #[error("the chat template failed")]
     ChatTemplate {
-        /// Where, and why.
+        /// The position and the cause.
         #[source]
         source: minijinja::Error,
     },
 
     // The hub.
-    /// The cache lacks the model, or a part of it, and the hub may not be asked.
+    /// The cache lacks the model, or a part of it, and the hub may not be used.
     #[error(
         "`{model}` is not, or not completely, in the cache {}; fetch it once without HF_HUB_OFFLINE, or name a folder or a .gguf file",
         cache_folder.display()
@@ -354,7 +354,7 @@ pub enum ModelError {
         model: crate::files::hub_model::HubModel,
         /// The hub's address.
         endpoint: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: Box<hf_hub::api::sync::ApiError>,
     },

@@ -33,27 +33,27 @@ const MEMORY_TOKENS: usize = 8192;
 /// The name of the adapter.
 const NAME: &str = "groups";
 
-/// Who decodes.
+/// The prompts that are decoded together.
 #[derive(Debug, Clone, Copy)]
 #[expect(
     clippy::struct_field_names,
     reason = "counts begin with `num_` everywhere"
 )]
-pub(crate) struct Crowd {
+pub(crate) struct Batch {
     pub(crate) num_prompts: usize,
     pub(crate) num_groups: usize,
     /// Tokens that a round adds to each prompt.
     pub(crate) num_tokens: usize,
 }
 
-/// The crowd of the workload `decode-groups`.
-pub(crate) const CROWD: Crowd = Crowd {
+/// The prompts of the workload `decode-groups`.
+pub(crate) const BATCH: Batch = Batch {
     num_prompts: 16,
     num_groups: 8,
     num_tokens: 64,
 };
 
-/// Who answers.
+/// The adapter that decodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answers {
     /// The base model.
@@ -66,15 +66,15 @@ pub(crate) enum Answers {
     Remembering,
 }
 
-/// Answers with the sum of the new token ids.
-pub(crate) fn run(folder: &Path, crowd: Crowd, answers: Answers) -> Result<(), Box<dyn Error>> {
+/// Returns the sum of the new token ids.
+pub(crate) fn run(folder: &Path, batch: Batch, answers: Answers) -> Result<(), Box<dyn Error>> {
     let loaded = inputs::model(folder, &Device::flex())?;
-    let prompts = crowd.prompts();
+    let prompts = batch.prompts();
     let targets: &[&str] = match answers {
         Answers::AdaptedThroughout => &train_step::LLAMA,
         _ => &[],
     };
-    let mut adapter = adapter(&loaded, &prompts, crowd.num_groups, targets)?;
+    let mut adapter = adapter(&loaded, &prompts, batch.num_groups, targets)?;
     match answers {
         Answers::Base => {}
         Answers::Adapted => write_factors(&folder.join("groups.safetensors"), &adapter)?,
@@ -84,7 +84,7 @@ pub(crate) fn run(folder: &Path, crowd: Crowd, answers: Answers) -> Result<(), B
         Answers::Remembering => adapter = remembering(adapter),
     }
     let options = EngineOptions {
-        max_batch_rows: crowd.num_prompts,
+        max_batch_rows: batch.num_prompts,
         ..EngineOptions::default()
     };
     let engine = Engine::start(loaded, options)?;
@@ -92,9 +92,9 @@ pub(crate) fn run(folder: &Path, crowd: Crowd, answers: Answers) -> Result<(), B
     let request = |prompt: &Vec<u32>| Request {
         adapter: (answers != Answers::Base).then(|| NAME.to_owned()),
         end_of_text: EndOfText::Ignored,
-        ..Request::new(prompt.clone(), crowd.num_tokens)
+        ..Request::new(prompt.clone(), batch.num_tokens)
     };
-    let setup = json!({ "prompts": crowd.num_prompts, "groups": crowd.num_groups, "tokens": crowd.num_tokens });
+    let setup = json!({ "prompts": batch.num_prompts, "groups": batch.num_groups, "tokens": batch.num_tokens });
     rounds::serve(&setup, || {
         let tickets = prompts
             .iter()
@@ -109,7 +109,7 @@ pub(crate) fn run(folder: &Path, crowd: Crowd, answers: Answers) -> Result<(), B
     })
 }
 
-impl Crowd {
+impl Batch {
     fn prompts(self) -> Vec<Vec<u32>> {
         let tokens: Vec<u32> = (FIRST_TOKEN..)
             .take(self.num_prompts * PROMPT_LEN)
@@ -118,7 +118,7 @@ impl Crowd {
     }
 }
 
-/// An adapter whose every trained number was moved, with a centroid between the prompts of each group.
+/// An adapter with every trainable parameter moved, and a centroid between the prompts of each group.
 pub(crate) fn adapter(
     loaded: &LoadedModel,
     prompts: &[Vec<u32>],

@@ -17,7 +17,7 @@ pub(crate) const NUM_ROWS: usize = 4;
 /// Tokens of each.
 pub(crate) const ROW_LEN: usize = 512;
 
-/// Answers with the loss per token.
+/// Returns the loss per token.
 pub(crate) fn run(folder: &Path, num_rows: usize) -> Result<(), Box<dyn Error>> {
     let loaded = inputs::model(folder, &Device::flex())?;
     let mut rows = inputs::tokens(folder, "eval.json")?;

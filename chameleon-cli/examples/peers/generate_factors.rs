@@ -12,7 +12,7 @@ use crate::{decode_groups, inputs, rounds};
 /// As many groups as a round of decoding has steps.
 const NUM_GROUPS: u32 = 64;
 
-/// Answers with the number of groups.
+/// Returns the number of groups.
 pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
     let loaded = inputs::model(folder, &Device::flex())?;
     let prompts: Vec<Vec<u32>> = (100..100 + NUM_GROUPS)

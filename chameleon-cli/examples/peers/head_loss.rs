@@ -13,7 +13,7 @@ const HIDDEN: usize = 576;
 /// Tokens of the workload `head-loss`.
 pub(crate) const VOCAB: usize = 49_152;
 
-/// Answers with the mean loss and the norm of the gradient, added up.
+/// Returns the sum of the mean loss and the norm of the gradient.
 pub(crate) fn run(vocab_size: usize) -> Result<(), Box<dyn Error>> {
     let device = Device::flex();
     let hidden = noise([NUM_ROWS, HIDDEN], 4.0, &device);

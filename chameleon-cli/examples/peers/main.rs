@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use chameleon_cluster::Engine;
 use chameleon_models::{ModelSource, WeightStorage};
 
-use crate::decode_groups::{Answers, CROWD, Crowd};
+use crate::decode_groups::{Answers, BATCH, Batch};
 
 fn main() -> Result<(), Box<dyn Error>> {
     allocator::keep_freed_memory();
@@ -40,9 +40,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let workload = arguments.next().ok_or("name a workload")?;
     let inputs = PathBuf::from(arguments.next().ok_or("name the folder of inputs")?);
     let mut size = || {
-        let size = arguments.next().ok_or("say how large it is to be")?;
+        let size = arguments.next().ok_or("give the size of the workload")?;
         size.parse::<usize>()
-            .map_err(|_| format!("`{size}` is no size"))
+            .map_err(|_| format!("`{size}` is not a valid size"))
     };
     let (smollm2, gpt2, points) = (
         inputs.join("smollm2"),
@@ -66,21 +66,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         "decode-f32" => decode::run(WeightStorage::F32, &ModelSource::Folder(smollm2)),
         "decode-q4" => {
             let file = smollm2.join("packed.gguf");
-            decode::run(WeightStorage::Packed, &ModelSource::Gguf(file))
+            decode::run(WeightStorage::Quantised, &ModelSource::Gguf(file))
         }
-        "decode-groups" => decode_groups::run(&smollm2, CROWD, Answers::Adapted),
+        "decode-groups" => decode_groups::run(&smollm2, BATCH, Answers::Adapted),
         "decode-groups-throughout" => {
-            decode_groups::run(&smollm2, CROWD, Answers::AdaptedThroughout)
+            decode_groups::run(&smollm2, BATCH, Answers::AdaptedThroughout)
         }
-        "decode-groups-base" => decode_groups::run(&smollm2, CROWD, Answers::Base),
-        "decode-memory" => decode_groups::run(&smollm2, CROWD, Answers::Remembering),
+        "decode-groups-base" => decode_groups::run(&smollm2, BATCH, Answers::Base),
+        "decode-memory" => decode_groups::run(&smollm2, BATCH, Answers::Remembering),
         "growth-groups" => {
-            let crowd = Crowd {
+            let batch = Batch {
                 num_prompts: 64,
                 num_groups: size()?,
                 num_tokens: 16,
             };
-            decode_groups::run(&smollm2, crowd, Answers::Adapted)
+            decode_groups::run(&smollm2, batch, Answers::Adapted)
         }
         "generate-factors" => generate_factors::run(&smollm2),
         other => Err(format!("there is no workload `{other}`").into()),

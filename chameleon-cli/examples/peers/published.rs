@@ -23,7 +23,7 @@ const NUM_EPOCHS: usize = 10;
 const RANK: usize = 4;
 const SEED: RunSeed = RunSeed(1);
 
-/// Answers with the mean loss of the last epoch.
+/// Returns the mean loss of the last epoch.
 pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
     let device = Device::flex();
     let loaded = inputs::model(folder, &device)?;

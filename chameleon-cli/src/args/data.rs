@@ -63,7 +63,7 @@ pub(crate) struct ValidArgs {
     pub(crate) valid_fraction: f64,
 }
 
-/// How a text is cut.
+/// How a text is split into prompt and scored tokens.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct SpanArgs {
@@ -75,7 +75,7 @@ pub(crate) struct SpanArgs {
     pub(crate) seq_len: usize,
 }
 
-/// How prompts become vectors, for k-means and for the hypernetwork.
+/// How prompts are embedded, for k-means and for the hypernetwork.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Groups")]
 pub(crate) struct PromptArgs {

@@ -77,7 +77,7 @@ pub(crate) struct ServeLimits {
     /// Seconds from the first byte of a request to the last byte of its response
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "600")]
     pub(crate) request_timeout: Duration,
-    /// How long a client may accept nothing of its response; then it is gone or malicious.
+    /// Longest time in which a client may accept none of its response; then it is gone or malicious.
     #[arg(skip = Duration::from_mins(1))]
     pub(crate) write_timeout: Duration,
     /// Seconds that running requests get to finish when the server is asked to stop

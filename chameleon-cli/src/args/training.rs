@@ -239,7 +239,7 @@ pub(crate) struct MemoryShapeArgs {
     /// Layer whose input states are the keys of a memory; two thirds of the number of layers if not given
     #[arg(long, value_name = "N")]
     pub(crate) memory_layer: Option<usize>,
-    /// Largest number of tokens in the memory of a group
+    /// Largest number of tokens in a group's memory
     #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 1 << 15)]
     pub(crate) memory_tokens: usize,
 }
@@ -284,7 +284,7 @@ pub(crate) struct Sweep {
     pub(crate) values: Vec<usize>,
 }
 
-/// What a sweep changes.
+/// The setting that a sweep varies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SweptSetting {
     /// Tokens of the prompt.

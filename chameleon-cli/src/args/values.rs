@@ -30,7 +30,7 @@ pub(super) fn finite(text: &str) -> Result<f64, String> {
     number(text, "that is finite", |_| true)
 }
 
-/// A part that is neither nothing nor all.
+/// A fraction strictly between 0 and 1.
 pub(super) fn fraction(text: &str) -> Result<f64, String> {
     number(text, "above 0 and below 1", |value| {
         value > 0.0 && value < 1.0
@@ -50,7 +50,7 @@ pub(super) fn probability(text: &str) -> Result<f32, String> {
         .ok_or_else(|| "expected a number above 0 and at most 1".to_owned())
 }
 
-/// What logits are divided by.
+/// A sampling temperature.
 pub(super) fn temperature(text: &str) -> Result<f32, String> {
     let parsed = text.parse().ok();
     parsed
@@ -84,7 +84,7 @@ pub(super) fn weight_storage() -> impl TypedValueParser<Value = WeightStorage> {
     );
     one_of([
         (f32, WeightStorage::F32),
-        (quantised, WeightStorage::Packed),
+        (quantised, WeightStorage::Quantised),
     ])
 }
 
@@ -136,7 +136,7 @@ pub(super) fn method() -> impl TypedValueParser<Value = Method> {
     names.map(|name| name.parse().expect("clap accepts the listed names only"))
 }
 
-/// Libraries do not know clap, so their values get their names here.
+/// The libraries do not depend on clap, so their values are named here.
 fn one_of<T, const N: usize>(choices: [(PossibleValue, T); N]) -> impl TypedValueParser<Value = T>
 where
     T: Clone + Send + Sync + 'static,

@@ -20,7 +20,7 @@ pub(crate) fn load(
     })
 }
 
-/// What a memory holds, for a person to read.
+/// The size of a memory, as text.
 pub(crate) fn memory_size(config: &MemoryConfig, num_entries: usize) -> String {
     format!(
         "{num_entries} tokens by keys of {} values from the states that enter layer {}, {:.1} MiB",

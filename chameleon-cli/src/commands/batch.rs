@@ -1,4 +1,4 @@
-//! `chameleon batch`: all prompts of a file answered, each once, however often the run is stopped.
+//! `chameleon batch`: answers all prompts of a file, each once, even if the run is interrupted.
 
 mod journal;
 
@@ -70,7 +70,7 @@ pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus,
     context.output.results(&summary)?;
     if summary.failed > 0 {
         context.output.warn(format_args!(
-            "{} prompts could not be answered; their rows say why in `error`",
+            "{} prompts could not be answered; the field `error` of their rows gives the reason",
             summary.failed
         ));
         return Ok(ExitStatus::CheckFailed);
@@ -78,7 +78,7 @@ pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus,
     Ok(ExitStatus::Done)
 }
 
-/// What the answers depend on: a journal of anything else is not gone on with.
+/// The fingerprint of everything that the answers depend on: a journal with another one is not resumed.
 fn fingerprint(
     documents: &[Document],
     loaded: &LoadedModel,
@@ -117,7 +117,7 @@ struct AnswerRow<'a> {
     outcome: Outcome,
 }
 
-/// Where a prompt stands in its file, counted from 1.
+/// The position of a prompt in its file, counted from 1.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum PlaceInFile {
@@ -134,7 +134,7 @@ impl From<Place> for PlaceInFile {
     }
 }
 
-/// What came of a prompt.
+/// The result of a prompt.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Outcome {
@@ -150,7 +150,7 @@ enum Outcome {
     },
 }
 
-/// What a run has done.
+/// The result of a run.
 #[derive(Debug, Serialize)]
 struct Summary {
     prompts: usize,
@@ -169,7 +169,7 @@ impl Results for Summary {
     }
 }
 
-/// An answer that is being written.
+/// An answer in progress.
 #[derive(Debug, Default)]
 struct Unfinished {
     /// Dropped with the answer, which cancels the request if it still runs.
@@ -178,7 +178,7 @@ struct Unfinished {
     text: String,
 }
 
-/// Everything fixed about a run.
+/// The fixed state of a run.
 struct BatchRun<'a> {
     documents: &'a [Document],
     engine: &'a Engine,
@@ -187,7 +187,8 @@ struct BatchRun<'a> {
 }
 
 impl BatchRun<'_> {
-    /// Answers the rows that the journal lacks; returns it complete, or `None` when the user asked to stop.
+    /// Answers the rows that are missing from the journal; returns the complete journal, or `None` if the user
+    /// interrupts.
     fn answer(
         &self,
         requests: Vec<Request>,
@@ -269,7 +270,7 @@ impl BatchRun<'_> {
 }
 
 impl Unfinished {
-    /// Applies an event; returns the outcome when there is one.
+    /// Applies an event; returns the outcome if the answer is finished.
     fn take(&mut self, event: Event, summary: &mut Summary) -> Option<Outcome> {
         match event {
             Event::Started(started) => {
@@ -306,7 +307,7 @@ fn failed(failure: &RequestFailure) -> Outcome {
     }
 }
 
-/// What is left to do, the prompts of a group one after the other, so that few groups are decoded at a time.
+/// The remaining requests sorted by group, so that few groups are decoded at a time.
 fn in_groups(requests: Vec<Request>, journal: &Journal) -> Vec<(usize, Request)> {
     let mut left: Vec<(usize, Request)> = requests
         .into_iter()

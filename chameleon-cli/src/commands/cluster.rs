@@ -1,4 +1,4 @@
-//! `chameleon cluster`: which prompts fall together, how well, and what they look like.
+//! `chameleon cluster`: clusters prompts, and reports quality and samples of the groups.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -48,7 +48,7 @@ pub(crate) fn run(config: &ClusterConfig, context: &Context) -> Result<ExitStatu
     Ok(ExitStatus::Done)
 }
 
-/// Everything known about the groups.
+/// The groups and their samples.
 struct Groups<'a> {
     corpus: &'a TokenisedCorpus,
     examples: &'a [Example],
@@ -65,7 +65,7 @@ impl Groups<'_> {
     ) -> Result<ClusterReport, CliError> {
         let assignments = &self.kmeans.assignments;
         let sizes = cluster_sizes(assignments, config.num_clusters)?;
-        // One group is not better or worse than the next, because there is none.
+        // Quality measures need at least two groups.
         let occupied = sizes.sizes.len() - sizes.num_empty;
         let silhouette = (occupied > 1)
             .then(|| {
@@ -115,7 +115,7 @@ impl Groups<'_> {
         })
     }
 
-    /// The first examples with prompts of their own: a prompt that occurs ten times is shown once.
+    /// The first examples with distinct prompts.
     fn distinct(&self, members: Vec<usize>, count: usize) -> Vec<usize> {
         let mut seen = HashSet::new();
         members
@@ -143,7 +143,7 @@ impl Groups<'_> {
         })
     }
 
-    /// How often each label occurs among some examples, the most frequent first.
+    /// Counts of the labels among some examples, the most frequent first.
     fn count_labels(&self, members: &[usize]) -> Vec<LabelCount> {
         let mut counts = BTreeMap::new();
         for &example_idx in members {
@@ -162,7 +162,7 @@ impl Groups<'_> {
         counts
     }
 
-    /// How the groups agree with the labels, among the examples that have one.
+    /// Agreement of the groups with the labels, among the labelled examples.
     fn agreement(&self) -> Result<Option<Agreement>, CliError> {
         let labelled: Vec<(usize, usize)> = self
             .examples
@@ -289,9 +289,9 @@ impl Results for ClusterReport {
     }
 }
 
-/// Labels named for one group.
+/// Largest number of labels shown for a group.
 const MAX_LABELS: usize = 4;
-/// Characters shown of a prompt.
+/// Largest number of characters shown of a prompt.
 const MAX_CHARS: usize = 80;
 
 impl ClusterRow {

@@ -1,4 +1,4 @@
-//! `chameleon compare`: several methods on the same data, in one honest table.
+//! `chameleon compare`: several methods on the same data, in one table.
 
 mod page;
 mod sweep;
@@ -36,7 +36,7 @@ pub(crate) fn run(config: &CompareConfig, context: &Context) -> Result<ExitStatu
     }
     context
         .output
-        .note("stopped; go on with --resume, which keeps the runs that are finished");
+        .note("stopped; continue with --resume, which keeps finished runs");
     Ok(ExitStatus::Interrupted)
 }
 
@@ -49,7 +49,7 @@ fn compare(config: &CompareConfig, context: &Context) -> Result<CompareResults, 
     finish(&comparison, config.out.clone(), start, context)
 }
 
-/// Refuses to write over results that are there, unless the comparison continues.
+/// Rejects a folder with results, unless the comparison is resumed.
 fn refuse_taken(config: &CompareConfig) -> Result<(), CliError> {
     RunStore::of(&config.out).check_start(config.start)?;
     if config.start == Start::Fresh && config.out.join(TABLE_FILE).exists() {
@@ -90,7 +90,7 @@ fn comparison<'a>(
     }
 }
 
-/// Runs what is missing of a comparison and writes its files.
+/// Runs the missing trainings of a comparison and writes its files.
 fn finish(
     comparison: &Comparison<'_>,
     out: PathBuf,

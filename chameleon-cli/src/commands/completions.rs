@@ -1,4 +1,4 @@
-//! `chameleon completions`: a script that teaches a shell the commands and flags.
+//! `chameleon completions`: a completion script for a shell.
 
 use clap::CommandFactory;
 

@@ -1,4 +1,4 @@
-//! What the commands that answer prompts share: tokens, groups, the choice of tokens, and the words for how it ended.
+//! Shared by the commands that answer prompts: tokenising, grouping, sampling, and the names of end reasons.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,11 +17,10 @@ use crate::{
     resolve::{DecodingConfig, Template},
 };
 
-/// The name under which an engine of one adapter has it.
+/// The name of the adapter in an engine with a single one.
 const ADAPTER: &str = "adapter";
 
-/// An engine for a run whose requests all come from here. Prompts are read in the same pieces as by a server, so that
-/// answers are the same to the last bit.
+/// An engine for a run of this program. Prefill uses the same chunks as the server, so that answers are bit-identical.
 pub(crate) fn start(
     loaded: LoadedModel,
     adapter: Option<Adapter>,
@@ -43,7 +42,7 @@ pub(crate) fn start(
     Ok(engine)
 }
 
-/// A request for every prompt. `stream` and its position name the random numbers of each.
+/// A request for every prompt. `stream` and the position of a prompt determine its random seed.
 pub(crate) fn requests(
     engine: &Engine,
     prompts: &[&str],
@@ -74,7 +73,7 @@ pub(crate) fn requests(
     Ok(requests)
 }
 
-/// Groups the prompts as written: neither the template nor a token that begins a text is part of what was trained on.
+/// Groups the prompts as written: neither the chat template nor a start token was part of the training prompts.
 fn conditions(engine: &Engine, prompts: &[&str]) -> Result<Vec<Arc<GivenCondition>>, CliError> {
     let token_ids = engine.model().tokenizer.encode_batch(prompts)?;
     if let Some(prompt_idx) = token_ids.iter().position(Vec::is_empty) {
@@ -86,7 +85,7 @@ fn conditions(engine: &Engine, prompts: &[&str]) -> Result<Vec<Arc<GivenConditio
     Ok(engine.conditions_of_all(ADAPTER, &token_ids)?)
 }
 
-/// A refusal with the number of its prompt.
+/// An engine error with the number of its prompt.
 pub(crate) fn refused(number: usize, refusal: EngineError) -> CliError {
     match refusal {
         EngineError::EmptyPrompt => CliError::EmptyPrompt { number },
@@ -94,7 +93,7 @@ pub(crate) fn refused(number: usize, refusal: EngineError) -> CliError {
     }
 }
 
-/// The word for how an answer ended.
+/// The name of an end reason.
 pub(crate) fn word(reason: EndReason) -> &'static str {
     match reason {
         EndReason::StopText => "stop",
@@ -123,7 +122,7 @@ fn tokenize(
         .iter()
         .map(|prompt| {
             let text = chat.render(&[ChatMessage::user(*prompt)], ChatEnding::AwaitReply, now)?;
-            // The template has written the special tokens itself.
+            // The template contains the special tokens.
             Ok(tokenizer.encode(&text)?)
         })
         .collect()

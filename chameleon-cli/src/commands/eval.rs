@@ -57,7 +57,7 @@ fn plain(
     let longest = loaded.model.sizes().max_seq_len;
     if config.windows.context > longest {
         context.output.warn(format_args!(
-            "the model was made for {longest} tokens, the context has {}",
+            "the model was trained on {longest} tokens, the context has {}",
             config.windows.context
         ));
     }
@@ -76,7 +76,7 @@ fn plain(
     })
 }
 
-/// Base and adapted model over examples with a prefix that only the adapter looks at.
+/// Base and adapted model over examples with a prefix, which is the condition of the adapter.
 fn adapted(
     config: &EvalConfig,
     loaded: &LoadedModel,
@@ -142,7 +142,7 @@ struct Scores {
     loss: f64,
     adapted_perplexity: Option<f64>,
     adapted_loss: Option<f64>,
-    /// Of an adapter with a memory: what it does without.
+    /// The result of an adapter with a memory, without the memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     perplexity_without_memory: Option<f64>,
     num_windows: usize,

@@ -1,4 +1,4 @@
-//! `chameleon generate`: prompts in, continuations out, each adapted to the group it falls in.
+//! `chameleon generate`: continues prompts, each adapted to its group.
 
 use std::{
     fs,
@@ -61,7 +61,7 @@ pub(crate) fn run(config: &GenerateConfig, context: &Context) -> Result<ExitStat
 /// When an answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Show {
-    /// Piece by piece.
+    /// Token by token.
     AsWritten,
     /// Once it is complete, under its prompt.
     Finished,
@@ -78,7 +78,7 @@ struct AnswerRow<'a> {
     finish: &'static str,
 }
 
-/// An answer, as far as it came.
+/// An answer, complete or interrupted.
 #[derive(Debug)]
 struct Answer {
     group: Option<usize>,
@@ -114,7 +114,7 @@ fn show_answer(
     }
 }
 
-/// Reads an answer to its end, or to where the user asked to stop.
+/// Reads an answer to its end, or until the user interrupts.
 fn follow(
     ticket: &Ticket,
     prompt_idx: usize,

@@ -1,4 +1,4 @@
-//! `chameleon info`: what this build can use, and what a model or an adapter holds.
+//! `chameleon info`: the devices and features of this build, and the contents of a model or an adapter.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub(crate) fn run(args: &InfoArgs, context: &Context) -> Result<ExitStatus, CliError> {
-    // Opening it is the proof that it works.
+    // Opening it checks that it works.
     context.device()?;
     let folder = args.adapter.adapter.as_deref();
     let adapter = folder.map(AdapterInfo::read).transpose()?;
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &InfoArgs, context: &Context) -> Result<ExitStatus, CliE
         .map(|text| {
             let loaded = context.load_model(text)?;
             if let Some(folder) = folder {
-                // Reading all of it is the proof that it fits.
+                // Loading it checks that it fits the model.
                 adapter::load(folder, &loaded, MemoryUse::Used)?;
             }
             Ok::<_, CliError>(ModelInfo::of(text, &loaded))
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &InfoArgs, context: &Context) -> Result<ExitStatus, CliE
     Ok(ExitStatus::Done)
 }
 
-/// The workspace pins Burn exactly, so this cannot drift unseen: a test reads the manifest.
+/// The workspace pins Burn exactly; a test compares this with the manifest.
 pub(crate) const BURN_VERSION: &str = "0.22.1";
 
 #[derive(Debug, Serialize)]
@@ -79,7 +79,7 @@ struct ModelInfo {
     tensors: TensorCounts,
 }
 
-/// What became of the tensors in the file.
+/// How the tensors of the file were used.
 #[derive(Debug, Serialize)]
 struct TensorCounts {
     loaded: usize,
@@ -159,7 +159,7 @@ impl ModelInfo {
     }
 }
 
-/// What an adapter folder says of itself.
+/// The description of an adapter folder.
 #[derive(Debug, Serialize)]
 struct AdapterInfo {
     name: String,
@@ -250,12 +250,12 @@ fn method(head: &HeadAdaptation) -> &'static str {
             GeneratorConfig::Dense(_) => "dense",
             GeneratorConfig::Core(_) => "core",
         },
-        // The enum may grow, and reading a folder refuses what this build does not know.
+        // The enum is non-exhaustive; reading a folder rejects kinds unknown to this build.
         _ => "unknown",
     }
 }
 
-/// A count with its thousands apart.
+/// A count with separated thousands.
 fn grouped(count: usize) -> String {
     let digits = count.to_string();
     let first = digits.len() % 3;

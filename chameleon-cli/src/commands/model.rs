@@ -1,4 +1,4 @@
-//! Models for the commands: from what the user typed to something that runs.
+//! Models for the commands: from an argument to a loaded model.
 
 use chameleon_models::{
     HubAccess, HubOptions, HubProgress, LoadedModel, ModelSource, WeightStorage, load_as,
@@ -7,7 +7,7 @@ use chameleon_models::{
 use crate::{commands::Context, errors::CliError, resolve::Network};
 
 impl Context {
-    /// How the run may reach the hub.
+    /// Access to the hub.
     pub(crate) fn hub_options(&self) -> HubOptions {
         let mut options = HubOptions::from_env();
         if self.settings.network == Network::Forbidden {
@@ -24,7 +24,7 @@ impl Context {
         self.load_model_as(WeightStorage::F32, text)
     }
 
-    /// Loads a model onto the device of the run, its weights held as asked for.
+    /// Loads a model onto the device of the run, with its weights stored as given.
     pub(crate) fn load_model_as(
         &self,
         storage: WeightStorage,

@@ -51,7 +51,7 @@ struct Bar {
 impl Progress for Bar {
     fn set_position(&mut self, num_done: u64) {
         if self.bar.position() == 0 && num_done > 0 && self.start.elapsed().as_secs() == 0 {
-            // Work that continues: the estimate is about what is left.
+            // For resumed work, so that the estimate covers the remaining part only.
             self.bar.set_position(num_done);
             self.bar.reset_eta();
         }
@@ -85,7 +85,7 @@ pub(crate) fn moving_average(average: Option<f64>, value: f64) -> f64 {
     average.map_or(value, |average| 0.95 * average + 0.05 * value)
 }
 
-/// `None` if the user asked to stop; everything so far is safe then.
+/// `None` if the user interrupted the work; everything so far is then saved.
 pub(crate) fn unless_interrupted<T>(
     result: Result<T, impl Into<CliError>>,
 ) -> Result<Option<T>, CliError> {

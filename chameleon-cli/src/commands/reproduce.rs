@@ -53,7 +53,7 @@ pub(crate) fn run(config: &ReproduceConfig, context: &Context) -> Result<ExitSta
     let Some(runs) = unless_interrupted(runs)? else {
         context
             .output
-            .note("stopped; go on with --resume, which keeps the runs that are finished");
+            .note("stopped; continue with --resume, which keeps finished runs");
         return Ok(ExitStatus::Interrupted);
     };
     let seconds = start.elapsed().as_secs_f64();

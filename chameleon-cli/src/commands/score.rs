@@ -1,4 +1,4 @@
-//! `chameleon score`: how near answers come to reference answers.
+//! `chameleon score`: scores answers against reference answers.
 
 use std::path::Path;
 

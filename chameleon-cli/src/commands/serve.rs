@@ -1,4 +1,4 @@
-//! `chameleon serve`: a model, its adapters and an engine, put behind a socket.
+//! `chameleon serve`: an HTTP server for a model and its adapters.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,9 +15,9 @@ use crate::{
     serve::{Access, Ended, Listening, Server, ServerParts, router},
 };
 
-/// Between two looks at whether the server is asked to stop.
+/// Interval between checks for an interrupt.
 const LOOK_AT_INTERRUPT: Duration = Duration::from_millis(50);
-/// Threads that talk to clients; what computes has its own.
+/// Threads for connections; computation has its own.
 const NUM_THREADS: usize = 2;
 
 pub(crate) fn run(config: &ServeConfig, context: &Context) -> Result<ExitStatus, CliError> {
@@ -26,7 +26,7 @@ pub(crate) fn run(config: &ServeConfig, context: &Context) -> Result<ExitStatus,
         .enable_all()
         .build()
         .map_err(CliError::Runtime)?;
-    // Before the model is loaded, which may take long: a taken port is told at once.
+    // Before the model is loaded, which may take long, so that a port in use is reported at once.
     let cannot_listen = |source| CliError::Listen {
         address: config.listen,
         source,
@@ -44,7 +44,7 @@ pub(crate) fn run(config: &ServeConfig, context: &Context) -> Result<ExitStatus,
     let router = router(&server);
     let stop = asked_to_stop(context.interrupt.clone());
     let ended = runtime.block_on(listening.serve(server, router, stop));
-    // What is cut off must not hold the program up.
+    // Aborted requests must not delay the exit.
     runtime.shutdown_background();
     Ok(match ended {
         Ended::AllAnswered => ExitStatus::Done,
@@ -57,7 +57,7 @@ pub(crate) fn run(config: &ServeConfig, context: &Context) -> Result<ExitStatus,
     })
 }
 
-/// What is printed once clients can ask.
+/// The output once the server accepts requests.
 #[derive(Debug, Serialize)]
 struct Started<'a> {
     address: String,

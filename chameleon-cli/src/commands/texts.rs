@@ -1,4 +1,4 @@
-//! Texts for people to read.
+//! Texts for display.
 
 /// The start of a text on one line, for tables.
 pub(crate) fn excerpt(text: &str, max_chars: usize) -> String {

@@ -1,4 +1,4 @@
-//! `chameleon train`: one adapter, trained with checkpoints and written to a folder.
+//! `chameleon train`: trains one adapter with checkpoints and writes it to a folder.
 
 mod curve;
 mod watch;
@@ -44,7 +44,7 @@ pub(crate) fn run(config: &TrainConfig, context: &Context) -> Result<ExitStatus,
         TrainView::Curve => training.run(&data, &CurveObserver(context)),
     };
     let Some(report) = unless_interrupted(result)? else {
-        context.output.note("stopped; go on with --resume");
+        context.output.note("stopped; continue with --resume");
         return Ok(ExitStatus::Interrupted);
     };
     context.output.results(&report)?;

@@ -166,7 +166,7 @@ pub(super) fn model(error: &ModelError) -> Option<&'static str> {
         ModelError::Write { .. } => {
             "check the permissions and the free space; the previous file is unchanged"
         }
-        // These messages say what to do themselves.
+        // These messages contain the help themselves.
         ModelError::HubNotCached { .. }
         | ModelError::HubRequest { .. }
         | ModelError::HubNoWeights { .. } => return None,

@@ -370,7 +370,7 @@ fn ticks(range: Range, count: usize) -> Vec<f64> {
     let mut ticks = Vec::new();
     let mut tick = first;
     while tick <= last && ticks.len() < 3 * count {
-        // Multiplied, not added up: 0.30000000000000004 is no label. Minus zero is none either.
+        // Multiplied, because a sum drifts (0.30000000000000004); `+ 0.0` avoids the label `-0`.
         ticks.push(tick * step + 0.0);
         tick += 1.0;
     }

@@ -10,7 +10,7 @@ use chameleon_models::training::experiment::Finding;
 
 use super::samples::Sample;
 
-/// A page: a title and what stands below it.
+/// A page: a title and its blocks.
 #[derive(Debug, Serialize)]
 pub(crate) struct ReportPage {
     pub(crate) title: String,
@@ -25,11 +25,11 @@ pub(crate) struct ReportPage {
 pub(crate) enum Block {
     /// A new section.
     Heading { text: String },
-    /// What may be said.
+    /// Findings.
     Findings { findings: Vec<Finding> },
     /// A table that is always open.
     Table { table: HtmlTable },
-    /// A drawing, with its numbers in a table for those who cannot see it.
+    /// A chart, with its values in a table for screen readers.
     Figure {
         title: String,
         caption: String,

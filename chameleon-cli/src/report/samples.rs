@@ -7,7 +7,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Sample {
     pub(crate) title: String,
-    /// What was looked at and not scored, without the words of a template around it.
+    /// The prompt, which is not scored, without the words of a template around it.
     pub(crate) prompt: String,
     pub(crate) tokens: Vec<TokenGain>,
 }

@@ -18,7 +18,7 @@ pub(super) enum Anchor {
     End,
 }
 
-/// A mark for a point. The shape tells apart what has the same colour.
+/// A mark for a point. The shape distinguishes points of the same colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
     Disc,

@@ -91,8 +91,9 @@ impl File<'_> {
             let Some(arg) = find_arg(command, &key) else {
                 continue;
             };
-            let flags = flags_of(&key, &value)
-                .ok_or_else(|| self.bad_value(&key, "a table or a date is no flag's value"))?;
+            let flags = flags_of(&key, &value).ok_or_else(|| {
+                self.bad_value(&key, "a table or a date cannot be the value of a flag")
+            })?;
             let beaten = is_given(given, arg)
                 || command.get_arguments().any(|other| {
                     is_given(given, other)
@@ -227,7 +228,7 @@ fn conflicts(command: &Command, arg: &Arg, other: &Arg) -> bool {
             .any(|conflicting| conflicting.get_id() == other.get_id())
 }
 
-/// A key and its value as the command line would say them; nothing for `false`.
+/// A key and its value as command-line arguments; empty for `false`.
 fn flags_of(key: &str, value: &Value) -> Option<Vec<OsString>> {
     let flag = |text: &str| OsString::from(format!("--{key}={text}"));
     Some(match value {

@@ -80,7 +80,7 @@ pub(super) fn span(args: &SpanArgs) -> Result<SpanConfig, FlagError> {
     checked_span(args.prefix, args.seq_len)
 }
 
-/// Refuses spans that leave nothing to score.
+/// Rejects spans that leave nothing to score.
 pub(super) fn checked_span(prefix: usize, seq_len: usize) -> Result<SpanConfig, FlagError> {
     if prefix < seq_len {
         Ok(SpanConfig::new(prefix, seq_len))

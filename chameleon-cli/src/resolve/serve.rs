@@ -21,7 +21,7 @@ pub(crate) struct ServeConfig {
     pub(crate) adapter_dir: Option<PathBuf>,
     pub(crate) memory: MemoryUse,
     pub(crate) listen: SocketAddr,
-    /// Without any, everybody who reaches the address may ask.
+    /// Without any, every client that reaches the address has access.
     pub(crate) api_keys: Vec<String>,
     pub(crate) prompt_log: PromptLog,
     pub(crate) limits: ServeLimits,

@@ -83,7 +83,7 @@ fn alpha_is_scale_times_rank() {
     );
 }
 
-/// What clap says about a command line that it refuses.
+/// clap's error message for an invalid command line.
 fn flag_refusal(line: &str) -> String {
     match resolve_line(line) {
         Err(CliError::Flags(error)) => error.to_string(),
@@ -140,8 +140,8 @@ fn values_of_the_libraries_have_names() {
     for (name, storage) in [
         ("f32", WeightStorage::F32),
         ("numbers", WeightStorage::F32),
-        ("quantised", WeightStorage::Packed),
-        ("packed", WeightStorage::Packed),
+        ("quantised", WeightStorage::Quantised),
+        ("packed", WeightStorage::Quantised),
     ] {
         assert_eq!(weights(&format!("--weights {name}")), storage, "{name}");
     }

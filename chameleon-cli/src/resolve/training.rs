@@ -9,7 +9,7 @@ use chameleon_models::{
     training::config::{AdapterOptions, MemoryOptions, TrainingConfig},
     training::method::Head,
     training::prepare::HeldOut,
-    training::session::{MemoryMaking, Start},
+    training::session::{MemoryStage, Start},
     training::texts::TextSource,
 };
 
@@ -28,13 +28,13 @@ pub(crate) struct TrainConfig {
     pub(crate) out: PathBuf,
     pub(crate) head: Head,
     pub(crate) training: TrainingConfig,
-    pub(crate) memory: MemoryMaking,
+    pub(crate) memory: MemoryStage,
     pub(crate) checkpoint_every: Option<usize>,
     pub(crate) start: Start,
     pub(crate) view: TrainView,
 }
 
-/// How a training is watched.
+/// How the progress of a training is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TrainView {
     /// By a bar.
@@ -53,7 +53,7 @@ pub(crate) struct EvalConfig {
     pub(crate) max_tokens: Option<usize>,
     pub(crate) adapter: Option<PathBuf>,
     pub(crate) memory: MemoryUse,
-    /// Tokens at the start of a window that only the adapter looks at.
+    /// Tokens at the start of a window that are the adapter's condition.
     pub(crate) prefix: usize,
 }
 
@@ -79,9 +79,9 @@ pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, FlagError> {
         },
         training: training(args.training, args.lr)?,
         memory: if args.memory {
-            MemoryMaking::Made
+            MemoryStage::Build
         } else {
-            MemoryMaking::NotMade
+            MemoryStage::Skip
         },
         checkpoint_every: args.checkpoint_every,
         start: start(args.resume),
@@ -176,7 +176,7 @@ pub(super) fn seeds(
     Ok(seeds.into_iter().map(RunSeed).collect())
 }
 
-/// Refuses a list that has a value twice.
+/// Rejects a list that has a value twice.
 pub(super) fn each_once<T: PartialEq>(
     flag: &'static str,
     values: Vec<T>,

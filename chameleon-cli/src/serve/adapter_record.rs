@@ -1,10 +1,10 @@
-//! What the server knows of a loaded adapter in addition to the engine.
+//! The server's record of a loaded adapter, in addition to the engine's.
 
 use burn::tensor::Tensor;
 use chameleon_cluster::principal_components;
 use chameleon_models::Adapter;
 
-/// What is known of a loaded adapter.
+/// A loaded adapter.
 #[derive(Debug)]
 pub(crate) struct AdapterRecord {
     /// Seconds since 1970 when it was loaded.
@@ -35,7 +35,7 @@ fn rows(centroids: &Tensor<2>) -> Vec<Vec<f64>> {
     values.chunks(hidden_size).map(<[f64]>::to_vec).collect()
 }
 
-/// Centroids on a plane, along the two directions in which they differ most.
+/// Centroids on the plane of their first two principal components.
 fn map_of(centroids: &Tensor<2>) -> Vec<[f64; 2]> {
     let [num_clusters, hidden_size] = centroids.dims();
     let num_axes = hidden_size.min(2);

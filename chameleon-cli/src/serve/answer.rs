@@ -47,7 +47,7 @@ pub(crate) enum StepKind {
 #[derive(Debug, Default)]
 pub(crate) struct CompleteAnswer {
     pub(crate) text: String,
-    /// Its tokens, if their probabilities were asked for.
+    /// Its tokens, if their probabilities were requested.
     pub(crate) tokens: Vec<TokenEvent>,
     pub(crate) finish_reason: Option<FinishReason>,
     pub(crate) usage: Usage,
@@ -62,7 +62,7 @@ pub(crate) struct GroupNote {
     /// The group of the prompt.
     #[schema(required)]
     cluster: Option<usize>,
-    /// What the hypernetwork was conditioned on.
+    /// The condition of the hypernetwork.
     #[schema(required)]
     condition: Option<String>,
     /// The number of prompts in the condition.
@@ -90,11 +90,11 @@ struct Timeline {
 }
 
 impl Answers {
-    /// Hands the requests to the engine.
+    /// Submits the requests to the engine.
     ///
     /// # Errors
     ///
-    /// If the engine refuses one of them; then all are cancelled.
+    /// If the engine rejects one of them; all are then cancelled.
     pub(crate) fn start(
         server: &Arc<Server>,
         requests: Vec<Request>,

@@ -20,7 +20,7 @@ pub(crate) enum Access {
 }
 
 impl Access {
-    /// Refuses clients without access.
+    /// Rejects clients without access.
     pub(crate) fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
         match self {
             Self::Keys(keys) => check_key(keys, headers),
@@ -63,7 +63,7 @@ fn check_key(keys: &[String], headers: &HeaderMap) -> Result<(), ApiError> {
     if is_bearer && bool::from(is_known) {
         Ok(())
     } else {
-        refused("the key is not one of this server's")
+        refused("the key is not valid")
     }
 }
 
@@ -82,7 +82,7 @@ fn check_host(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
     Err(ApiError::new(
         StatusCode::FORBIDDEN,
         "foreign_host",
-        "this server has no key and answers to `localhost` and to addresses only",
+        "this server has no key and accepts only `localhost` and IP addresses as `Host`",
     ))
 }
 

@@ -93,7 +93,7 @@ fn refused(error: &serde_json::Error, param: Option<String>) -> ApiError {
     };
     let message = match &param {
         Some(param) => format!("`{param}`: {error}"),
-        None => format!("the body is not what was expected: {error}"),
+        None => format!("the body is not valid: {error}"),
     };
     let refused = ApiError::new(StatusCode::BAD_REQUEST, code, message);
     match param {

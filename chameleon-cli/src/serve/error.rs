@@ -97,7 +97,7 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "invalid_value", message).about(param)
     }
 
-    /// A parameter that OpenAI has and this server has not.
+    /// A parameter of OpenAI's interface that this server does not support.
     pub(crate) fn unsupported(param: impl Into<String>) -> Self {
         let param = param.into();
         let message = format!("`{param}` is not supported by this server");
@@ -109,7 +109,7 @@ impl ApiError {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal_error",
-            "the server made a mistake; its log says more",
+            "internal server error; see the server's log",
         )
     }
 

@@ -1,4 +1,4 @@
-//! What the server has counted and timed, for Prometheus and for the page.
+//! The server's metrics, for Prometheus and for the page.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -22,7 +22,7 @@ use utoipa::ToSchema;
 
 use super::wire::ObjectKind;
 
-/// Counts and times of one server.
+/// Counters and histograms of one server.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) queue_time: Histogram,
@@ -100,7 +100,7 @@ impl Metrics {
             let requests = by_adapter.get_or_create_owned(&[("adapter", info.name)]);
             requests.inc_by(info.num_requests);
         }
-        let help = "Requests answered with an adapter";
+        let help = "Requests that used an adapter";
         registry.register("adapter_requests", help, by_adapter);
         let help = "Responses by route and status";
         registry.register("http_responses", help, self.responses.clone());
@@ -110,7 +110,7 @@ impl Metrics {
     }
 }
 
-/// The state of the server, and what it has counted since its start.
+/// The state of the server, and its counters since the start.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Stats {
     pub(crate) object: ObjectKind,
@@ -128,7 +128,7 @@ pub(crate) struct Stats {
     pub(crate) cached_tokens: usize,
     /// Tokens reserved for running requests.
     pub(crate) reserved_tokens: usize,
-    /// Tokens whose keys and values fit.
+    /// Capacity of the cache in tokens.
     pub(crate) max_cached_tokens: usize,
     /// Rows of a decoding step, on average since the start.
     pub(crate) mean_batch: f64,
@@ -145,7 +145,7 @@ pub(crate) struct Rate {
     seconds: Mutex<[Second; RATE_SECONDS]>,
 }
 
-/// Seconds that the rate of tokens looks back, the current one included.
+/// Window of the token rate in seconds, the current one included.
 const RATE_SECONDS: usize = 5;
 
 #[derive(Debug, Clone, Copy, Default)]

@@ -13,7 +13,7 @@ use futures_util::FutureExt as _;
 
 use super::{error::ApiError, state::Server};
 
-/// Refuses clients without access.
+/// Rejects clients without access.
 pub(crate) async fn guard(
     State(server): State<Arc<Server>>,
     request: Request<Body>,

@@ -1,4 +1,4 @@
-//! The page at `/`: its files are part of the program, so that it needs neither a folder nor a network.
+//! The page at `/`: its files are embedded in the program, so that it needs neither a folder nor a network.
 //!
 //! The page needs no key, because it contains no data; everything it shows it requests under `/v1`, with a key where
 //! one is needed.

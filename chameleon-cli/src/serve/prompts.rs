@@ -184,7 +184,7 @@ fn check_len(num_tokens: usize, param: &str, server: &Server) -> Result<(), ApiE
         return Err(ApiError::invalid(param, "the text is empty"));
     }
     if num_tokens > max {
-        let message = format!("the text has {num_tokens} tokens, at most {max} are taken");
+        let message = format!("the text has {num_tokens} tokens, at most {max} are allowed");
         return Err(
             ApiError::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message).about(param),
         );

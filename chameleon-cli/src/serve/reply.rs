@@ -20,12 +20,12 @@ use super::{
     answer::{Answers, CompleteAnswer, FinishReason, GroupNote, Step, StepKind, UsageBody},
     error::ApiError,
     prompts::EncodedPrompt,
-    settings::{AnswerSettings, Delivery, UsagePiece},
+    settings::{AnswerSettings, Delivery, UsageChunk},
     state::{Server, unix_seconds},
     wire::{Json, ObjectKind, to_text},
 };
 
-/// Between two comments that keep a silent connection open.
+/// Interval between comments that keep an idle connection open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How the choices of one route are written.
@@ -116,7 +116,7 @@ pub(crate) async fn respond<F: Format>(
     };
     match settings.delivery {
         Delivery::Whole => writer.whole(answers).await,
-        Delivery::Streamed(usage_piece) => Ok(writer.stream(answers, usage_piece)),
+        Delivery::Streamed(usage_chunk) => Ok(writer.stream(answers, usage_chunk)),
     }
 }
 
@@ -142,12 +142,12 @@ impl<F: Format> Writer<F> {
         Ok(Json(self.envelope(F::OBJECT, choices, Some(usage))).into_response())
     }
 
-    /// A streamed response. When its client disconnects it is dropped, and the answers with it.
-    fn stream(self, answers: Answers, usage_piece: UsagePiece) -> Response {
+    /// A streamed response. It is dropped when its client disconnects, which cancels the answers.
+    fn stream(self, answers: Answers, usage_chunk: UsageChunk) -> Response {
         let state = StreamState {
             answers,
             writer: self,
-            usage_piece,
+            usage_chunk,
             ready: VecDeque::new(),
             is_over: false,
         };
@@ -200,7 +200,7 @@ impl<F: Format> Writer<F> {
 struct StreamState<F> {
     answers: Answers,
     writer: Writer<F>,
-    usage_piece: UsagePiece,
+    usage_chunk: UsageChunk,
     ready: VecDeque<String>,
     is_over: bool,
 }
@@ -218,9 +218,9 @@ impl<F: Format> StreamState<F> {
             match self.answers.next().await {
                 Some(Ok(step)) => {
                     for piece in self.writer.pieces(step) {
-                        let usage = match self.usage_piece {
-                            UsagePiece::Sent => Some(UsageField::Pending),
-                            UsagePiece::Omitted => None,
+                        let usage = match self.usage_chunk {
+                            UsageChunk::Sent => Some(UsageField::Pending),
+                            UsageChunk::Omitted => None,
                         };
                         self.push(vec![piece], usage);
                     }
@@ -231,7 +231,7 @@ impl<F: Format> StreamState<F> {
                     self.is_over = true;
                 }
                 None => {
-                    if self.usage_piece == UsagePiece::Sent {
+                    if self.usage_chunk == UsageChunk::Sent {
                         let usage = UsageField::Total(self.writer.usage);
                         self.push(Vec::new(), Some(usage));
                     }

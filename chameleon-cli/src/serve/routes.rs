@@ -57,12 +57,12 @@ pub(super) fn surround(routes: Router, server: &Arc<Server>) -> Router {
 }
 
 async fn unknown() -> Response {
-    let message = "there is nothing at this address; `/openapi.json` lists what there is";
+    let message = "there is no route at this path; `/openapi.json` lists all routes";
     ApiError::new(StatusCode::NOT_FOUND, "not_found", message).into_response()
 }
 
 async fn wrong_method() -> Response {
-    let message = "this address is not asked by this method; see the `Allow` header";
+    let message = "this route does not support this method; see the `Allow` header";
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",

@@ -28,7 +28,7 @@ pub(crate) const MAX_TOP_K: usize = 10_000_000;
 /// Alternatives reported for each token at most.
 pub(crate) const MAX_TOP_LOGPROBS: usize = 20;
 
-/// What OpenAI's interface has no parameters for.
+/// Parameters that OpenAI's interface does not have.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Extension {
@@ -36,7 +36,7 @@ pub(crate) struct Extension {
     /// the condition that the adapter was trained with.
     #[schema(value_type = Option<String>, pattern = "^(batch|centroid|prompt|blend(:[0-9]{1,6})?)$")]
     pub(crate) condition: Option<Condition>,
-    /// Multiplies what the adapter adds; 0 is the base model.
+    /// Multiplier of the adapter's change; 0 is the base model.
     #[schema(minimum = -1000, maximum = 1000)]
     pub(crate) scale: Option<f64>,
     /// Sample among the most likely tokens only.
@@ -65,12 +65,12 @@ pub(crate) struct StreamOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
     Whole,
-    Streamed(UsagePiece),
+    Streamed(UsageChunk),
 }
 
 /// Whether a streamed answer ends with its usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UsagePiece {
+pub(crate) enum UsageChunk {
     Omitted,
     Sent,
 }
@@ -244,9 +244,9 @@ fn within(param: &str, found: f64, max: f64) -> Result<f32, ApiError> {
 fn delivery(stream: Option<bool>, options: Option<StreamOptions>) -> Result<Delivery, ApiError> {
     match (stream, options) {
         (Some(true), Some(options)) if options.include_usage == Some(true) => {
-            Ok(Delivery::Streamed(UsagePiece::Sent))
+            Ok(Delivery::Streamed(UsageChunk::Sent))
         }
-        (Some(true), _) => Ok(Delivery::Streamed(UsagePiece::Omitted)),
+        (Some(true), _) => Ok(Delivery::Streamed(UsageChunk::Omitted)),
         (_, None) => Ok(Delivery::Whole),
         (_, Some(_)) => Err(ApiError::invalid(
             "stream_options",

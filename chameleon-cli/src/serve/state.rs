@@ -1,4 +1,4 @@
-//! The state that all requests share.
+//! The state shared by all requests.
 
 use std::{
     collections::BTreeMap,
@@ -182,7 +182,7 @@ impl Server {
         let record = AdapterRecord::new(&adapter, path, unix_seconds());
         let mut records = self.adapters();
         if records.len() >= MAX_ADAPTERS {
-            let message = format!("{MAX_ADAPTERS} adapters are loaded, and no more may be");
+            let message = format!("{MAX_ADAPTERS} adapters are loaded, which is the maximum");
             return Err(ApiError::new(
                 StatusCode::CONFLICT,
                 "too_many_adapters",

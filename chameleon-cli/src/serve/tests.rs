@@ -1,4 +1,4 @@
-//! A server whose answers misbehave, asked over HTTP.
+//! A server whose handlers fail, tested over HTTP.
 
 use std::{
     io::{Read as _, Write as _},
@@ -58,7 +58,7 @@ fn server(change: impl FnOnce(&mut ServeLimits)) -> Arc<Server> {
     Arc::new(Server::new(parts).unwrap())
 }
 
-/// Some routes behind everything that stands before the answers of a real server.
+/// Some routes behind the middleware of a real server.
 struct Served {
     runtime: Runtime,
     address: SocketAddr,
@@ -112,7 +112,7 @@ fn read_until(stream: &mut TcpStream, end: &str) -> String {
 }
 
 async fn panics() -> &'static str {
-    panic!("an answer went wrong, as this test wants it to")
+    panic!("a panic, as this test expects")
 }
 
 async fn fine() -> &'static str {
@@ -157,12 +157,12 @@ fn a_client_that_reads_nothing_blocks_nobody_and_loses_its_place() {
         .route("/fine", get(fine));
     let served = Served::start(&server, routes);
     let slow = served.ask("/endless");
-    // There is one more place, and whoever has it is answered at once.
+    // One more connection is allowed, and it is served at once.
     let start = Instant::now();
     let mut quick = served.ask("/fine");
     assert!(read_until(&mut quick, "fine.").starts_with("HTTP/1.1 200 "));
     assert!(start.elapsed() < Duration::from_secs(5));
-    // Now all places are taken. The next client is answered once the slow one has lost its own.
+    // All connections are in use. The next client is served after the slow one is disconnected.
     let mut next = served.ask("/fine");
     assert!(read_until(&mut next, "fine.").starts_with("HTTP/1.1 200 "));
     drop((slow, quick, next));

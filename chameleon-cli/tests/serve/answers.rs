@@ -1,4 +1,4 @@
-//! Answers: whole and in pieces, adapted and not, and what is told about them.
+//! Answers: whole and streamed, with and without an adapter, and the metadata in their responses.
 
 use serde_json::{Value, json};
 

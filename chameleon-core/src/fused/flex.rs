@@ -115,7 +115,7 @@ pub(super) fn adapted_linear(x: Tensor<3>, weight: Tensor<2>, change: LowRankCha
     })
 }
 
-/// What the flex backend can do besides Burn's own operations. Gradients are not recorded.
+/// Operations of the flex backend in addition to Burn's own. Gradients are not recorded.
 #[backend_extension(Flex)]
 pub(super) trait FusedOps: Backend {
     /// `lhs · rhs`.

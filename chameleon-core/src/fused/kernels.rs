@@ -1,4 +1,4 @@
-//! Kernels on slices. They know no tensor.
+//! Kernels on slices, without tensor types.
 //!
 //! Loops are written so that the compiler can turn them into vector instructions: sums run in a fixed number of
 //! lanes, and nothing calls into a library of mathematics. [`vectorised`] compiles each kernel for several kinds of

@@ -25,20 +25,19 @@ pub struct CoreConfig {
     /// Probability of dropping a hidden feature in training.
     #[config(default = 0.1)]
     pub dropout: f64,
-    /// How the predicted cores start.
+    /// Initialisation of the predicted cores.
     #[config(default = "OutputInit::Normal { std: 1e-2 }")]
     pub output_init: OutputInit,
 }
 
 /// Factors `a = a0·(I + core)` and `b = b0`, with `core` `[rank, rank]` predicted per group.
 ///
-/// With a zero core this is plain LoRA, so nothing is lost where conditions say nothing. `b0` starts
-/// at zero, so the first forward is the base model's and in the first step only `b0` has a gradient,
-/// as in plain LoRA; from the second step on everything has one.
+/// With a zero core this is plain LoRA, so uninformative conditions cost nothing. `b0` starts at zero, so the first
+/// delta is zero and in the first step only `b0` has a gradient, as in plain LoRA; from the second step on all
+/// parameters have one.
 ///
 /// Cores start small but not at zero. Were they zero too, all groups would start with the same `a`,
-/// and groups that want opposite changes would cancel each other's gradients exactly: training
-/// would never leave the start.
+/// and groups with opposite gradients would cancel each other exactly: training would never leave its initial state.
 #[derive(Module, Debug)]
 pub struct Core {
     /// `[in, rank]`
@@ -56,7 +55,7 @@ impl CoreConfig {
     ///
     /// # Panics
     ///
-    /// When [`check`](Self::check) would refuse the configuration.
+    /// When [`check`](Self::check) fails.
     pub fn init(&self, seed: RunSeed, device: &Device) -> Core {
         let FactorShape {
             in_size,
@@ -73,11 +72,11 @@ impl CoreConfig {
         }
     }
 
-    /// Refuses sizes of zero and impossible dropout.
+    /// Rejects sizes of zero and invalid dropout.
     ///
     /// # Errors
     ///
-    /// Names the first setting that cannot work.
+    /// Names the first invalid setting.
     pub fn check(&self) -> Result<(), HypernetError> {
         check_shape(self.shape)?;
         self.network().check()

@@ -25,7 +25,7 @@ pub struct DenseConfig {
     /// Probability of dropping a hidden feature in training.
     #[config(default = 0.1)]
     pub dropout: f64,
-    /// How the predictions start.
+    /// Initialisation of the predictions.
     #[config(default = "FactorInit::ZeroDelta")]
     pub init: FactorInit,
 }
@@ -58,7 +58,7 @@ impl DenseConfig {
     ///
     /// # Panics
     ///
-    /// When [`check`](Self::check) would refuse the configuration.
+    /// When [`check`](Self::check) fails.
     pub fn init(&self, seed: RunSeed, device: &Device) -> Dense {
         let mut network = self.network().init(seed.derive("network"), device);
         if self.init == FactorInit::ZeroDelta {
@@ -78,11 +78,11 @@ impl DenseConfig {
         }
     }
 
-    /// Refuses sizes of zero and impossible dropout.
+    /// Rejects sizes of zero and invalid dropout.
     ///
     /// # Errors
     ///
-    /// Names the first setting that cannot work.
+    /// Names the first invalid setting.
     pub fn check(&self) -> Result<(), HypernetError> {
         check_shape(self.shape)?;
         self.network().check()

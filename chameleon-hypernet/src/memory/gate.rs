@@ -1,4 +1,4 @@
-//! How much weight the memory has in a prediction.
+//! The weight of the memory in a prediction.
 
 use burn::module::{Module, Param};
 use burn::optim::{AdamConfig, GradientsParams};
@@ -6,7 +6,7 @@ use burn::tensor::activation::log_sigmoid;
 use burn::tensor::{Int, Tensor, assert_shape};
 use serde::{Deserialize, Serialize};
 
-/// What a gate computes its weight from, for some rows.
+/// The input of a gate, for some rows.
 #[derive(Debug, Clone)]
 pub struct GateFeatures {
     /// `[rows, NUM_FEATURES]`
@@ -23,7 +23,7 @@ impl GateFeatures {
     /// - all `[rows]`: cosine of the nearest entry, log of the part of the entries that is as near as it, and the
     ///   memory's probability of the nearest entry's token
     pub(super) fn new(nearest: Tensor<1>, density: Tensor<1>, agreement: Tensor<1>) -> Self {
-        // Centres and scales bring each to about one, whatever the model, so that the weights start on one scale.
+        // Centred and scaled to about one for any model, so that the weights have a common scale.
         let columns = vec![
             nearest.ones_like(),
             nearest * 4.0 - 2.0,
@@ -67,7 +67,7 @@ pub struct MemoryGate {
     pub group_bias: Vec<f32>,
 }
 
-/// What is known about some rows: enough to fit a gate.
+/// Observations that a gate is fitted to.
 #[derive(Debug, Clone)]
 pub struct GateObservations<'a> {
     /// Of the memory at the temperature of the gate.
@@ -99,7 +99,7 @@ const NUM_STEPS: usize = 400;
 const LEARNING_RATE: f64 = 0.05;
 /// Weight decay: pulls weights to zero, and biases of groups with few rows to the others.
 const SHRINKAGE: f64 = 1e-4;
-/// A gate starts nearly closed.
+/// Initial bias: the gate is nearly closed.
 const FIRST_BIAS: f32 = -2.0;
 /// Larger than any fitted value.
 const LARGEST: f32 = 1e4;
@@ -120,7 +120,7 @@ impl MemoryGate {
         temperature: f64,
     ) -> GateFit {
         let [num_rows, num_features] = observations.features.columns.dims();
-        assert!(num_rows > 0, "a gate fitted to nothing");
+        assert!(num_rows > 0, "a gate needs observations");
         assert_shape!(observations.groups, [num_rows]);
         assert_shape!(observations.model_log_probs, [num_rows]);
         assert_shape!(observations.memory_probs, [num_rows]);
@@ -188,8 +188,8 @@ impl MemoryGate {
         gate_logits(features.columns.clone(), weights, bias, groups)
     }
 
-    /// Whether there is a weight for each feature and a bias for each group, and all are so bounded that the gate is
-    /// finite for any features.
+    /// Whether there is a weight for each feature and a bias for each group, all bounded so that the gate is finite for
+    /// any features.
     pub fn is_sound(&self, num_groups: usize) -> bool {
         let mut values = self.weights.iter().chain(&self.group_bias);
         self.weights.len() == NUM_FEATURES

@@ -1,15 +1,15 @@
-//! States of the model as short keys.
+//! Projection of the model's states to short keys.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData, assert_shape};
 
 use crate::error::HypernetError;
 
-/// Centres states, projects them on their widest directions, whitens these by half and scales to length one.
+/// Centres states, projects them onto their principal directions, half-whitens these and scales to length one.
 ///
 /// A few directions of a state carry most of its variance and predict little of what follows. Dividing each principal
-/// direction by the root of its standard deviation (half of a whitening) was better than none and than a full one on
-/// SmolLM2: `docs/method.md`.
+/// direction by the root of its standard deviation (half of a whitening) was better than no whitening and than full
+/// whitening on SmolLM2: `docs/method.md`.
 #[derive(Module, Debug)]
 pub struct KeyProjection {
     /// `[hidden]`, of the training states.
@@ -18,15 +18,15 @@ pub struct KeyProjection {
     pub map: Param<Tensor<2>>,
 }
 
-/// Variance below this part of the average counts as this much, so that noise is not amplified.
+/// Lower bound of a variance, as a fraction of the average, so that noise is not amplified.
 const SMALLEST_VARIANCE: f64 = 1e-3;
 
-/// The directions in which states differ most: what a principal component analysis of them finds.
+/// The principal components of states.
 #[derive(Debug, Clone)]
 pub struct StateDirections<'a> {
     /// `[hidden]`
     pub mean: Tensor<1>,
-    /// One axis for each coordinate of a key, `hidden` values of length one, the widest first.
+    /// One axis for each coordinate of a key, `hidden` values of length one, the one of the largest variance first.
     pub axes: &'a [Vec<f64>],
     /// The variance along each axis.
     pub variances: &'a [f64],
@@ -75,7 +75,7 @@ impl KeyProjection {
         Ok(Self::stored(mean.clone(), map))
     }
 
-    /// A projection that was fitted before.
+    /// A stored projection.
     ///
     /// # Shapes
     ///
@@ -110,7 +110,7 @@ impl KeyProjection {
         assert_shape!(states, [_, hidden_size]);
         let keys = (states - mean.unsqueeze()).matmul(map);
         let length = keys.clone().powi_scalar(2).sum_dim(1).sqrt();
-        // The mean itself has no direction.
+        // The mean itself projects to zero.
         keys / length.clamp_min(1e-12)
     }
 
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use crate::testing::{assert_close, normal, values};
 
-    /// Independent coordinates of very different spread.
+    /// Independent coordinates of very different variance.
     fn states() -> Tensor<2> {
         let spreads = Tensor::<1>::from_floats([9.0, 3.0, 1.0, 0.1], &Device::flex());
         normal([400, 4], 1) * spreads.unsqueeze() + 5.0

@@ -1,5 +1,5 @@
-//! A small Llama on the CPU, its weights as numbers and packed: reading a prompt, decoding, training, and what comes
-//! before, tokens and windows: `cargo bench -p chameleon-models`.
+//! A small Llama on the CPU, with f32 and quantised weights: prefill, decoding, training, and the preparation of tokens
+//! and windows: `cargo bench -p chameleon-models`.
 
 mod small_model;
 
@@ -38,11 +38,11 @@ const STREAMS: [Streams; 4] = [
         num_rows: 8,
     },
     Streams {
-        storage: WeightStorage::Packed,
+        storage: WeightStorage::Quantised,
         num_rows: 1,
     },
     Streams {
-        storage: WeightStorage::Packed,
+        storage: WeightStorage::Quantised,
         num_rows: 8,
     },
 ];
@@ -152,7 +152,7 @@ impl fmt::Display for Streams {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let weights = match self.storage {
             WeightStorage::F32 => "f32",
-            WeightStorage::Packed => "packed",
+            WeightStorage::Quantised => "packed",
         };
         write!(formatter, "{weights} streams={}", self.num_rows)
     }

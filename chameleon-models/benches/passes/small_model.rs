@@ -1,4 +1,4 @@
-//! A small Llama with drawn weights, in a GGUF file of four-bit blocks, so that it can be loaded packed and as numbers;
+//! A small Llama with random weights, in a GGUF file of four-bit blocks, so that it can be loaded quantised or as f32;
 //! and texts for it.
 
 use std::io::Cursor;

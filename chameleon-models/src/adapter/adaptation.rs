@@ -1,6 +1,6 @@
-//! How a head is adapted, and the module that holds everything that trains.
+//! The adaptation of a head, and the module of all trainable parameters.
 //!
-//! The frozen model is never part of it: factors are produced for a batch and passed down the layers. Which modules
+//! The frozen model is not part of it: factors are produced for a batch and passed to the layers. Which modules
 //! of the layers are adapted is defined by [`layer_adaptation`](super::layer_adaptation).
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::families::causal_lm::CausalLm;
 
-/// How the language-model head is adapted.
+/// The adaptation of the language-model head.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -28,7 +28,7 @@ pub enum HeadAdaptation {
     Experts {
         /// The factors of each.
         config: LoraConfig,
-        /// How many there are.
+        /// Number of clusters.
         num_clusters: usize,
     },
     /// Factors generated from a condition.
@@ -142,10 +142,10 @@ impl HeadAdapter {
     }
 }
 
-/// Everything an optimizer changes: the adapted head, and the adapted modules inside the layers.
+/// All trainable parameters: the adapted head, and the adapted modules inside the layers.
 #[derive(Module, Debug)]
 pub struct AdapterModule {
-    /// Standardises prompts; fixed, not trained.
+    /// Standardises prompt embeddings; not trained.
     pub prompt_norm: Option<ConditionNorm>,
     /// The adapted head.
     pub head: HeadAdapter,
@@ -154,8 +154,8 @@ pub struct AdapterModule {
 }
 
 impl AdapterModule {
-    /// A module whose parameters are named by their place instead of at random, so that the state of an optimizer fits
-    /// them in another process.
+    /// A module whose parameters have ids derived from their position instead of random ones, so that a saved optimizer
+    /// state applies to them in another process.
     pub fn new(head: HeadAdapter, layers: Option<AdaptedLayers>) -> Self {
         let module = Self {
             prompt_norm: None,
@@ -165,7 +165,7 @@ impl AdapterModule {
         module.map(&mut StableIds { path: Vec::new() })
     }
 
-    /// The same with statistics of the training prompts.
+    /// The same with the statistics of the training prompts.
     #[must_use]
     pub fn with_prompt_norm(mut self, norm: Option<ConditionNorm>) -> Self {
         self.prompt_norm = norm;
@@ -177,7 +177,7 @@ impl AdapterModule {
         Self::new(head, None)
     }
 
-    /// A producer of the factors of groups, from the present parameters.
+    /// A producer of the factors of groups, from the current parameters.
     pub fn factor_producer(&self) -> FactorProducer {
         FactorProducer {
             head: self.head.clone(),
@@ -291,7 +291,7 @@ impl ModuleMapper for StableIds {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        // Frozen weights have no state, and reading them would draw weights that loading replaces.
+        // Frozen weights have no optimizer state, and reading them would initialise weights that loading replaces.
         if !param.is_require_grad() {
             return param;
         }

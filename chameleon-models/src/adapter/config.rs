@@ -1,4 +1,4 @@
-//! `adapter_config.json`: what the tensors mean, and which settings cannot work.
+//! `adapter_config.json`: the description of the tensors, and its validation.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::families::causal_lm::CausalLm as _;
 use crate::families::language_model::LanguageModel;
 use crate::training::train::TrainOptions;
 
-/// How examples were made, which inference must repeat.
+/// How examples were split, which inference must repeat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "kebab-case")]
 pub enum Recipe {
@@ -33,20 +33,20 @@ pub enum Recipe {
 /// `adapter_config.json`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterConfig {
-    /// [`FORMAT_VERSION`] of the writer.
+    /// [`FORMAT_VERSION`] of the program that wrote it.
     pub format_version: u32,
-    /// The model it was trained on; another one is refused.
+    /// The model it was trained on; any other model is rejected.
     pub base: ModelIdentity,
-    /// How examples were made.
+    /// How examples were split.
     pub recipe: Recipe,
     /// The head.
     pub head: HeadAdaptation,
     /// The layers, if they are adapted.
     pub layers: Option<LayerAdaptation>,
-    /// How prompts become vectors.
+    /// How prompts are embedded.
     #[serde(default)]
     pub prompts: PromptEncoding,
-    /// How a group becomes a condition.
+    /// How the condition of a group is computed.
     pub condition: Condition,
     /// Number of clusters.
     pub num_clusters: usize,
@@ -54,7 +54,7 @@ pub struct AdapterConfig {
     pub training: TrainOptions,
     /// The seed of the run.
     pub seed: RunSeed,
-    /// What the groups remember, if they do.
+    /// The groups' memories, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryDescription>,
 }
@@ -63,7 +63,7 @@ pub struct AdapterConfig {
 ///
 /// # Errors
 ///
-/// When it is unreadable, damaged, of another version or describes sizes that cannot work.
+/// When it is unreadable, damaged, of another version or has invalid sizes.
 pub fn read_config(folder: &Path) -> Result<AdapterConfig, AdapterError> {
     let path = folder.join(CONFIG_FILE);
     let text = read(&path)?;
@@ -71,7 +71,7 @@ pub fn read_config(folder: &Path) -> Result<AdapterConfig, AdapterError> {
         path: path.clone(),
         source,
     };
-    // The version is looked at first: another version may mean another layout.
+    // The version is checked first: another version may have another layout.
     let version: VersionOnly = serde_json::from_slice(&text).map_err(broken)?;
     if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&version.format_version) {
         return Err(AdapterError::Version {
@@ -86,7 +86,7 @@ pub fn read_config(folder: &Path) -> Result<AdapterConfig, AdapterError> {
     }
 }
 
-/// Reads `adapter_config.json` and refuses one for another base model.
+/// Reads `adapter_config.json` and rejects one for another base model.
 pub(crate) fn read_config_for(
     folder: &Path,
     identity: &ModelIdentity,
@@ -102,7 +102,7 @@ pub(crate) fn read_config_for(
 }
 
 impl AdapterConfig {
-    /// Refuses examples that are longer than the positions that `model` has learned.
+    /// Rejects examples with more positions than `model` has learned.
     pub(crate) fn check_positions(&self, model: &LanguageModel) -> Result<(), ImpossibleAdapter> {
         let Recipe::Causal { seq_len, .. } = self.recipe;
         model
@@ -113,11 +113,11 @@ impl AdapterConfig {
             })
     }
 
-    /// Refuses sizes that would panic or exhaust memory further on.
+    /// Rejects sizes that would later panic or exhaust memory.
     ///
     /// # Errors
     ///
-    /// Names the first setting that cannot work.
+    /// Names the first invalid setting.
     pub fn check(&self) -> Result<(), ImpossibleAdapter> {
         let sizes = &self.base.sizes;
         let hidden_size = sizes.hidden_size;
@@ -240,7 +240,7 @@ fn check_network(
     Ok(())
 }
 
-// More than any run has; they bound what a damaged file can ask for.
+// Upper bounds above any real run; they limit the allocations for a damaged file.
 const MAX_CLUSTERS: usize = 1 << 16;
 const MAX_TARGETS: usize = 64;
 const MAX_HIDDEN_LAYERS: usize = 8;

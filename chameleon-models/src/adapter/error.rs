@@ -1,4 +1,4 @@
-//! Why an adapter folder cannot be read or written.
+//! Errors of reading and writing adapter folders.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::{FORMAT_VERSION, OLDEST_VERSION};
 use crate::adapter::layer_adaptation::{LayerRange, UnknownTarget};
 use crate::error::ModelError;
 
-/// Why an adapter folder cannot be read or written.
+/// Errors of reading and writing adapter folders.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdapterError {
@@ -17,18 +17,18 @@ pub enum AdapterError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: std::io::Error,
     },
     /// A file of the folder cannot be written.
     #[error(transparent)]
     Write(#[from] ModelError),
-    /// The configuration is not the JSON we write.
+    /// The configuration is not valid JSON of the expected layout.
     #[error("{} is not an adapter configuration", path.display())]
     Config {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: serde_json::Error,
     },
     /// The folder was written by another version.
@@ -39,12 +39,12 @@ pub enum AdapterError {
         /// Its version.
         found: u32,
     },
-    /// The sizes in the configuration cannot work.
+    /// The configuration has invalid sizes.
     #[error("{} describes an impossible adapter", path.display())]
     Impossible {
         /// The file.
         path: PathBuf,
-        /// What cannot work.
+        /// The invalid setting.
         source: ImpossibleAdapter,
     },
     /// The adapter was trained on another model.
@@ -52,7 +52,7 @@ pub enum AdapterError {
     OtherBase {
         /// The model it was trained on.
         expected: String,
-        /// The model it was to be put on.
+        /// The model it was loaded for.
         found: String,
     },
     /// The tensor file is damaged.
@@ -60,10 +60,10 @@ pub enum AdapterError {
     Tensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: safetensors::SafeTensorError,
     },
-    /// Tensors are missing, left over or of another shape.
+    /// Tensors are missing, unexpected or of another shape.
     #[error("{} does not fit its configuration: {reason}", path.display())]
     Mismatch {
         /// The file.
@@ -79,15 +79,15 @@ pub enum AdapterError {
         /// The tensor.
         name: String,
     },
-    /// A target of the layers is no module of the model.
+    /// The model has no module named by a target of the layers.
     #[error(transparent)]
     Target(#[from] UnknownTarget),
-    /// A folder cannot be made.
+    /// A folder cannot be created.
     #[error("cannot make the folder {}", path.display())]
     CreateFolder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: std::io::Error,
     },
     /// A folder that is no longer needed cannot be removed.
@@ -95,16 +95,16 @@ pub enum AdapterError {
     Remove {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: std::io::Error,
     },
 }
 
-/// Sizes that cannot make an adapter.
+/// Invalid sizes of an adapter.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImpossibleAdapter {
-    /// A setting of the head is refused by the hypernetwork's own checks.
+    /// A setting of the head fails the checks of the hypernetwork.
     #[error(transparent)]
     Head(#[from] HypernetError),
     /// The head's factors are for a head of other sizes.
@@ -119,7 +119,7 @@ pub enum ImpossibleAdapter {
         /// Output width of the head.
         vocab_size: usize,
     },
-    /// A rank is zero, or above the width it is to be lower than.
+    /// A rank is zero, or above the hidden size.
     #[error("rank {rank} is not between 1 and the hidden size {hidden_size}")]
     Rank {
         /// The rank.
@@ -127,7 +127,7 @@ pub enum ImpossibleAdapter {
         /// The hidden size of the model.
         hidden_size: usize,
     },
-    /// Layers are named that the model does not have.
+    /// The layer range exceeds the layers of the model.
     #[error("layers {range} of a model with {num_layers}")]
     Layers {
         /// The layers.
@@ -138,41 +138,41 @@ pub enum ImpossibleAdapter {
     /// Prompts are represented by a layer that the model does not have.
     #[error("prompts represented after {found} layers of a model with {num_layers}")]
     Representation {
-        /// After how many layers.
+        /// Number of layers before the representation.
         found: usize,
         /// How many there are.
         num_layers: usize,
     },
-    /// No module of the layers is named, absurdly many, or one twice.
+    /// The list of modules is empty, too long, or names one twice.
     #[error("the modules {found:?} of each layer")]
     Targets {
         /// The names.
         found: Vec<String>,
     },
-    /// Cores are to be written for the layers, and there is no hypernetwork.
+    /// The layers have generated cores, but the head has no hypernetwork.
     #[error("generated cores in the layers without a hypernetwork at the head")]
     CoresWithoutNetwork,
-    /// The hypernetwork's input is not as wide as a prompt embedding.
-    #[error("a condition of {found} numbers, prompt embeddings have {hidden_size}")]
+    /// The hypernetwork's input width differs from that of a prompt embedding.
+    #[error("a condition of width {found}, prompt embeddings have width {hidden_size}")]
     ConditionSize {
         /// Width of the condition.
         found: usize,
         /// The hidden size of the model.
         hidden_size: usize,
     },
-    /// A layer of the hypernetwork is absurdly wide, or there are too many.
+    /// A layer of the hypernetwork is too wide, or there are too many layers.
     #[error("hidden layers {found:?} of a hypernetwork")]
     HiddenSizes {
         /// The widths.
         found: Vec<usize>,
     },
-    /// No cluster, or absurdly many.
+    /// No clusters, or too many.
     #[error("{found} clusters")]
     Clusters {
         /// How many.
         found: usize,
     },
-    /// The number of experts is not that of the clusters.
+    /// The number of experts differs from the number of clusters.
     #[error("{num_experts} experts for {num_clusters} clusters")]
     Experts {
         /// Experts of the head.
@@ -180,7 +180,7 @@ pub enum ImpossibleAdapter {
         /// Clusters of the adapter.
         num_clusters: usize,
     },
-    /// A memory by a layer that the model does not have.
+    /// The memory uses a layer that the model does not have.
     #[error("a memory by the states that enter layer {found} of a model with {num_layers}")]
     MemoryLayer {
         /// The layer.
@@ -188,7 +188,7 @@ pub enum ImpossibleAdapter {
         /// How many there are.
         num_layers: usize,
     },
-    /// A memory by states that the adapter itself changes.
+    /// The memory uses states that the adapter itself changes.
     #[error(
         "a memory by the states that enter layer {layer_idx}, which the adapter changes from layer {first_adapted} on"
     )]
@@ -198,24 +198,24 @@ pub enum ImpossibleAdapter {
         /// The lowest adapted layer.
         first_adapted: usize,
     },
-    /// Keys of no number, or of more than a state has.
-    #[error("keys of {found} numbers of states with {hidden_size}")]
+    /// The width of keys is zero, or above that of a state.
+    #[error("keys of width {found} from states of width {hidden_size}")]
     MemoryKeys {
-        /// Numbers of a key.
+        /// Width of a key.
         found: usize,
-        /// Numbers of a state.
+        /// Width of a state.
         hidden_size: usize,
     },
-    /// Groups that may remember no token.
-    #[error("a memory of no token")]
+    /// The largest number of entries is zero.
+    #[error("a memory of at most 0 tokens")]
     MemoryOfNothing,
-    /// The gate lacks a number, or has one that is none.
-    #[error("a gate that does not fit {num_clusters} groups, or numbers in it that cannot be")]
+    /// The gate lacks a parameter, or has one that is not valid.
+    #[error("a gate that does not fit {num_clusters} groups, or has invalid parameters")]
     MemoryGate {
         /// Clusters of the adapter.
         num_clusters: usize,
     },
-    /// The sequences are longer than the positions that the model has learned.
+    /// The sequences have more tokens than the model has learned positions.
     #[error("sequences of {seq_len} tokens on a model that has learned {max_seq_len} positions")]
     Positions {
         /// Tokens of a whole example.
@@ -223,7 +223,7 @@ pub enum ImpossibleAdapter {
         /// Positions of the model.
         max_seq_len: usize,
     },
-    /// The spans of the recipe leave nothing to look at or nothing to score.
+    /// The recipe has no conditioning span or no scored tokens.
     #[error("a prefix of {prefix} in sequences of {seq_len} tokens")]
     Spans {
         /// Tokens of the conditioning span.

@@ -1,9 +1,8 @@
-//! The memories of all groups over a frozen model, and what they change about scores.
+//! The memories of all groups of a frozen model, and their effect on scores.
 //!
-//! Keys and queries are states of the frozen model as they enter one layer. Nothing that trains changes them, so a
-//! memory is made once, serves every adapter of the model, and what it says about a text
-//! ([`GroupMemories::observe`]) is found out once for all of them. What the tensors do is
-//! defined by [`chameleon_hypernet::memory`].
+//! Keys and queries are the input states of one layer of the frozen model. Training does not change them, so a memory
+//! is built once for all adapters of the model, and its probabilities for a text ([`GroupMemories::observe`]) are
+//! computed once for all of them. The tensor operations are defined by [`chameleon_hypernet::memory`].
 
 mod mixed_scores;
 
@@ -23,19 +22,19 @@ use crate::families::sizes::ModelSizes;
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
 use crate::training::hidden_cache::HiddenCache;
 
-/// What is remembered, and how.
+/// Settings of memories.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryConfig {
-    /// Places are told apart by the states that enter this layer.
+    /// The layer whose input states are the keys.
     pub layer_idx: usize,
-    /// Numbers of a key.
+    /// Width of a key.
     pub key_size: usize,
     /// A group with more tokens keeps this many of them, drawn at random.
     pub max_entries: usize,
 }
 
 impl MemoryConfig {
-    /// States two thirds of the way up, where they tell best what comes next: `docs/method.md`.
+    /// Hidden states of the layer at two thirds of the depth, which predict the next token best: `docs/method.md`.
     pub fn for_model(sizes: &ModelSizes) -> Self {
         Self {
             layer_idx: sizes.num_layers * 2 / 3,
@@ -44,12 +43,12 @@ impl MemoryConfig {
         }
     }
 
-    /// Bytes of the keys and tokens of so many entries, in a file.
+    /// Bytes of the keys and tokens of `num_entries` entries in a file.
     pub fn num_bytes(&self, num_entries: usize) -> usize {
         num_entries.saturating_mul(self.key_size * size_of::<f16>() + size_of::<u32>())
     }
 
-    /// Refuses a layer that a model does not have.
+    /// Rejects a layer that a model does not have.
     ///
     /// # Errors
     ///
@@ -65,33 +64,33 @@ impl MemoryConfig {
     }
 }
 
-/// Why there can be no memory.
+/// An error of building memories.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemoryError {
     /// A layer that the model does not have.
     #[error("a memory by the states that enter layer {found} of a model with layers 0 to {last}")]
     Layer {
-        /// What was asked for.
+        /// The requested layer.
         found: usize,
         /// The last layer.
         last: usize,
     },
     /// A group without a text.
-    #[error("group {group_idx} has no text to remember")]
+    #[error("group {group_idx} has no text for its memory")]
     EmptyGroup {
         /// The group.
         group_idx: usize,
     },
-    /// The states make no keys.
-    #[error("cannot make keys of hidden states")]
+    /// No keys can be computed from the states.
+    #[error("cannot compute keys from hidden states")]
     Keys(#[from] HypernetError),
     /// The states have no principal directions.
     #[error("cannot find the principal directions of hidden states")]
     Directions(#[from] ClusterError),
 }
 
-/// What every group remembers.
+/// The memories of all groups.
 #[derive(Debug, Clone)]
 pub struct GroupMemories {
     /// States to keys.
@@ -100,16 +99,16 @@ pub struct GroupMemories {
     pub groups: Vec<GroupMemory>,
 }
 
-/// States from which the projection is fitted: more change nothing.
+/// Number of states that the projection is fitted on: more do not improve it.
 const PROJECTION_STATES: usize = 1 << 15;
 
 impl GroupMemories {
-    /// Remembers the training texts of every group. Keys are rounded to f16, as a file keeps them, so that a memory
-    /// scores the same before it is saved and after it is loaded.
+    /// Builds the memories from the training texts of every group. Keys are rounded to f16, as in a file, so that a
+    /// memory scores the same before it is saved and after it is loaded.
     ///
     /// # Errors
     ///
-    /// When the states make no keys, or a group has no example.
+    /// When no keys can be computed from the states, or a group has no example.
     ///
     /// # Panics
     ///
@@ -146,7 +145,7 @@ impl GroupMemories {
         Ok(Self { projection, groups })
     }
 
-    /// A memory as large as the average group's, of texts of all groups.
+    /// A memory of the average group's size, from texts of all groups.
     ///
     /// # Panics
     ///
@@ -170,14 +169,14 @@ impl GroupMemories {
         )
     }
 
-    /// Places remembered by all groups together.
+    /// Entries of all groups together.
     pub fn num_entries(&self) -> usize {
         self.groups.iter().map(GroupMemory::num_entries).sum()
     }
 
-    /// What the memories say about the scored tokens of every example, at each temperature.
+    /// The memories' probabilities and gate features for the scored tokens of every example, at each temperature.
     ///
-    /// `observe` is told the number of finished examples.
+    /// `observe` is called with the number of finished examples.
     ///
     /// # Panics
     ///
@@ -191,7 +190,7 @@ impl GroupMemories {
         mut observe: impl FnMut(usize),
     ) -> Vec<Observed> {
         let TextsWithStates { data, entering } = texts;
-        let mut rows: Vec<Option<Vec<RowVotes>>> = vec![None; data.examples.len()];
+        let mut rows: Vec<Option<Vec<RowAttention>>> = vec![None; data.examples.len()];
         let mut num_done = 0;
         for batch in &data.plan.batches {
             let arrived = match source {
@@ -215,31 +214,33 @@ impl GroupMemories {
                 let queries = self.projection.keys(states.select(0, positions));
                 let similarities = memory.similarities(queries);
                 let targets = scored_targets(&[example], device);
-                let votes = temperatures.iter().map(|&temperature| {
+                let attended = temperatures.iter().map(|&temperature| {
                     let attention = similarities.attention(temperature);
-                    RowVotes {
-                        shares: attention.prob_of(targets.clone()),
-                        evidence: attention.gate_features(),
+                    RowAttention {
+                        target_probs: attention.prob_of(targets.clone()),
+                        gate_features: attention.gate_features(),
                     }
                 });
-                rows[row] = Some(votes.collect());
+                rows[row] = Some(attended.collect());
                 num_done += 1;
                 observe(num_done);
             }
         }
-        let rows: Vec<Vec<RowVotes>> = rows
+        let rows: Vec<Vec<RowAttention>> = rows
             .into_iter()
-            .map(|votes| votes.expect("a plan covers every example"))
+            .map(|attended| attended.expect("a plan covers every example"))
             .collect();
         let at = |idx: usize, temperature| Observed {
             temperature,
-            shares: Tensor::cat(
-                rows.iter().map(|votes| votes[idx].shares.clone()).collect(),
+            target_probs: Tensor::cat(
+                rows.iter()
+                    .map(|attended| attended[idx].target_probs.clone())
+                    .collect(),
                 0,
             ),
-            evidence: GateFeatures::cat(
+            gate_features: GateFeatures::cat(
                 rows.iter()
-                    .map(|votes| votes[idx].evidence.clone())
+                    .map(|attended| attended[idx].gate_features.clone())
                     .collect(),
             ),
         };
@@ -268,7 +269,7 @@ impl GroupMemories {
         }
     }
 
-    /// Every token of the prompts that has a token of its prompt after it.
+    /// Every token of the prompts except the last of each.
     fn prompts_of(
         &self,
         texts: TextsWithStates<'_>,
@@ -297,7 +298,7 @@ impl GroupMemories {
     }
 }
 
-/// What prompts that are answered together have to say.
+/// Entries from the prompts of a batch.
 struct ArrivedPrompts {
     keys: Vec<Tensor<2>>,
     next_tokens: Vec<Tensor<1, Int>>,
@@ -334,10 +335,10 @@ impl ArrivedPrompts {
     }
 }
 
-/// Temperatures at which memories are asked when a gate is fitted, which chooses among them.
+/// Candidate temperatures of a gate; fitting chooses one.
 pub const TEMPERATURES: [f64; 4] = [15.0, 20.0, 25.0, 30.0];
 
-/// Grouped texts and the states of all their tokens as they enter the memory's layer.
+/// Grouped texts and the states of all their tokens that enter the memory's layer.
 #[derive(Debug, Clone, Copy)]
 pub struct TextsWithStates<'a> {
     /// The texts.
@@ -346,12 +347,12 @@ pub struct TextsWithStates<'a> {
     pub entering: &'a HiddenCache,
 }
 
-/// Whose memory a text is given.
+/// Which memory a text receives.
 #[derive(Debug, Clone)]
 pub enum MemorySource<'a> {
-    /// That of its group: the same answer whatever the neighbours.
+    /// That of its group, independent of the other texts of the batch.
     Group,
-    /// That of its group, with the prompts that are answered together with it; not those of its own document.
+    /// That of its group and the prompts of its batch, except those of its own document.
     WithArrivedPrompts,
     /// A control: that of another group, drawn for each text.
     AnotherGroup(RunSeed),
@@ -360,9 +361,9 @@ pub enum MemorySource<'a> {
 }
 
 #[derive(Debug, Clone)]
-struct RowVotes {
-    shares: Tensor<1>,
-    evidence: GateFeatures,
+struct RowAttention {
+    target_probs: Tensor<1>,
+    gate_features: GateFeatures,
 }
 
 fn projection(
@@ -390,7 +391,7 @@ fn projection(
     })?)
 }
 
-/// Every token of some examples that has a token after it, or a draw of them.
+/// The entries of some examples: every token except the last of each, or a random sample of them.
 fn remember(
     mut rows: Vec<usize>,
     max_entries: usize,
@@ -400,7 +401,7 @@ fn remember(
     device: &Device,
 ) -> GroupMemory {
     let TextsWithStates { data, entering } = texts;
-    // Whole examples in a random order, as many as it takes: what a group says often stays often.
+    // Whole examples in a random order, up to the limit, which keeps the frequencies of a group's phrases.
     rows.shuffle(&mut seed.stream("memory"));
     let (mut keys, mut next_tokens) = (Vec::new(), Vec::<u32>::new());
     for row in rows {

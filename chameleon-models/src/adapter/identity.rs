@@ -1,4 +1,4 @@
-//! Which model an adapter belongs to.
+//! The identity of an adapter's base model.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::families::language_model::LanguageModel;
 use crate::families::sizes::ModelSizes;
 use crate::files::fingerprint::hexadecimal;
 
-/// A model as an adapter remembers it: two models with equal identities give equal prompt embeddings.
+/// The identity of a model in an adapter's configuration: models with equal identities give equal prompt embeddings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelIdentity {
     /// The family, `llama` or `gpt2`.
@@ -24,7 +24,7 @@ pub struct ModelIdentity {
 }
 
 impl ModelIdentity {
-    /// Reads the identity off a loaded model.
+    /// The identity of a loaded model.
     pub fn of(model: &LanguageModel) -> Self {
         let embedding = match model {
             LanguageModel::Gpt2(model) => model.wte.weight.val(),

@@ -11,7 +11,7 @@ use crate::families::causal_lm::{CausalLm, LinearModule};
 /// Adapted modules inside the layers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerAdaptation {
-    /// Names of linear modules, such as `q_proj`, or with what they are part of, such as `attn.c_proj`.
+    /// Names of linear modules, such as `q_proj`, or with their parent, such as `attn.c_proj`.
     pub targets: Vec<String>,
     /// Which layers.
     #[serde(default)]
@@ -33,7 +33,7 @@ pub enum LayerKind {
     /// Plain LoRA, the same for every group.
     #[default]
     Lora,
-    /// LoRA with a core between its factors, which the head's hypernetwork writes for each group.
+    /// LoRA with a core between its factors, which the head's hypernetwork generates for each group.
     Core,
 }
 
@@ -45,7 +45,7 @@ pub enum LayerRange {
     /// Every layer.
     #[default]
     All,
-    /// Some that follow one another.
+    /// Consecutive layers.
     Between {
         /// The lowest one.
         first: usize,
@@ -54,19 +54,19 @@ pub enum LayerRange {
     },
 }
 
-/// A text that is no [`LayerRange`].
+/// A string that is not a valid [`LayerRange`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{found}` is no range of layers, expected `all` or two numbers such as `20..30`")]
+#[error("`{found}` is not a layer range, expected `all` or two numbers such as `20..30`")]
 pub struct NotALayerRange {
     /// The text.
     pub found: String,
 }
 
-/// A target that names no linear module.
+/// A target that is not the name of a linear module.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the model has no module `{name}`; its linear modules are: {known}")]
 pub struct UnknownTarget {
-    /// What was asked for.
+    /// The name that was given.
     pub name: String,
     /// The names that exist, comma-separated.
     pub known: String,
@@ -77,7 +77,7 @@ impl LayerAdaptation {
     ///
     /// # Errors
     ///
-    /// Names the first target that is no linear module of the layers.
+    /// Names the first target that is not the name of a linear module of the layers.
     pub fn modules(&self, model: &impl CausalLm) -> Result<Vec<LayerModule>, UnknownTarget> {
         check_targets(model, &self.targets)?;
         let num_layers = model.sizes().num_layers;
@@ -101,7 +101,7 @@ impl LayerAdaptation {
             .collect())
     }
 
-    /// Everything about the adapted modules of `model`; `num_features` are those of the head's hypernetwork.
+    /// The configuration of the adapted modules of `model`; `num_features` is that of the head's hypernetwork.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl LayerAdaptation {
     ///
     /// # Panics
     ///
-    /// When cores are to be written and there is no hypernetwork.
+    /// When cores are generated and there is no hypernetwork.
     pub fn config(
         &self,
         model: &impl CausalLm,
@@ -138,7 +138,7 @@ impl LayerAdaptation {
     }
 }
 
-/// Refuses targets that are no linear modules of the transformer layers.
+/// Rejects targets that are not linear modules of the transformer layers.
 ///
 /// # Errors
 ///

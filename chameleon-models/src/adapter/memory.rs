@@ -1,4 +1,4 @@
-//! `memory.safetensors`: what the groups of an adapter remember, and what it says about a next token.
+//! `memory.safetensors`: the memories of an adapter's groups, and their use for a next token.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,19 +20,19 @@ use crate::families::indices::index_tensor;
 /// The section `memory` of `adapter_config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemoryDescription {
-    /// What is remembered, and how.
+    /// Settings of the memories.
     #[serde(flatten)]
     pub config: MemoryConfig,
-    /// Tokens remembered by all groups together.
+    /// Entries of all groups together.
     pub num_entries: usize,
-    /// How much of a prediction is the memory's.
+    /// Computes the weight of the memory in a prediction.
     pub gate: MemoryGate,
 }
 
-/// What the groups of an adapter remember.
+/// The memories of an adapter's groups.
 #[derive(Debug, Clone)]
 pub struct AdapterMemory {
-    /// How it is used.
+    /// Settings, size and gate.
     pub description: MemoryDescription,
     /// One memory for each group.
     pub memories: GroupMemories,
@@ -64,7 +64,7 @@ impl AdapterMemory {
     ///
     /// # Shapes
     ///
-    /// - `state`: `[1, hidden]`, as it enters the memory's layer
+    /// - `state`: `[1, hidden]`, an input state of the memory's layer
     ///
     /// # Panics
     ///
@@ -107,11 +107,11 @@ impl MemoryDescription {
     }
 }
 
-/// Refuses a memory that an adapter cannot have.
+/// Rejects settings of a memory that are invalid for an adapter.
 ///
 /// # Errors
 ///
-/// Names the first setting that cannot work.
+/// Names the first invalid setting.
 pub fn check_memory(
     memory: &MemoryConfig,
     adapter: &AdapterConfig,
@@ -123,7 +123,7 @@ pub fn check_memory(
             num_layers: sizes.num_layers,
         });
     }
-    // Keys are of the frozen model; what decodes has only the states of the adapted one at hand.
+    // Keys are states of the frozen model, but decoding has only the states of the adapted model.
     if let Some(layers) = &adapter.layers {
         let first_adapted = match layers.layers {
             LayerRange::All => 0,
@@ -154,7 +154,7 @@ const KEYS: &str = "keys";
 const NEXT_TOKENS: &str = "next_tokens";
 const OFFSETS: &str = "offsets";
 
-/// No projection holds more, and states times this stay numbers.
+/// Above any fitted value, and products with states stay finite.
 const LARGEST: f32 = 1e6;
 /// Keys have length one, before they are rounded.
 const LONGEST_SQUARED: f32 = 1.01;
@@ -257,7 +257,7 @@ pub(super) fn load_memory(
     })
 }
 
-/// A file that is not believed.
+/// A file whose contents are validated.
 struct MemoryFile<'a> {
     path: &'a Path,
     file: SafeTensors<'a>,
@@ -294,7 +294,7 @@ impl MemoryFile<'_> {
         Ok(values)
     }
 
-    /// Where each group begins, and where the last one ends.
+    /// The offset of each group, and the end of the last one.
     fn offsets(&self, num_groups: usize, max_entries: usize) -> Result<Vec<usize>, AdapterError> {
         let view = self.view(OFFSETS, Dtype::U64, &[num_groups + 1])?;
         let offsets: Option<Vec<usize>> = chunks(view.data())
@@ -350,7 +350,7 @@ impl MemoryFile<'_> {
     }
 }
 
-/// Numbers of `N` bytes.
+/// Values of `N` bytes.
 fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
     let (chunks, _) = bytes.as_chunks::<N>();
     chunks.iter().copied()

@@ -1,14 +1,14 @@
-//! The adapter folder: what training leaves behind and inference needs.
+//! The adapter folder, which training writes and inference reads.
 //!
 //! ```text
 //! adapter_config.json    format version, base model, recipe, sizes, condition
 //! adapter.safetensors    `head.*`, `layers.*`, `centroids`
-//! memory.safetensors     what the groups remember, if they do
+//! memory.safetensors     the groups' memories, if there are any
 //! training_state/step-N  state.json, optimizer.burnpack, trainee.safetensors: for --resume
 //! ```
 //!
-//! The format is described in `docs/adapter-format.md`. Nothing in a folder is believed: every tensor
-//! must be there with the shape the configuration asks for, and hold finite numbers.
+//! The format is described in `docs/adapter-format.md`. The contents of a folder are validated: every tensor must
+//! exist, have the shape given by the configuration, and hold finite values.
 
 pub mod adaptation;
 pub mod group_memory;
@@ -58,12 +58,12 @@ pub struct Adapter {
     pub module: AdapterModule,
     /// `[clusters, hidden]`
     pub centroids: Tensor<2>,
-    /// What the groups remember; its description is in the configuration too.
+    /// The groups' memories; their description is in the configuration too.
     pub memory: Option<AdapterMemory>,
 }
 
 impl Adapter {
-    /// The same with a memory, or with another one.
+    /// The same with this memory, which replaces any other.
     #[must_use]
     pub fn with_memory(mut self, memory: AdapterMemory) -> Self {
         self.config.memory = Some(memory.description.clone());
@@ -71,7 +71,7 @@ impl Adapter {
         self
     }
 
-    /// The same without its memory, if it had one.
+    /// The same without memory.
     #[must_use]
     pub fn without_memory(mut self) -> Self {
         self.config.memory = None;
@@ -79,14 +79,14 @@ impl Adapter {
         self
     }
 
-    /// Writes the folder's configuration and tensors, each replaced in one step.
+    /// Writes the folder's configuration and tensors, each replaced atomically.
     ///
     /// # Errors
     ///
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), AdapterError> {
         if let Some(memory) = &self.memory {
-            // Before the configuration that names it.
+            // Written before the configuration that refers to it.
             create_folder(folder)?;
             atomic_file::write(&folder.join(MEMORY_FILE), &memory::memory_bytes(memory))?;
         }
@@ -120,7 +120,7 @@ impl Adapter {
         Ok(adapter)
     }
 
-    /// SHA-256 of the configuration, of every trained number and of what is remembered.
+    /// SHA-256 of the configuration, of every trained parameter and of the memory.
     ///
     /// # Panics
     ///
@@ -139,7 +139,7 @@ impl Adapter {
 }
 
 impl Adapter {
-    /// Prompts as this adapter sees them, to be grouped and to become conditions. Give conditioning spans only.
+    /// Embeds prompts as this adapter does, for grouping and conditions. Pass conditioning spans only.
     ///
     /// # Shapes
     ///
@@ -182,11 +182,11 @@ pub fn save(
     Ok(())
 }
 
-/// A module before its first step, or one whose values are still to be loaded.
+/// A module before its first training step, or before its parameters are loaded.
 ///
 /// # Errors
 ///
-/// When a target of the layers is no module of the model.
+/// When the model has no module named by a target of the layers.
 pub fn empty_module(
     config: &AdapterConfig,
     model: &LanguageModel,

@@ -1,4 +1,4 @@
-//! Prompts as vectors, made of a model's own input embedding or of its hidden states.
+//! Prompt embeddings, from a model's own input embedding or its hidden states.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::Example;
 use crate::families::causal_lm::{CausalLm, PassEnd, PassInput, SequencePass};
 
-/// What a prompt's vector is made of; written `token-embeddings` or `hidden:20`.
+/// The source of a prompt's embedding; written `token-embeddings` or `hidden:20`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
@@ -21,17 +21,17 @@ pub enum Representation {
     TokenEmbeddings,
     /// The mean of its hidden states after this many layers of the frozen model.
     Hidden {
-        /// How many, at least one.
+        /// Number of layers, at least one.
         num_layers: usize,
     },
 }
 
-/// How prompts become vectors: to be grouped, and to be seen by the hypernetwork.
+/// How prompts are embedded, for grouping and as input of the hypernetwork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromptEncoding {
-    /// What they are made of.
+    /// The source of the embedding.
     pub representation: Representation,
-    /// Whether they are standardised with the statistics of the training prompts, which the adapter keeps.
+    /// Whether they are standardised with the statistics of the training prompts, which are part of the adapter.
     pub scaling: ConditionScaling,
 }
 
@@ -45,7 +45,7 @@ impl Default for PromptEncoding {
     }
 }
 
-/// A text that is no [`Representation`].
+/// A string that is not a valid [`Representation`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown representation `{found}`, expected `token-embeddings` or `hidden:LAYERS`")]
 pub struct UnknownRepresentation {
@@ -53,7 +53,7 @@ pub struct UnknownRepresentation {
     pub found: String,
 }
 
-/// Prompts embedded at a time; bounds memory, changes nothing.
+/// Prompts embedded at a time; bounds memory and does not change the result.
 const CHUNK_PROMPTS: usize = 256;
 
 /// Prompts that go through the layers together.
@@ -61,8 +61,7 @@ const CHUNK_PASS: usize = 16;
 
 /// Embeds prompts: the unit-norm mean of their input-token embeddings.
 ///
-/// Give conditioning spans here, never whole sequences: what is embedded is what the hypernetwork
-/// gets to see.
+/// Pass conditioning spans, never whole sequences: the embedding is the input of the hypernetwork.
 ///
 /// # Shapes
 ///
@@ -77,7 +76,7 @@ pub fn embed_prompts(model: &impl CausalLm, prompts: &[&[u32]]) -> Tensor<2> {
     })
 }
 
-/// Represents prompts, before anything is standardised. As with [`embed_prompts`], give conditioning spans only.
+/// Represents prompts, before anything is standardised. As with [`embed_prompts`], pass conditioning spans only.
 ///
 /// # Shapes
 ///
@@ -143,7 +142,7 @@ fn by_chunk(
                 prompts.iter().all(|prompt| !prompt.is_empty()),
                 "a prompt has at least one token"
             );
-            // Padding is masked, so any token may stand for it.
+            // Padding is masked, so any token may be used for it.
             represent(TokenBatch::from_rows(prompts, 0, &device))
         })
         .collect();

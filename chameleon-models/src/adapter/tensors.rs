@@ -19,7 +19,7 @@ use crate::adapter::adaptation::AdapterModule;
 use crate::families::language_model::LanguageModel;
 
 const CENTROIDS: &str = "centroids";
-/// Spreads, by which numbers are divided.
+/// Standard deviations, which are divisors.
 const SPREADS: [&str; 2] = ["head.condition_norm.std", "prompt_norm.std"];
 /// Before the number of a pair of factors, in the names that the trained module has.
 const FACTORS: &str = "layers.factors.";
@@ -61,12 +61,12 @@ pub(crate) fn load_tensors(
         path: path.to_owned(),
         source,
     })?;
-    // Nothing is allocated for a configuration that asks for more numbers than the file can hold.
+    // Nothing is allocated for a configuration with more parameters than the file can hold.
     let num_params = num_params(&config, model)?;
     if num_params > bytes.len() / size_of::<f32>() {
         return Err(mismatch(
             path,
-            format!("the configuration asks for {num_params} numbers"),
+            format!("the configuration has {num_params} parameters"),
         ));
     }
     let mut module = empty_module(&config, model, device)?;
@@ -115,7 +115,7 @@ pub(crate) fn load_tensors(
         return Err(mismatch(path, error.to_string()));
     }
     let centroids = centroids.ok_or_else(|| mismatch(path, format!("missing `{CENTROIDS}`")))?;
-    // Whoever writes it again writes this version.
+    // It is written again in this version.
     config.format_version = FORMAT_VERSION;
     Ok(Adapter {
         config,
@@ -158,7 +158,7 @@ pub(super) fn check_names(
     Ok(())
 }
 
-/// What the adapted modules are called in a file.
+/// The names of the adapted modules in a file.
 struct ModuleNames(Vec<String>);
 
 impl ModuleNames {
@@ -179,7 +179,7 @@ impl ModuleNames {
             .unwrap_or_else(|| name.to_owned())
     }
 
-    /// The way back.
+    /// The inverse of [`in_file`](Self::in_file).
     fn in_module(&self, name: &str) -> String {
         name.rsplit_once('.')
             .and_then(|(module, factor)| {
@@ -190,7 +190,7 @@ impl ModuleNames {
     }
 }
 
-/// `trunk.layers.20.self_attn.q_proj.weight.lora.a`, or `trunk.h.` for GPT-2, under the name it has today.
+/// `trunk.layers.20.self_attn.q_proj.weight.lora.a`, or `trunk.h.` for GPT-2, under its current name.
 fn name_of_version_1(name: &str) -> String {
     name.strip_prefix("trunk.")
         .and_then(|rest| rest.split_once('.'))

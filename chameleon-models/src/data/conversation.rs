@@ -1,4 +1,4 @@
-//! Chats of many messages: what of them is prompt, and what is the answer that is scored.
+//! Chats of many messages: their prompt and their scored answer.
 
 use std::error::Error;
 
@@ -9,9 +9,9 @@ use super::error::DataError;
 use super::record::{Record, kind, missing};
 use crate::files::chat::{ChatEnding, ChatMessage};
 
-/// Writes messages out as a model's chat template does: complete, or up to where an answer would begin.
+/// Renders messages with a model's chat template: complete, or up to the start of an answer.
 ///
-/// The second argument says which; templates come with models, so the caller has them.
+/// The second argument selects one of the two; templates are part of models, so the caller provides them.
 pub type RenderChat<'a> =
     dyn Fn(&[ChatMessage], ChatEnding) -> Result<String, Box<dyn Error + Send + Sync>> + 'a;
 
@@ -65,7 +65,7 @@ fn text_of(content: &Value) -> Option<String> {
     }
 }
 
-/// The text of a conversation up to its last answer, or `None` if nobody answers.
+/// The text of a conversation up to its last answer, or `None` if there is no answer.
 pub(super) fn render(
     messages: &[ChatMessage],
     render_chat: Option<&RenderChat<'_>>,

@@ -148,7 +148,7 @@ fn broken(error: csv::Error, path: &Path, options: &ReadOptions, origin: Origin)
     }
 }
 
-/// Refuses to read on when a row takes too long: a quote that is never closed would swallow the file.
+/// Stops at a row that is too long: an unclosed quote would make the rest of the file one row.
 struct Budgeted<R> {
     inner: R,
     left: Rc<Cell<u64>>,

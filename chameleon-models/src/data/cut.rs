@@ -6,7 +6,7 @@ use super::document::{AnswerEnd, Exchange};
 use super::tokenised::TokenisedText;
 use super::windows::WindowOptions;
 
-/// What a document was cut into.
+/// The windows of a document.
 pub(super) struct CutDocument {
     pub(super) windows: Vec<CutWindow>,
     pub(super) num_tokens: usize,
@@ -19,9 +19,9 @@ pub(super) struct CutWindow {
     pub(super) token_ids: Vec<u32>,
     /// Position of the first scored token.
     pub(super) boundary: usize,
-    /// Positions of the tokens that the prompt embedding is made of.
+    /// Positions of the tokens that the prompt embedding is computed from.
     pub(super) prompt: Range<usize>,
-    /// Bytes of text that the scored tokens stand for.
+    /// Bytes of text of the scored tokens.
     pub(super) scored_bytes: usize,
 }
 

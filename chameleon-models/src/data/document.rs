@@ -1,4 +1,4 @@
-//! One text with its label, and where it came from.
+//! One text with its label and origin.
 
 use std::fmt;
 use std::ops::Range;
@@ -48,15 +48,14 @@ impl fmt::Display for Place {
     }
 }
 
-/// A prompt and its answer, joined in one text: the prompt may be looked at, the answer is scored.
+/// A prompt and its answer, joined in one text: the prompt is the condition, the answer is scored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
-    /// Bytes of the prompt that say what is wanted, without the words of a template around them: the prompt
-    /// embedding is made of these.
+    /// Bytes of the prompt without the words of a template around it; the prompt embedding is computed from these.
     pub condition: Range<usize>,
     /// Byte at which the answer begins.
     pub answer_start: usize,
-    /// Whether the text says where the answer ends.
+    /// Whether the text marks the end of the answer.
     pub end: AnswerEnd,
 }
 
@@ -78,7 +77,7 @@ pub struct Document {
     pub exchange: Option<Exchange>,
     /// The name of its kind.
     pub label: Option<String>,
-    /// What the document was cut from, if the data says so; documents of one source stay on one side of a split.
+    /// The source of the document, if the data names one; documents of one source stay on one side of a split.
     pub source: Option<String>,
     /// Where it begins.
     pub origin: Origin,
@@ -104,7 +103,7 @@ impl Document {
         }
     }
 
-    /// Whether there is nothing to read, or nothing to score.
+    /// Whether the text is blank, or has no answer to score.
     pub(super) fn is_blank(&self) -> bool {
         let answer_start = self
             .exchange
@@ -114,7 +113,7 @@ impl Document {
     }
 }
 
-/// What a reader passed over; counts, so that a report can say them.
+/// Counts of the input that a reader skipped, for reports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SkippedInput {
     /// Documents without a visible character.
@@ -123,7 +122,7 @@ pub struct SkippedInput {
     pub hidden: usize,
     /// Files with a zero byte near their start.
     pub binary: usize,
-    /// Conversations in which nobody answers.
+    /// Conversations without an answer.
     pub unanswered: usize,
     /// Files larger than the bound for files in a folder.
     pub too_large: usize,
@@ -138,7 +137,7 @@ pub struct SkippedInput {
 }
 
 impl SkippedInput {
-    /// Whether nothing was passed over.
+    /// Whether nothing was skipped.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -1,4 +1,4 @@
-//! Everything that can be wrong with the data a user names.
+//! Errors of reading data.
 
 use std::error::Error;
 use std::io;
@@ -8,16 +8,16 @@ use thiserror::Error;
 
 use super::document::{Origin, SkippedInput};
 
-/// Why a path did not become a corpus, or a corpus did not become examples.
+/// An error of reading a corpus or splitting it into examples.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// The path is not there, or may not be read.
+    /// The path does not exist, or may not be read.
     #[error("cannot read {}", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -74,7 +74,7 @@ pub enum DataError {
     EmptyCorpus {
         /// The path that was read.
         path: PathBuf,
-        /// What was passed over on the way.
+        /// The skipped input.
         skipped: SkippedInput,
     },
     /// The file holds prose, not rows with fields.
@@ -124,11 +124,11 @@ pub enum DataError {
         path: PathBuf,
         /// Row group and column, or the footer.
         place: String,
-        /// What the decoder said.
+        /// The cause.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The record is a conversation, and there is no template to write it out.
+    /// The record is a conversation, and there is no chat template to render it.
     #[error("{origin}: a conversation, and the model has no chat template to write it out with")]
     NoChatTemplate {
         /// Where.
@@ -139,7 +139,7 @@ pub enum DataError {
     Chat {
         /// Where.
         origin: Origin,
-        /// What it said.
+        /// The cause.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
@@ -154,7 +154,7 @@ pub enum DataError {
     BrokenJson {
         /// Where.
         origin: Origin,
-        /// What the parser said.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
@@ -163,9 +163,9 @@ pub enum DataError {
     BrokenArray {
         /// Where.
         origin: Origin,
-        /// What belongs there.
+        /// What was expected.
         expected: &'static str,
-        /// What is there.
+        /// What was found.
         found: String,
     },
     /// A record is a number, a string or an array.
@@ -181,29 +181,29 @@ pub enum DataError {
     FieldMissing {
         /// Where.
         origin: Origin,
-        /// The field that was asked for.
+        /// The requested field.
         field: String,
         /// The fields that the record has.
         found: Vec<String>,
     },
-    /// The field is there and holds something else.
+    /// The field has a value of another kind.
     #[error("{origin}: field `{field}` holds {found}, expected {expected}")]
     FieldKind {
         /// Where.
         origin: Origin,
-        /// The field that was asked for.
+        /// The requested field.
         field: String,
         /// Kind of the value that was found.
         found: &'static str,
         /// Kind of value the field may have.
         expected: &'static str,
     },
-    /// No record has the label field that was asked for.
+    /// No record has the requested label field.
     #[error("no record of {} has a label field `{field}`; the fields of the first are {}", path.display(), quoted(found))]
     LabelMissing {
         /// The file.
         path: PathBuf,
-        /// The field that was asked for.
+        /// The requested field.
         field: String,
         /// The fields of the first record.
         found: Vec<String>,
@@ -211,9 +211,9 @@ pub enum DataError {
     /// The file for token ids that do not fit in memory cannot be written.
     #[error("cannot keep the token ids in a file in {}", folder.display())]
     TokenFile {
-        /// Where it was to be.
+        /// Its path.
         folder: PathBuf,
-        /// What the system said.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -272,7 +272,7 @@ pub enum DataError {
     Tokenise {
         /// The document.
         origin: Origin,
-        /// What the tokenizer said.
+        /// The cause.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },

@@ -1,4 +1,4 @@
-//! What is trained on and scored: tokens with a conditioning and a scored span.
+//! The unit of training and scoring: tokens with a conditioning and a scored span.
 
 use std::ops::Range;
 
@@ -11,14 +11,14 @@ use super::cut::Dropped;
 pub struct Example {
     /// The tokens, and where the scored ones begin.
     pub sequence: SplitSequence,
-    /// Positions of the tokens that the prompt embedding is made of: all of the conditioning span, or the part of it
-    /// that says what is wanted.
+    /// Positions of the tokens that the prompt embedding is computed from: all of the conditioning span, or the
+    /// instruction in it.
     pub prompt: Range<usize>,
     /// Index of the document among those of its corpus.
     pub document_idx: usize,
     /// Index into [`TokenisedCorpus::label_names`](super::TokenisedCorpus::label_names).
     pub label_idx: Option<usize>,
-    /// Bytes of text that the scored tokens stand for: the denominator of bits per byte.
+    /// Bytes of text of the scored tokens: the denominator of bits per byte.
     pub scored_bytes: usize,
 }
 
@@ -39,13 +39,13 @@ impl Example {
         }
     }
 
-    /// The tokens that the prompt embedding is made of, at least one.
+    /// The tokens that the prompt embedding is computed from, at least one.
     pub fn prompt_token_ids(&self) -> &[u32] {
         &self.sequence.token_ids()[self.prompt.clone()]
     }
 }
 
-/// What did not become an example, or only in part.
+/// Counts of text that is in no example.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Skipped {
     /// Documents that gave no example.
@@ -70,7 +70,7 @@ pub struct Examples {
 }
 
 impl Skipped {
-    /// Counts what was dropped of one document.
+    /// Counts the dropped text of one document.
     pub(super) fn add(&mut self, dropped: Dropped, num_tokens: usize) {
         self.num_tokens += num_tokens;
         match dropped {

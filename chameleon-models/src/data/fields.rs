@@ -16,7 +16,7 @@ use super::visit::visit_records;
 /// The fields that may be a label, in the order in which they are tried.
 const LABEL_FIELDS: [&str; 4] = ["label", "domain", "kind", "category"];
 
-/// All fields that a record may be asked for, so that a table need not decode the others.
+/// All fields that may be read from a record, so that a table need not decode the others.
 fn wanted_fields(options: &ReadOptions) -> Vec<String> {
     let layouts = match &options.text_fields {
         TextFields::Auto => TextFields::known(),
@@ -239,7 +239,7 @@ fn name_of(value: &Value) -> Option<String> {
     }
 }
 
-/// A prompt and its answer with white space between them.
+/// A prompt and its answer, separated by white space.
 fn joined(prompt: String, answer: &str) -> (String, Exchange) {
     let mut text = prompt;
     let condition = 0..text.len();

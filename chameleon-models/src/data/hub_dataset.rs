@@ -21,7 +21,7 @@ pub struct HubDataset {
     pub id: &'static str,
     /// A branch, a tag or a commit.
     pub revision: &'static str,
-    /// The folder in it that is meant.
+    /// The folder of its files.
     pub folder: &'static str,
 }
 
@@ -49,11 +49,11 @@ impl HubDataset {
     }
 }
 
-/// Why a data set cannot be had.
+/// An error of downloading or reading a data set.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubDatasetError {
-    /// The cache lacks it, and the hub may not be asked.
+    /// The cache lacks it, and the hub may not be used.
     #[error("the data set {id} is not in the cache {}, and the hub may not be asked", cache_folder.display())]
     NotCached {
         /// The data set.
@@ -61,14 +61,14 @@ pub enum HubDatasetError {
         /// The cache.
         cache_folder: PathBuf,
     },
-    /// The hub does not give it.
+    /// The hub does not provide it.
     #[error("cannot fetch the data set {id} from {endpoint}")]
     Request {
         /// The data set.
         id: &'static str,
         /// The hub's address.
         endpoint: String,
-        /// What went wrong.
+        /// The cause.
         #[source]
         source: Box<ApiError>,
     },
@@ -85,11 +85,11 @@ pub enum HubDatasetError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A cached file is not what the hub gave.
+    /// A cached file differs from the hub's.
     #[error("{} has another SHA-256 than the one it is cached under", path.display())]
     Checksum {
         /// The file.
@@ -97,11 +97,11 @@ pub enum HubDatasetError {
     },
 }
 
-/// The folder with the parquet files of a data set, fetched if they have to be and may be.
+/// The folder with the parquet files of a data set, downloaded if needed and allowed.
 ///
 /// # Errors
 ///
-/// When the cache lacks the data set and the hub may not be asked or does not give it, or a file is damaged.
+/// When the cache lacks the data set and the hub may not be used or does not provide it, or a file is damaged.
 pub fn resolve(dataset: &HubDataset, options: &HubOptions) -> Result<PathBuf, HubDatasetError> {
     let repo = HubRepo {
         repo: dataset.repo(),
@@ -179,7 +179,7 @@ pub fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>, HubDatasetError> {
     Ok(files)
 }
 
-/// A large file lies under its SHA-256, a small one under a number that says nothing of its bytes alone.
+/// The name of a large file is its SHA-256; that of a small one is a Git hash, which does not cover its bytes alone.
 fn check(path: &Path) -> Result<(), HubDatasetError> {
     let failed = |source| HubDatasetError::Read {
         path: path.to_owned(),

@@ -1,7 +1,7 @@
 //! The prompt of Alpaca: an instruction, perhaps with an input, and the answer to it.
 //!
-//! The words are those of the Stanford Alpaca release, so that models trained on it see a format that they know; the answer
-//! begins on a line of its own.
+//! The words are those of the Stanford Alpaca release, so that models trained on it receive a familiar format; the
+//! answer begins on a line of its own.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use super::document::{AnswerEnd, Exchange};
 const WITH_INPUT: &str = "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n";
 const WITHOUT_INPUT: &str = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n";
 
-/// Which part of an instruction its prompt embedding is made of.
+/// The part of an instruction that its prompt embedding is computed from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum InstructionCondition {
     /// The instruction alone: what is to be done.
@@ -57,7 +57,7 @@ impl Instruction<'_> {
     }
 }
 
-/// Appends `part` and says where it is.
+/// Appends `part` and returns its range.
 fn pushed(text: &mut String, part: &str) -> Range<usize> {
     let start = text.len();
     text.push_str(part);

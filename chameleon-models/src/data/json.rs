@@ -127,7 +127,7 @@ impl Cursor {
         let origin = self.origin();
         let (start_line, start) = (self.line, self.position);
         self.element.clear();
-        // The parser asks for one byte at a time and for none behind the element.
+        // The parser reads one byte at a time and none after the element.
         let parsed = Map::deserialize(&mut Deserializer::from_reader(&mut *self));
         let fields: Map<String, Value> = parsed.map_err(|source| {
             if source.io_error_kind() == Some(io::ErrorKind::FileTooLarge) {
@@ -190,7 +190,7 @@ impl Cursor {
     }
 }
 
-/// Bytes of an element, as the parser asks for them.
+/// Bytes of an element, as the parser reads them.
 impl Read for Cursor {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.element.len() as u64 >= self.max_bytes {

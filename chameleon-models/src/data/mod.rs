@@ -1,4 +1,4 @@
-//! Which token ids are trained on and scored? One streaming path from files to examples.
+//! Training and scoring data: one streaming path from files to examples.
 //!
 //! Owns: reading one path (a text file, a folder, `.parquet`, `.csv`, `.jsonl`, `.json`) document by document; which
 //! fields of a row are its text, label and source; tokenising documents as they are read and cutting them into

@@ -1,4 +1,4 @@
-//! What is read of a path, and how.
+//! Options of reading a path.
 
 use std::fs;
 use std::path::Path;
@@ -6,16 +6,16 @@ use std::path::Path;
 use super::error::DataError;
 use super::instruction::InstructionCondition;
 
-/// What to read and how to label it.
+/// The text and label fields of records, and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadOptions {
     /// Fields of a record that make its text.
     pub text_fields: TextFields,
     /// Field of a record that holds its label.
     pub label_field: LabelField,
-    /// Field of a record that says what it was cut from; records of one source stay on one side of a split.
+    /// Field of a record that names its source; records of one source stay on one side of a split.
     pub source_field: Option<String>,
-    /// Which part of an instruction its prompt embedding is made of.
+    /// The part of an instruction that its prompt embedding is computed from.
     pub instruction_condition: InstructionCondition,
     /// Larger files in a folder are skipped and counted; a file that was named itself is always read.
     pub max_file_bytes: u64,

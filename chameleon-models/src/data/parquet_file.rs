@@ -72,7 +72,7 @@ pub(super) fn visit(
                     .map_err(|source| broken(column_place(column), source))
             })
             .collect::<std::result::Result<Vec<_>, _>>()?;
-        // A claimed number of rows is believed only as far as there are values.
+        // The row count of the file is an upper bound only: rows end with their values.
         let num_rows = if open.is_empty() {
             claimed.min(1)
         } else {

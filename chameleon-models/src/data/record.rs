@@ -10,7 +10,7 @@ use super::error::DataError;
 /// One row of a `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet` file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Record {
-    /// The fields that were asked for, as far as the row has them.
+    /// The requested fields that the row has.
     pub(crate) fields: Map<String, Value>,
     /// Where the row is.
     pub(crate) origin: Origin,
@@ -19,7 +19,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// The names of all fields that could have been asked for.
+    /// The names of all fields that could be requested.
     pub(crate) fn field_names(&self) -> Vec<String> {
         match &self.columns {
             Some(columns) => columns.to_vec(),

@@ -9,7 +9,7 @@ use super::{csv_file, json, jsonl, parquet_file, txt};
 
 /// Passes every row of a file of records to `visit`, in order. No more than a few rows are in memory at once.
 ///
-/// `wanted` names the fields that are used; columns of a table that are not among them are left out. Of a table that
+/// `wanted` lists the fields that are used; columns of a table that are not among them are left out. Of a table that
 /// has none of them, a row without fields is passed on, so that an error can name the columns that there are.
 ///
 /// # Errors

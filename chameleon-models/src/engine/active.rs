@@ -1,4 +1,4 @@
-//! A request that runs: what it needs besides its tokens, and how it goes on after each token.
+//! An active request: its state besides its tokens, and its transition after each token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,16 +15,16 @@ use super::sampling::Sampler;
 use super::shared::{Sink, report};
 use crate::files::tokenizer::Tokenizer;
 
-/// Everything about a request that runs, except its tokens.
+/// The state of an active request, except its tokens.
 pub(super) struct ActiveRequest {
     pub(super) request_id: u64,
     pub(super) sampler: Sampler,
     pub(super) logprobs: Logprobs,
-    /// What is added to its logits.
+    /// The factors of its head.
     pub(super) factors: Option<RowFactors>,
     /// The memory of its group.
     pub(super) memory: Option<RowMemory>,
-    /// The adapter, and the group it fell in.
+    /// The adapter and group of the request.
     pub(super) group: Option<(Arc<LoadedAdapter>, usize)>,
     /// Tokens reserved for it.
     pub(super) num_tokens: usize,
@@ -52,7 +52,7 @@ impl ActiveRequest {
         }
     }
 
-    /// Adds a sampled token. Returns it if the request goes on, and reports the end otherwise.
+    /// Adds a sampled token. Returns it if the request continues, and reports the end otherwise.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The adapters an engine has loaded, and what happened to their groups.
+//! The loaded adapters of an engine, with counts of their groups.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -47,7 +47,7 @@ pub struct AdapterInfo {
 pub struct ClusterInfo {
     /// The group.
     pub cluster_idx: usize,
-    /// Requests that fell in it.
+    /// Requests in it.
     pub num_requests: u64,
     /// Those that are running now.
     pub num_running: usize,
@@ -59,7 +59,7 @@ pub struct ClusterInfo {
 
 /// An adapter with its name and its counts. Requests keep it alive after it was unloaded.
 pub(super) struct LoadedAdapter {
-    /// Tells apart two adapters that had the same name one after the other.
+    /// Distinguishes two adapters that had the same name one after the other.
     pub(super) id: u64,
     pub(super) name: String,
     pub(super) adapter: Adapter,
@@ -161,7 +161,7 @@ impl LoadedAdapter {
         lock(&self.clusters)[cluster_idx].num_running -= 1;
     }
 
-    /// Keeps how much a group's factors change the head.
+    /// Stores the norm of a group's change of the head.
     pub(super) fn record_norm(&self, cluster_idx: usize, delta_norm: f32) {
         lock(&self.clusters)[cluster_idx].delta_norm = Some(delta_norm);
     }

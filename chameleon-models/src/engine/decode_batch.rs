@@ -1,6 +1,6 @@
 //! The rows of a batch: prompts in prefill, chunk by chunk, and rows that decode.
 //!
-//! Defines what happens between token ids and the hidden states that predict the next tokens. Heads, sampling and
+//! Defines the steps from token ids to the hidden states that predict the next tokens. Heads, sampling and
 //! text are handled by the caller.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::families::sizes::ModelSizes;
 #[derive(Debug)]
 pub(crate) struct DecodeBatch<K> {
     cache: KvCache,
-    /// In the order in which they came.
+    /// In the order in which they were added.
     rows: Vec<BatchRow<K>>,
 }
 
@@ -36,7 +36,7 @@ struct BatchRow<K> {
     tapped_layer: Option<usize>,
 }
 
-/// A row that is to be added.
+/// A row to add.
 #[derive(Debug, Default)]
 pub(crate) struct NewRow {
     /// At least one token.
@@ -53,7 +53,7 @@ enum Stage {
     Prefill,
     /// Its next token is about to be sampled.
     Sampling,
-    /// It goes on by the token that was sampled.
+    /// It continues with the sampled token.
     Decode,
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct BatchStep<K> {
     pub(crate) entering: BTreeMap<usize, Tensor<2>>,
     /// Prompt tokens of the pass.
     pub(crate) num_prompt_tokens: usize,
-    /// Rows that went on by one token.
+    /// Rows that advanced by one token.
     pub(crate) num_decoded: usize,
 }
 
@@ -102,7 +102,7 @@ impl<K: Copy + PartialEq> DecodeBatch<K> {
         row.stage = Stage::Decode;
     }
 
-    /// Removes a row, if it is there.
+    /// Removes a row, if it exists.
     pub(crate) fn remove(&mut self, key: K) {
         if let Some(row_idx) = self.rows.iter().position(|row| row.key == key) {
             let row = self.rows.remove(row_idx);
@@ -123,7 +123,7 @@ impl<K: Copy + PartialEq> DecodeBatch<K> {
         self.cache.num_tokens()
     }
 
-    /// One pass: every row that decodes goes on by its token, and about `prefill_chunk` prompt tokens are prefilled, the
+    /// One pass: every decoding row advances by its token, and about `prefill_chunk` prompt tokens are prefilled, the
     /// oldest first.
     ///
     /// Prompts are cut at multiples of `prefill_chunk` from their own start, even where there would be room for more, so

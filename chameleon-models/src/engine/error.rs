@@ -1,10 +1,10 @@
-//! Why an engine refuses a request or an adapter.
+//! Errors of requests and adapters.
 
 use std::time::Duration;
 
 use chameleon_cluster::ClusterError;
 
-/// Why an engine refuses something. A refusal changes nothing.
+/// An error of a request or an adapter. It leaves the engine unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -15,7 +15,7 @@ pub enum EngineError {
         num_requests: usize,
         /// Tokens of these, prompts and answers together.
         num_tokens: usize,
-        /// When it is worth asking again.
+        /// When to retry.
         retry_after: Duration,
     },
     /// The prompt is longer than the model's context.
@@ -26,15 +26,15 @@ pub enum EngineError {
         /// The longest sequence the model takes.
         max_seq_len: usize,
     },
-    /// Prompt and answer together are more than the engine ever keeps.
+    /// Prompt and answer together exceed the KV cache.
     #[error("prompt and answer have up to {found} tokens, this engine keeps {max_cached_tokens}")]
     TooManyTokens {
         /// Tokens of the prompt and of the longest answer that was requested.
         found: usize,
-        /// What fits.
+        /// The largest number.
         max_cached_tokens: usize,
     },
-    /// The prompt, or what it is to be grouped by, has no token.
+    /// The prompt, or its part for grouping, has no token.
     #[error("the prompt is empty")]
     EmptyPrompt,
     /// The prompt holds a token for which the model has no embedding.
@@ -48,11 +48,11 @@ pub enum EngineError {
     /// A value of the request is out of range.
     #[error("{name} is {found}, expected {expected}")]
     Value {
-        /// Which value.
+        /// The name of the value.
         name: &'static str,
         /// Its value.
         found: f64,
-        /// What it may be.
+        /// The allowed values.
         expected: &'static str,
     },
     /// A stop text is empty: every answer would end at once.
@@ -100,7 +100,7 @@ pub enum EngineError {
         /// The model that runs, with its fingerprint.
         found: String,
     },
-    /// The engine finishes what runs and takes on nothing new.
+    /// The engine finishes its active requests and accepts no new ones.
     #[error("the engine is shutting down")]
     Draining,
     /// A bound of the engine is zero.
@@ -109,16 +109,16 @@ pub enum EngineError {
         /// The bound.
         name: &'static str,
     },
-    /// The prompt could not be put in a group.
+    /// The prompt could not be grouped.
     #[error("the prompt could not be grouped")]
     Grouping {
-        /// Why not.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The centroids of an adapter cannot be searched.
+    /// The centroids of an adapter are not valid.
     #[error("the adapter's centroids cannot be used")]
     Centroids {
-        /// Why not.
+        /// The cause.
         source: ClusterError,
     },
     /// The worker thread could not be started.

@@ -1,10 +1,10 @@
-//! What happens to a request, as its caller learns it.
+//! Events of a request.
 
 use std::time::Duration;
 
 use chameleon_hypernet::Condition;
 
-/// Something that happened to a request. `Started` comes first, one of `Finished` and `Failed` last.
+/// An event of a request. `Started` comes first, one of `Finished` and `Failed` last.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
@@ -14,18 +14,18 @@ pub enum Event {
     Token(TokenEvent),
     /// The answer is complete.
     Finished {
-        /// Why there is no more.
+        /// The end reason.
         reason: EndReason,
         /// Text that was held back because it might have become a stop text, or is half a character.
         text: String,
-        /// What it cost.
+        /// Token counts and times.
         usage: Usage,
     },
     /// The answer cannot be completed.
     Failed(RequestFailure),
 }
 
-/// Which group a request fell in.
+/// The group of a started request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Started {
     /// Its group; `None` for the base model.
@@ -39,11 +39,11 @@ pub struct Started {
 pub struct StartedGroup {
     /// The trained centroid nearest to the prompt.
     pub cluster_idx: usize,
-    /// How far from it the prompt is.
+    /// The distance of the prompt from it.
     pub distance: f32,
-    /// What the condition of the hypernetwork was made of.
+    /// The kind of the hypernetwork's condition.
     pub condition: Condition,
-    /// How many prompts the condition is the mean of.
+    /// The number of prompts in the condition.
     pub group_size: usize,
 }
 
@@ -83,7 +83,7 @@ pub enum EndReason {
     ContextFull,
 }
 
-/// What a request cost.
+/// Token counts and times of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// Tokens of the prompt.
@@ -100,22 +100,22 @@ pub struct Usage {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestFailure {
-    /// A decode step panicked; the requests in it fail, the engine goes on.
+    /// A decode step panicked; its requests fail, the engine continues.
     #[error("decoding failed: {message}")]
     Step {
         /// The message of the panic.
         message: String,
     },
-    /// The prompt could not be put in a group.
+    /// The prompt could not be grouped.
     #[error("the prompt could not be grouped: {message}")]
     Grouping {
-        /// Why not.
+        /// The cause.
         message: String,
     },
     /// The tokenizer could not decode the tokens.
     #[error("the answer could not be spelled: {message}")]
     Text {
-        /// Why not.
+        /// The cause.
         message: String,
     },
     /// The engine was dropped.

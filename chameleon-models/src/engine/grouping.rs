@@ -1,4 +1,4 @@
-//! Which group a prompt falls in, and the condition of the prompts of a group.
+//! The group of a prompt, and the condition of the prompts of a group.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -18,7 +18,7 @@ use crate::adapter::prompts::embed_prompts;
 pub struct PromptGrouping {
     /// The prompt embedding, `[hidden]`.
     pub embedding: Vec<f32>,
-    /// The group it falls in; `None` without an adapter.
+    /// Its group; `None` without an adapter.
     pub nearest: Option<NearestGroup>,
 }
 
@@ -35,11 +35,11 @@ pub(super) struct Group {
 pub(super) struct GroupCondition {
     /// `[hidden]`
     pub(super) values: Arc<[f32]>,
-    /// How many prompts it is the mean of.
+    /// The number of prompts in it.
     pub(super) group_size: usize,
 }
 
-/// What the condition is made of.
+/// The source of the condition.
 enum ConditionSource {
     /// The embedding of the prompt, `[hidden]`, and those of the prompts that start with it.
     Embedding(Vec<f32>),
@@ -164,7 +164,7 @@ fn condition_of(
     }))
 }
 
-/// The conditions of prompts that are all known, each made of all prompts of its group.
+/// The conditions of prompts that are all known, each computed from all prompts of its group.
 pub(super) fn group_all(
     shared: &Shared,
     adapter: &LoadedAdapter,

@@ -1,4 +1,4 @@
-//! The handle of an engine: what any thread may call.
+//! The handle of an engine, which any thread may use.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
@@ -152,7 +152,7 @@ impl Engine {
         })
     }
 
-    /// Makes an adapter available under a name, at once and beside others.
+    /// Makes an adapter available under a name, immediately and in addition to others.
     ///
     /// # Errors
     ///
@@ -209,7 +209,7 @@ impl Engine {
             .collect()
     }
 
-    /// What happened to each group of an adapter.
+    /// Counts of each group of an adapter.
     ///
     /// # Errors
     ///
@@ -218,7 +218,7 @@ impl Engine {
         Ok(lock(&self.shared.adapters).get(adapter)?.clusters())
     }
 
-    /// The prompt embedding of a text, and with an adapter the group it falls in. Does not wait in the queue.
+    /// The prompt embedding of a text, and with an adapter its group. Does not wait in the queue.
     ///
     /// With an adapter, only the tokens of its recipe's prefix count.
     ///
@@ -360,7 +360,7 @@ impl Engine {
             .transpose()
     }
 
-    /// How long the queue will take at the speed of the latest steps.
+    /// The estimated time of the queue at the speed of the latest steps.
     fn retry_after(&self, num_queued_tokens: usize) -> Duration {
         let stats = lock(&self.shared.stats);
         let seconds_per_token =

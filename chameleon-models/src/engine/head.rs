@@ -20,7 +20,7 @@ pub(super) struct CachedFactors {
     group: GroupFactors,
 }
 
-/// What factors depend on.
+/// The cache key of factors.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct FactorKey {
     adapter_id: u64,
@@ -156,7 +156,7 @@ pub(super) struct RowFactors {
 }
 
 impl RowFactors {
-    /// What is changed inside the layers for the row.
+    /// The changes inside the layers for the row.
     pub(super) fn layers(&self) -> Option<GroupLayers> {
         let layers = self.factors.group.layers.clone()?;
         Some(layers.with_strength(self.scale))
@@ -176,7 +176,7 @@ struct Joined {
 }
 
 impl JoinedFactors {
-    /// What is added to the logits of rows with these factors; `None` if no row has any.
+    /// The change of the logits of rows with these factors; `None` if no row has any.
     ///
     /// # Shapes
     ///

@@ -1,10 +1,10 @@
-//! What keeps the failure of one request from the others: locks that outlive a panic, and the message of a panic.
+//! Isolation of failures: locks that ignore poisoning, and the message of a panic.
 
 use std::any::Any;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The value behind a lock. What is kept behind locks here is valid after every statement, so a panic elsewhere
-/// leaves nothing half done.
+/// The value behind a lock. The values behind locks are valid after every statement, so a panic cannot leave them
+/// inconsistent.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -30,7 +30,7 @@ impl RowMemory {
         })
     }
 
-    /// The layer whose incoming states the memory is searched by.
+    /// The layer whose input states are the queries of the memory.
     pub(super) fn layer_idx(&self) -> usize {
         self.memory().description.config.layer_idx
     }

@@ -1,4 +1,4 @@
-//! How are requests answered together? Queue, groups, batches, sampling: what a server, or a run over a file, drives.
+//! The inference engine: queue, grouping, batches and sampling, for a server or a run over a file.
 //!
 //! One worker thread decodes. Requests wait in a bounded queue, are grouped by the trained centroid nearest to their
 //! prompt, join and leave the running batch between steps, and may each use another adapter. Conditioned on

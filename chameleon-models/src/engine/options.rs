@@ -37,7 +37,7 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// Refuses bounds of zero, with which no request could run.
+    /// Rejects bounds of zero, with which no request could run.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a caller requests of an engine.
+//! Requests to an engine.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ pub struct Request {
     pub adapter: Option<String>,
     /// The condition of the hypernetwork.
     pub condition: ConditionChoice,
-    /// Multiplies what the adapter adds; 0 is the base model.
+    /// Multiplier of the adapter's change; 0 is the base model.
     pub scale: f64,
     /// How each token is sampled.
     pub sampling: Sampling,
     /// The seed of the request's own random stream.
     pub seed: RunSeed,
-    /// New tokens at most.
+    /// Largest number of new tokens.
     pub max_new_tokens: usize,
-    /// Texts that end the answer and are no part of it.
+    /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
     /// Whether tokens that end a text end the answer.
     pub end_of_text: EndOfText,
@@ -36,7 +36,7 @@ pub struct Request {
     pub logprobs: Logprobs,
 }
 
-/// What a token that ends a text does.
+/// The effect of an end-of-text token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EndOfText {
     /// It ends the answer.
@@ -59,11 +59,11 @@ pub enum Logprobs {
 /// The condition of the hypernetwork for a request.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum ConditionChoice {
-    /// Made as in the training of the adapter.
+    /// Computed as in the training of the adapter.
     #[default]
     AsTrained,
-    /// Made like this. [`Condition::Batch`] and [`Condition::Blend`] are made of the requests of the group that start
-    /// together.
+    /// Of this kind. [`Condition::Batch`] and [`Condition::Blend`] are computed from the requests of the group that
+    /// start together.
     Use(Condition),
     /// One that was computed beforehand, for runs that know all their prompts.
     Given(Arc<GivenCondition>),
@@ -74,13 +74,13 @@ pub enum ConditionChoice {
 pub struct GivenCondition {
     /// The group.
     pub cluster_idx: usize,
-    /// How far the prompt is from its centroid.
+    /// The distance of the prompt from its centroid.
     pub distance: f32,
-    /// How it was made, for the record.
+    /// The kind of the condition, for reports.
     pub condition: Condition,
     /// `[hidden]`, shared by the prompts of a group.
     pub values: Arc<[f32]>,
-    /// How many prompts it is the mean of.
+    /// The number of prompts in it.
     pub group_size: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What the handles of an engine and its worker share: the queue, the adapters, the counts.
+//! The state shared by the handles of an engine and its worker: queue, adapters and counts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -15,7 +15,7 @@ use super::request::Request;
 use super::stats::EngineStats;
 use crate::families::load::LoadedModel;
 
-/// What handles and the worker share.
+/// The shared state of handles and worker.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) loaded: LoadedModel,
@@ -29,7 +29,7 @@ pub(super) struct Shared {
     pub(super) adapters: Mutex<Adapters>,
 }
 
-/// What waits, and whether more may come.
+/// The waiting requests, and whether new ones are accepted.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) waiting: VecDeque<Pending>,
@@ -45,9 +45,9 @@ pub(super) enum Phase {
     /// Requests are accepted.
     #[default]
     Open,
-    /// What was accepted is finished, and nothing else is accepted.
+    /// Accepted requests are finished, and new ones are rejected.
     Draining,
-    /// Everything ends now.
+    /// All requests end now.
     Closed,
 }
 
@@ -56,19 +56,19 @@ pub(super) struct Pending {
     pub(super) request_id: u64,
     pub(super) request: Request,
     pub(super) adapter: Option<Arc<LoadedAdapter>>,
-    /// Tokens it may need in the end.
+    /// Largest number of tokens it may need.
     pub(super) num_tokens: usize,
     pub(super) is_cancelled: Arc<AtomicBool>,
     pub(super) submitted: Instant,
     pub(super) sink: Sink,
 }
 
-/// Where the events of a request go.
+/// The receiver of a request's events.
 pub(super) type Sink = Box<dyn FnMut(Event) + Send>;
 
 impl fmt::Debug for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // No prompt: logs must not hold what people ask.
+        // Without the prompt: logs must not contain user texts.
         f.debug_struct("Pending")
             .field("request_id", &self.request_id)
             .finish_non_exhaustive()
@@ -99,7 +99,7 @@ impl Adapters {
     }
 }
 
-/// Reports an event to the caller. A callback that panics gets no more attention than a line in the log.
+/// Reports an event to the caller. A panic of the callback is only logged.
 pub(super) fn report(sink: &mut Sink, event: Event) {
     if catch_unwind(AssertUnwindSafe(|| sink(event))).is_err() {
         tracing::error!("a callback for the events of a request panicked");

@@ -22,9 +22,9 @@ pub struct Completion {
     pub token_ids: Vec<u32>,
     /// Their text, without a stop text.
     pub text: String,
-    /// Why there are no more.
+    /// The end reason.
     pub reason: EndReason,
-    /// What it cost.
+    /// Token counts and times.
     pub usage: Usage,
 }
 
@@ -82,7 +82,7 @@ impl Ticket {
         self.events.recv_timeout(timeout)
     }
 
-    /// The next event if it is there already.
+    /// The next event if it is available.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ impl Cancellation {
 impl Drop for Cancellation {
     fn drop(&mut self) {
         // The worker clears `has_cancelled` before it looks for cancelled requests. Release here and acquire there
-        // order the two flags: whoever sees the second one sees this one too.
+        // order the two flags: a thread that sees the second one also sees this one.
         self.is_cancelled.store(true, Ordering::Release);
         if let Some(shared) = self.shared.upgrade() {
             shared.has_cancelled.store(true, Ordering::Release);

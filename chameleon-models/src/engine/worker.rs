@@ -166,7 +166,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Reports the token of a request, and ends it or lets it go on.
+    /// Reports the token of a request, and ends or continues the request.
     fn deliver(&mut self, request_id: u64, sampled: Result<SampledToken, String>) {
         let active = self.active.get_mut(&request_id);
         let active = active.expect("rows of the batch are active");
@@ -220,7 +220,7 @@ impl Worker<'_> {
                 End::Failed(_) => stats.num_failed += 1,
             }
         }
-        // Before the engine may count as idle, so that who waits for that reads the final counts.
+        // Before the engine may count as idle, so that a thread waiting for that reads the final counts.
         self.publish();
         lock(&self.shared.queue).num_running -= 1;
         self.shared.changed.notify_all();

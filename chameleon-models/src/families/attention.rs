@@ -1,6 +1,6 @@
 //! Attention as both families use it: several query heads may share one key-value head.
 //!
-//! A layer projects its states and leaves the rest to an [`Attend`], which is what differs between kinds of passes.
+//! A layer projects its states and passes them to an [`Attend`], which differs between kinds of passes.
 
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
@@ -17,7 +17,7 @@ pub(crate) trait Attend {
     fn attend(&mut self, projected: Projected<'_>) -> Tensor<3>;
 }
 
-/// Query, key and value of a layer as its projections leave them.
+/// Query, key and value of a layer, as projected.
 pub(crate) struct Projected<'a> {
     /// `[batch, seq, heads * head_dim]`
     pub(crate) query: Tensor<3>,
@@ -98,13 +98,13 @@ pub(crate) struct AttentionInput<'a> {
     pub(crate) mask: &'a AttentionMask,
 }
 
-/// What each query may not look at; built once for a forward pass and shared by its layers.
+/// The mask of each query; built once for a forward pass and shared by its layers.
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "one or a few exist in a pass")]
 pub(crate) enum AttentionMask {
-    /// Whatever comes later, in a pass over whole sequences.
+    /// Later tokens, in a pass over whole sequences.
     Causal,
-    /// Named slots: `true` is hidden; `[batch, 1, seq, slots]`.
+    /// Given slots: `true` is masked; `[batch, 1, seq, slots]`.
     Hidden(Tensor<4, Bool>),
 }
 
@@ -140,7 +140,7 @@ fn attend_fused(input: AttentionInput<'_>) -> Tensor<4> {
             attention(input.query, key, value, None, None, options)
         }
         AttentionMask::Hidden(hidden) => {
-            // Queries that share a key-value head stand below one another: a cache is never copied.
+            // Queries that share a key-value head are stacked, so that the cache is never copied.
             let rows = group_size * seq_len;
             let hidden = hidden
                 .clone()

@@ -1,4 +1,4 @@
-//! What every language model here can do: [`CausalLm`].
+//! The interface of every language model: [`CausalLm`].
 //!
 //! The trait stops at hidden states and returns the head's weight, because scoring, training and decoding differ in
 //! which rows need logits and which factors are added to them.
@@ -29,7 +29,7 @@ impl LinearModule {
         self.path.rsplit('.').next().unwrap_or(self.path)
     }
 
-    /// Whether `target` is its name, or its name with what it is part of.
+    /// Whether `target` is its name, or its name with its parent.
     pub fn is_named(&self, target: &str) -> bool {
         self.path == target || self.name() == target
     }
@@ -38,15 +38,15 @@ impl LinearModule {
 /// A pass over whole sequences, through all or some of the layers.
 #[derive(Debug, Clone)]
 pub struct SequencePass<'a> {
-    /// What enters.
+    /// The input.
     pub input: PassInput,
-    /// Where it ends.
+    /// The last layer.
     pub end: PassEnd,
     /// The factors of adapted modules.
     pub factors: &'a LayerFactors,
 }
 
-/// What enters a pass.
+/// The input of a pass.
 #[derive(Debug, Clone)]
 pub enum PassInput {
     /// `[batch, seq]`
@@ -60,12 +60,12 @@ pub enum PassInput {
     },
 }
 
-/// Where a pass ends.
+/// The end of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PassEnd {
     /// After the final norm.
     Head,
-    /// With the states that enter this layer; the number of layers stands for what enters the final norm.
+    /// With the states that enter this layer; the number of layers means the states that enter the final norm.
     Entering(usize),
 }
 
@@ -83,7 +83,7 @@ pub trait CausalLm {
     /// The sizes of this model.
     fn sizes(&self) -> &ModelSizes;
 
-    /// Refuses sequences of more tokens than the model has learned positions for. Rotary embeddings are computed for
+    /// Rejects sequences of more tokens than the model has learned positions for. Rotary embeddings are computed for
     /// any position, so models that have them accept every length.
     ///
     /// # Errors

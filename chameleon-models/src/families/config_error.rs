@@ -1,4 +1,4 @@
-//! What can be wrong with the configuration of a model.
+//! Errors of a model's configuration.
 
 /// A model configuration that cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub enum ConfigError {
     Missing {
         /// The key.
         key: &'static str,
-        /// What asks for it.
+        /// The setting that requires it.
         because: &'static str,
     },
     /// A choice that is not implemented.
@@ -48,12 +48,12 @@ pub enum ConfigError {
         key: &'static str,
         /// The value found.
         found: String,
-        /// The values that work.
+        /// The supported values.
         supported: &'static str,
     },
 }
 
-/// Refuses a size of zero.
+/// Rejects a size of zero.
 pub(crate) fn check_sizes(sizes: &[(&'static str, usize)]) -> Result<(), ConfigError> {
     match sizes.iter().find(|(_, size)| *size == 0) {
         Some(&(key, _)) => Err(ConfigError::Zero { key }),
@@ -70,7 +70,7 @@ pub(crate) fn check_positive(key: &'static str, found: f64) -> Result<(), Config
     }
 }
 
-/// Refuses a size that is not a multiple of another.
+/// Rejects a size that is not a multiple of another.
 pub(crate) fn check_multiple(
     (key, found): (&'static str, usize),
     (divisor_key, divisor): (&'static str, usize),

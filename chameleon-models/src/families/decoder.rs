@@ -1,4 +1,4 @@
-//! The stack of layers that every family has: one loop, whatever a layer is made of.
+//! The stack of layers that every family has: one loop for all kinds of layers.
 //!
 //! A family defines how tokens enter, what one layer does and how states leave ([`Decoder`]). Where a pass begins and
 //! ends, attention, caches and the factors of adapted modules are handled here.
@@ -15,9 +15,9 @@ use crate::families::causal_lm::{CachedStates, PassEnd, PassInput, SequencePass}
 use crate::families::kv_cache::{KvCache, Segment};
 use crate::families::packed::{PackedMatrix, PackedWeights};
 
-/// What a family implements.
+/// The interface of a family.
 pub(crate) trait Decoder {
-    /// What its layers need to know about the positions of a pass; made once and shared by all of them.
+    /// Data of the positions of a pass for the layers; computed once and shared by all of them.
     type Positions;
 
     fn num_layers(&self) -> usize;
@@ -36,7 +36,7 @@ pub(crate) trait Decoder {
         attention: &mut dyn Attend,
     ) -> Tensor<3>;
 
-    /// Its packed weights, for families that know any.
+    /// Its packed weights, for families that support them.
     fn packed(&self) -> Option<&PackedWeights> {
         None
     }
@@ -45,17 +45,17 @@ pub(crate) trait Decoder {
     fn final_norm(&self, states: Tensor<3>) -> Tensor<3>;
 }
 
-/// What one layer of a pass needs besides the states and attention.
+/// The inputs of one layer of a pass, except the states and attention.
 pub(crate) struct LayerContext<'a, P> {
     pub(crate) layer_idx: usize,
     pub(crate) positions: &'a P,
     pub(crate) factors: &'a LayerFactors,
-    /// Modules that are multiplied as they are packed.
+    /// Modules with quantised weights.
     pub(crate) packed: Option<&'a PackedWeights>,
 }
 
 impl<P> LayerContext<'_, P> {
-    /// A linear module of the layer with what its factors add.
+    /// A linear module of the layer with the change by its factors.
     pub(crate) fn linear(&self, path: &str, linear: &Linear, x: &Tensor<3>) -> Tensor<3> {
         let changes = self.factors.changes(self.layer_idx, path);
         let packed = self

@@ -47,7 +47,7 @@ pub struct Misshapen {
 pub struct Unreadable {
     /// The name in the checkpoint.
     pub name: String,
-    /// Why not.
+    /// The cause.
     pub reason: String,
 }
 
@@ -130,7 +130,7 @@ fn import<M: Module>(
     report
 }
 
-/// A tensor under the path of its field, to be read when the module asks for it.
+/// A tensor under the path of its field, to be read when the module loads it.
 fn deferred(
     checkpoint: &Arc<Checkpoint>,
     name: &str,

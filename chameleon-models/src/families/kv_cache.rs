@@ -153,7 +153,7 @@ impl KvCache {
         old.len
     }
 
-    /// Takes a row out of its block; the last row there takes its place.
+    /// Removes a row from its block; the last row of the block is moved into the gap.
     fn leave_block(&mut self, place: RowPlace) {
         let Some(block) = self.blocks.get_mut(&place.num_slots) else {
             return;

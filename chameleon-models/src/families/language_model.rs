@@ -14,7 +14,7 @@ use crate::families::kv_cache::{KvCache, Segment};
 use crate::families::llama::Llama;
 use crate::families::sizes::ModelSizes;
 
-/// A model of any family, for code that learns only from a file which one it runs.
+/// A model of any family, for code that reads the family from a file.
 #[derive(Module, Debug)]
 pub enum LanguageModel {
     /// GPT-2.
@@ -24,7 +24,7 @@ pub enum LanguageModel {
 }
 
 impl LanguageModel {
-    /// The same model whose head has a change folded in. A tied head is untied; the layers are shared.
+    /// The same model with a change merged into its head. A tied head is untied; the layers are shared.
     ///
     /// # Panics
     ///

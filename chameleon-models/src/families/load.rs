@@ -1,4 +1,4 @@
-//! From a source to a model that runs: files, weights, tokenizer, identity.
+//! Loading of a model: files, weights, tokenizer, identity.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,16 +18,16 @@ use crate::files::hub::{self, HubOptions};
 use crate::files::source::ModelSource;
 use crate::files::tokenizer::Tokenizer;
 
-/// A model that is ready to run, with what came along. Clones share the weights.
+/// A loaded model with its tokenizer and metadata. Clones share the weights.
 #[derive(Debug, Clone)]
 pub struct LoadedModel {
     /// The model.
     pub model: LanguageModel,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// What became of every tensor.
+    /// How every tensor was used.
     pub report: ImportReport,
-    /// Which model it is.
+    /// Its identity.
     pub identity: ModelIdentity,
     /// How it wants conversations written, if it was made for them.
     pub chat_template: Option<String>,
@@ -36,7 +36,7 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
-    /// How the model wants conversations written, or `None` if it was not made for them.
+    /// The model's chat template, or `None` if it has none.
     ///
     /// # Errors
     ///
@@ -48,9 +48,9 @@ impl LoadedModel {
             .transpose()
     }
 
-    /// What the hidden states depend on besides tokens: SHA-256 of the configuration and of every weight.
+    /// The fingerprint that hidden states depend on besides tokens: SHA-256 of the configuration and of every weight.
     ///
-    /// Unlike the [`identity`](Self::identity), which asks for the embedding alone, it tells apart two models
+    /// Unlike the [`identity`](Self::identity), which depends on the embedding alone, it distinguishes two models
     /// that differ in a layer.
     pub fn states_fingerprint(&self) -> String {
         identity::weights_fingerprint(&self.model, &self.config)
@@ -76,7 +76,7 @@ pub fn load(
 ///
 /// # Errors
 ///
-/// As [`load`], and when weights should stay packed and the file packs none of a kind that can.
+/// As [`load`], and when quantised weights are requested and the file has none of a supported type.
 pub fn load_as(
     storage: WeightStorage,
     source: &ModelSource,
@@ -109,7 +109,7 @@ pub fn load_as(
     };
     let packed = match storage {
         WeightStorage::F32 => Packed::default(),
-        WeightStorage::Packed => Packed::of(&checkpoint)?,
+        WeightStorage::Quantised => Packed::of(&checkpoint)?,
     };
     let mut report = model.import_except(&checkpoint, &packed.names);
     report.missing.retain(|name| !packed.names.contains(name));

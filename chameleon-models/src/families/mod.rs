@@ -1,4 +1,4 @@
-//! Which computation is it? The decoders, what they have in common, and how one is opened.
+//! Model families: the decoders, their common parts, and their loading.
 
 pub mod causal_lm;
 pub mod config_error;

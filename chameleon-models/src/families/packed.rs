@@ -1,4 +1,4 @@
-//! Weights that stay quantised as a GGUF file stores them, four or eight bits each, and are multiplied as they are.
+//! Weights that stay quantised as a GGUF file stores them, four or eight bits each, and are multiplied in that form.
 //!
 //! The states they are multiplied with are quantised as well, to eight bits in blocks of 32, which makes it fast and
 //! changes the results a little. Each row is computed by itself in one order of addition, so its result does not depend on
@@ -16,14 +16,14 @@ use sha2::Sha256;
 
 pub(crate) use matrix::PackedMatrix;
 
-/// How the weights of a model are held while it runs.
+/// How the weights of a model are stored in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WeightStorage {
     /// Dequantised to f32.
     #[default]
     F32,
     /// As the file packs them, where it does: a GGUF file of a Llama model with `Q4_0`, `Q4_1`, `Q5_0` or `Q8_0`.
-    Packed,
+    Quantised,
 }
 
 /// The packed weights of a model.

@@ -17,9 +17,9 @@ use crate::files::tokenizer::Tokenizer;
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
-    /// Who speaks: `system`, `user` or `assistant`.
+    /// The author: `system`, `user` or `assistant`.
     pub role: String,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 
@@ -34,7 +34,7 @@ impl ChatMessage {
         Self::by("assistant", content)
     }
 
-    /// What the model is told about its part.
+    /// Instructions for the model.
     pub fn system(content: impl Into<String>) -> Self {
         Self::by("system", content)
     }
@@ -134,7 +134,7 @@ impl ChatTemplate {
     }
 }
 
-/// How one model wants conversations written: its template, and its special tokens as text.
+/// The chat template of a model, and its special tokens as text.
 #[derive(Debug)]
 pub struct ModelChat {
     template: ChatTemplate,

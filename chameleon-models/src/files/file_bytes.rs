@@ -1,6 +1,6 @@
 //! The bytes of a file: memory-mapped, or given by a test.
 //!
-//! Nothing here knows what the bytes mean.
+//! Nothing here depends on the meaning of the bytes.
 
 use std::fs::File;
 use std::ops::{Deref, Range};
@@ -60,7 +60,7 @@ impl FileBytes {
         &self.path
     }
 
-    /// Says that bytes have been used: their pages need not stay in memory. Read again, they are the same.
+    /// Marks bytes as used: their pages need not stay in memory, and can be read again.
     pub(crate) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Content::Mapped(mapped) = &self.content

@@ -13,7 +13,7 @@ use crate::error::ModelError;
 use crate::files::hub_model::{HubModel, is_gguf};
 use crate::files::safetensors_folder::{INDEX, WEIGHTS, read_json};
 
-/// Whether the hub may be asked.
+/// Whether the hub may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HubAccess {
     /// Missing files are fetched.
@@ -34,11 +34,11 @@ pub enum HubProgress {
 /// How to reach the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubOptions {
-    /// Whether the hub may be asked.
+    /// Whether the hub may be used.
     pub access: HubAccess,
     /// The folder with one `models--owner--name` for each model.
     pub cache_folder: PathBuf,
-    /// The access token for models that ask for one.
+    /// The access token for models that require one.
     pub token: Option<String>,
     /// The hub's address.
     pub endpoint: String,
@@ -47,7 +47,7 @@ pub struct HubOptions {
 }
 
 impl HubOptions {
-    /// What the usual environment variables say: `HF_HUB_OFFLINE`, `HF_HUB_CACHE`, `HF_HOME`,
+    /// The values of the usual environment variables: `HF_HUB_OFFLINE`, `HF_HUB_CACHE`, `HF_HOME`,
     /// `HF_TOKEN`, `HF_ENDPOINT`, and the token file that logging in leaves.
     pub fn from_env() -> Self {
         Self::from_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
@@ -91,7 +91,7 @@ pub(crate) struct HubRepo<'a> {
 }
 
 impl HubRepo<'_> {
-    /// What `fetch` returns if the hub may be asked, else what `cached` returns; `cached` also decides where the hub
+    /// The result of `fetch` if the hub may be used, otherwise that of `cached`; `cached` also decides where the hub
     /// fails, unless the error `is_final`.
     pub(crate) fn fetch_or_cached<T, E: std::error::Error>(
         &self,

@@ -197,7 +197,7 @@ impl SafetensorsFolder {
                 Dtype::F32 => TensorDtype::F32,
                 Dtype::F16 => TensorDtype::F16,
                 Dtype::BF16 => TensorDtype::Bf16,
-                // GPT-2 exports carry their attention mask as booleans or bytes; nobody reads it.
+                // GPT-2 exports contain their attention mask as booleans or bytes, which is not read.
                 Dtype::BOOL | Dtype::U8 if is_mask(&name) => continue,
                 other => {
                     return Err(ModelError::UnsupportedDtype {

@@ -129,7 +129,7 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The ids of a text with what the model wants around it, such as a beginning-of-text token.
+    /// The ids of a text with the model's special tokens around it, such as a beginning-of-text token.
     ///
     /// # Errors
     /// [`ModelError::Encode`], for tokenizers whose rules fail on some texts.
@@ -208,7 +208,7 @@ pub struct TextStream {
     /// Ids since the last but one piece of text; the pieces before are needed because a token may
     /// read differently at the start of a text.
     token_ids: Vec<u32>,
-    /// How many of these have been given out.
+    /// How many of these have been returned.
     num_given: usize,
 }
 
@@ -277,7 +277,7 @@ fn check_json_merges(path: &Path, model: &Value) -> Result<(), ModelError> {
     check_merges(path, merges, joiner, |token| vocab.contains_key(token))
 }
 
-/// Refuses a merge that does not join two tokens into a third.
+/// Rejects a merge that does not join two tokens into a third.
 ///
 /// The `tokenizers` crate writes past the end of a buffer, and stops the program, when a merge makes a token that is
 /// longer than any in the vocabulary. A merge comes with the text by which messages name it; `joiner` is what a token

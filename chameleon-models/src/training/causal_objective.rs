@@ -12,7 +12,7 @@ use crate::training::grouped_examples::{GroupedExamples, scored_targets};
 use crate::training::states::HiddenStates;
 use crate::training::train::{BatchLoss, Cursor, Objective, TrainError, TrainOptions, Trainer};
 
-/// What stays fixed while an adapter trains.
+/// The fixed inputs of a training.
 #[derive(Debug, Clone)]
 pub struct TrainSetup<'a> {
     /// The training data.
@@ -23,11 +23,11 @@ pub struct TrainSetup<'a> {
     pub head_weight: Tensor<2>,
     /// `[clusters, hidden]`
     pub centroids: Tensor<2>,
-    /// How a group becomes a condition.
+    /// How the condition of a group is computed.
     pub condition: Condition,
-    /// Whose condition a group is given.
+    /// Which condition a group receives.
     pub control: ControlPlan,
-    /// How the optimizer runs.
+    /// Settings of the optimizer.
     pub options: TrainOptions,
     /// Seed of the order of batches and of dropout.
     pub seed: RunSeed,
@@ -164,7 +164,7 @@ pub(crate) fn batch_conditions(
     control.conditions(condition, group, batch_idx)
 }
 
-/// Examples of a batch that share a pair of factors, and the rows that are theirs.
+/// Examples of a batch that share a pair of factors, and the range of their rows.
 pub(crate) struct Segment {
     pub(crate) examples: std::ops::Range<usize>,
     pub(crate) rows: std::ops::Range<usize>,
@@ -202,8 +202,8 @@ pub(crate) fn segments(examples: &[&Example], factors: Vec<LoraFactors>) -> Vec<
         .collect()
 }
 
-/// The weight of a head with the tokens of each row side by side. A tied head is a transposed view of the embedding,
-/// which products would transpose anew in every step; where layers train as well, their gradient reads it the other way.
+/// The weight of a head in row-major order. A tied head is a transposed view of the embedding, which every step would
+/// transpose again; when layers train as well, their gradient reads it in the other order.
 fn row_major(weight: Tensor<2>) -> Tensor<2> {
     let [hidden, vocab] = weight.dims();
     weight.reshape([hidden * vocab]).reshape([hidden, vocab])

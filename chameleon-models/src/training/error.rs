@@ -1,4 +1,4 @@
-//! What can go wrong between texts and a trained, scored adapter.
+//! Errors of preparing texts, training an adapter and scoring it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,11 +14,11 @@ use crate::error::ModelError;
 use crate::training::hidden_cache::HiddenCacheError;
 use crate::training::train::TrainError;
 
-/// Why an adapter was not trained or scored.
+/// An error of preparing, training or scoring.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainingError {
-    /// The observer asked to stop. What was finished is on disk; the same call continues it.
+    /// The observer requested a stop. Finished work is on disk; the same call continues it.
     #[error("interrupted")]
     Interrupted,
     /// The model cannot be loaded or run.
@@ -39,7 +39,7 @@ pub enum TrainingError {
     /// Hidden states cannot be read or written.
     #[error(transparent)]
     HiddenCache(#[from] HiddenCacheError),
-    /// There can be no memory.
+    /// A memory cannot be built.
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The sizes of a hypernetwork or a control do not fit.
@@ -48,12 +48,12 @@ pub enum TrainingError {
     /// An optimizer step failed.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// The folder for results holds some.
+    /// The folder for results is not empty.
     #[error("{} holds {what} already", path.display())]
     Exists {
         /// The folder.
         path: PathBuf,
-        /// What it holds.
+        /// The results it holds.
         what: &'static str,
     },
     /// There is no training state in the folder.
@@ -73,18 +73,18 @@ pub enum TrainingError {
     RunRecord {
         /// The file.
         path: PathBuf,
-        /// Where the parser stopped.
+        /// The parser's error.
         #[source]
         source: serde_json::Error,
     },
     /// A file or folder of results cannot be used.
     #[error("cannot {action} {}", path.display())]
     File {
-        /// What was tried, such as `write`.
+        /// The operation that failed, such as `write`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -96,25 +96,25 @@ pub enum TrainingError {
         /// The seed.
         seed: u64,
     },
-    /// A control that draws other conditions has none to draw from.
+    /// A control that redraws conditions has only one condition.
     #[error("redrawn conditions need a second batch to take a condition from, and there is one")]
     OneBatch,
-    /// The engine refuses a prompt.
+    /// The engine rejects a prompt.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// An answer could not be completed.
     #[error(transparent)]
     Answer(#[from] RequestFailure),
-    /// A data set of the hub cannot be had.
+    /// A data set of the hub cannot be downloaded.
     #[error(transparent)]
     HubDataset(#[from] HubDatasetError),
-    /// A folder of a data set lacks its files.
+    /// A folder of a data set has no Parquet file.
     #[error("{} holds no parquet file", path.display())]
     NoParquet {
         /// The folder.
         path: PathBuf,
     },
-    /// A recipe leaves nothing to score.
+    /// A recipe leaves no row to score.
     #[error("the recipe `{recipe}` scores none of these rows")]
     NothingScored {
         /// The recipe.

@@ -1,4 +1,4 @@
-//! Scores as values: what each example lost, and what follows from that.
+//! Scores as values: the loss of each example, and the metrics computed from it.
 
 use std::collections::BTreeMap;
 
@@ -14,47 +14,47 @@ use crate::training::causal_objective::{batch_conditions, segments};
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
 use crate::training::states::HiddenStates;
 
-/// What one example lost.
+/// The loss of one example.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ExampleScore {
     /// Negative log-likelihood of its scored tokens, in nats.
     pub nll: f64,
     /// Its scored tokens.
     pub num_tokens: usize,
-    /// The bytes those tokens stand for.
+    /// The bytes of those tokens.
     pub num_bytes: usize,
     /// The document it was cut from.
     pub document_idx: usize,
-    /// The cluster it was put in.
+    /// The cluster it is assigned to.
     pub cluster_idx: usize,
     /// Its label, if the data has labels.
     pub label_idx: Option<usize>,
 }
 
-/// Scores of many examples taken together, weighted by token.
+/// Total scores of many examples, weighted by token.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct ScoreSummary {
     /// Negative log-likelihood, in nats.
     pub nll: f64,
     /// Scored tokens.
     pub num_tokens: usize,
-    /// The bytes those tokens stand for.
+    /// The bytes of those tokens.
     pub num_bytes: usize,
     /// Examples.
     pub num_examples: usize,
 }
 
-/// What one example lost, token by token.
+/// The loss of one example, token by token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenScores {
-    /// All of it.
+    /// The total.
     pub total: ExampleScore,
     /// Negative log-likelihood of each scored token, in nats.
     pub token_nlls: Vec<f32>,
 }
 
 impl ScoreSummary {
-    /// All examples together.
+    /// The total of all examples.
     pub fn of_tokens(scores: &[TokenScores]) -> Self {
         scores.iter().map(|score| &score.total).collect()
     }
@@ -101,7 +101,7 @@ pub fn summaries_by<K: Ord>(
         .collect()
 }
 
-/// What scores examples.
+/// Scores examples.
 #[derive(Debug, Clone)]
 pub struct Scorer<'a> {
     /// The adapter, off the autodiff device; `None` scores the frozen model.
@@ -112,18 +112,18 @@ pub struct Scorer<'a> {
     pub head_weight: Tensor<2>,
     /// `[clusters, hidden]`
     pub centroids: Tensor<2>,
-    /// How a group becomes a condition.
+    /// How the condition of a group is computed.
     pub condition: Condition,
-    /// Whose condition a group is given.
+    /// Which condition a group receives.
     pub control: ControlPlan,
 }
 
 impl Scorer<'_> {
-    /// Scores every example of `data`, in its order. `observe` is told the number of finished batches.
+    /// Scores every example of `data`, in its order. `observe` is called with the number of finished batches.
     ///
     /// # Panics
     ///
-    /// When the plan leaves an example out, or a layer is adapted that the states do not pass through.
+    /// When the plan leaves an example out, or a layer is adapted that is not run.
     pub fn score(&self, data: &GroupedExamples, observe: impl FnMut(usize)) -> Vec<ExampleScore> {
         let scores = self.score_tokens(data, observe);
         scores.into_iter().map(|score| score.total).collect()
@@ -226,7 +226,7 @@ impl Scorer<'_> {
 ///
 /// # Panics
 ///
-/// When the window scores its first token, before which there is nothing.
+/// When the window scores its first token, which has no context.
 pub fn window_nll(model: &impl CausalLm, window: &EvalWindow<'_>) -> f64 {
     let device = model.head_weight().device();
     let token_ids: Vec<i64> = window.token_ids.iter().map(|&id| i64::from(id)).collect();

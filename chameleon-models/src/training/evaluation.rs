@@ -1,4 +1,4 @@
-//! How well a model predicts a text, with and without an adapter.
+//! Scores of a text, with and without an adapter.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ use crate::training::states::HiddenStates;
 ///
 /// # Panics
 ///
-/// When a window scores its first token, before which there is nothing.
+/// When a window scores its first token, which has no context.
 pub fn score_windows(
     model: &impl CausalLm,
     windows: &[EvalWindow<'_>],
@@ -61,7 +61,7 @@ pub struct AdapterScores {
 }
 
 /// Scores examples with the frozen model and with an adapter; each is assigned to the nearest trained centroid.
-/// `states_folder` takes the hidden states while it runs.
+/// `states_folder` holds the hidden states while it runs.
 ///
 /// # Errors
 ///

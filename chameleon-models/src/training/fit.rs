@@ -21,7 +21,7 @@ pub enum Selection {
     BestEpoch,
     /// The last.
     LastEpoch,
-    /// This one, counted from 1, chosen with another seed; no later one is trained.
+    /// This one, counted from 1, chosen with another seed; training ends after it.
     Epoch(usize),
 }
 
@@ -30,7 +30,7 @@ pub enum Selection {
 pub struct EpochRecord {
     /// Counted from 1.
     pub epoch: usize,
-    /// Nats per token over the batches of the epoch, each before its step.
+    /// Nats per token over the batches of the epoch, each computed before its step.
     pub train_loss: f64,
     /// Nats per token afterwards.
     pub valid_loss: f64,
@@ -58,13 +58,12 @@ pub struct Fitted {
     pub diverged_at_step: Option<usize>,
 }
 
-/// What is done between the steps of a training; by default nothing.
+/// Callbacks between the steps of a training; the defaults do nothing.
 pub trait FitHooks {
-    /// After each step that ends no epoch.
+    /// After each step, except the last one of an epoch.
     ///
     /// # Errors
-    ///
-    /// What ends the training.
+    /// An error ends the training.
     fn stepped(
         &mut self,
         _trainer: &Trainer<'_>,
@@ -76,8 +75,7 @@ pub trait FitHooks {
     /// After each epoch and its validation.
     ///
     /// # Errors
-    ///
-    /// What ends the training.
+    /// An error ends the training.
     fn validated(
         &mut self,
         _trainer: &Trainer<'_>,
@@ -91,7 +89,7 @@ pub trait FitHooks {
     ///
     /// # Errors
     ///
-    /// When what was done cannot be kept.
+    /// When the state cannot be saved.
     fn interrupted(&mut self, _trainer: &Trainer<'_>) -> Result<(), TrainingError> {
         Ok(())
     }
@@ -103,7 +101,7 @@ pub struct NoHooks;
 
 impl FitHooks for NoHooks {}
 
-/// Trains to the end, or to the epoch that is kept, or until the loss is not finite. `name` is shown while it runs.
+/// Trains to the last epoch, or to the epoch that is kept, or until the loss is not finite. `name` labels the progress.
 ///
 /// # Errors
 ///
@@ -182,7 +180,7 @@ pub fn fit(
     Ok(fitted)
 }
 
-/// The token-weighted loss of an epoch on its way.
+/// Running token-weighted loss of an epoch.
 #[derive(Default)]
 struct EpochLoss {
     nll: f64,
@@ -200,17 +198,17 @@ impl EpochLoss {
     }
 }
 
-/// Where conditions of a training or scoring come from.
+/// The source of the conditions of a training or scoring.
 #[derive(Debug, Clone, Copy)]
 pub struct Conditions<'a> {
-    /// The adapter's description.
+    /// The adapter's configuration.
     pub config: &'a AdapterConfig,
-    /// Whose conditions a group is given.
+    /// Which condition a group receives.
     pub control: ConditionControl,
 }
 
 impl TrainingData {
-    /// Everything fixed about one training on the training texts.
+    /// The fixed inputs of a training on the training texts.
     ///
     /// # Errors
     ///

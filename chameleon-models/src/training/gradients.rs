@@ -7,7 +7,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 /// Scales all gradients of `module` so that their common L2 norm is at most `max_norm`, and
-/// answers with the norm before.
+/// returns the norm before.
 pub(crate) fn clip_to_norm<M: Module>(
     module: &M,
     grads: &mut GradientsParams,

@@ -53,12 +53,12 @@ pub fn scored_targets(examples: &[&Example], device: &Device) -> Tensor<1, Int> 
     Tensor::from_data(TensorData::new(ids, [num_rows]), device)
 }
 
-/// A sequence and the positions whose final hidden states are wanted.
+/// A sequence and the positions whose final hidden states are requested.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StateRequest<'a> {
     /// The tokens, at least one.
     pub token_ids: &'a [u32],
-    /// Positions among them, in the order in which their states are wanted.
+    /// Positions among them, in the order of the returned states.
     pub positions: Vec<usize>,
 }
 
@@ -72,16 +72,16 @@ impl<'a> From<&'a Example> for StateRequest<'a> {
     }
 }
 
-/// What is run over some sequences.
+/// A forward pass over some sequences.
 #[derive(Debug, Clone, Copy)]
 pub struct StatePass<'a> {
-    /// Where it ends.
+    /// The layer at which it ends.
     pub end: PassEnd,
-    /// What adapted modules add.
+    /// The factors of adapted modules.
     pub factors: &'a LayerFactors,
 }
 
-/// Runs the model over some sequences and keeps the states that are wanted, one sequence after the other.
+/// Runs the model over some sequences and returns the requested states, one sequence after the other.
 ///
 /// # Shapes
 ///
@@ -132,8 +132,8 @@ pub(crate) fn select_positions<P: IntoIterator<Item = usize>>(
         .select(0, indices)
 }
 
-/// Computes the states of all tokens as they enter a layer once, or finds them in `folder`; with them, a step costs only
-/// the layers from there on. Returns `None` as [`cache_hidden_states`] does.
+/// Computes the states of all tokens that enter a layer once, or reads them from `folder`; a step then runs only the
+/// layers from there on. Returns `None` as [`cache_hidden_states`] does.
 ///
 /// # Errors
 ///
@@ -163,7 +163,7 @@ pub fn cache_entering_states(
     cache_requested_states(wanted, frozen_states(model, end), folder, observe)
 }
 
-/// What the states that enter a layer depend on: the model's weights, the layer and every token.
+/// The fingerprint of states that enter a layer: of the model's weights, the layer and every token.
 pub fn entering_fingerprint(
     model_fingerprint: &str,
     examples: &[Example],
@@ -176,28 +176,28 @@ pub fn entering_fingerprint(
         .finish()
 }
 
-/// How far a pass over the trunk has come.
+/// Progress of a forward pass over the frozen layers.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheProgress {
-    /// Examples whose states are computed or were found.
+    /// Examples whose states are computed or were cached.
     pub num_done: usize,
     /// All examples.
     pub num_examples: usize,
 }
 
-/// Whether to go on after a report of progress.
+/// Whether to continue after a progress report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proceed {
-    /// Go on.
+    /// Continue.
     Continue,
     /// Stop; the chunks that are written are kept.
     Stop,
 }
 
-/// Computes the scored hidden states of all examples once, or finds them in `folder`.
+/// Computes the scored hidden states of all examples once, or reads them from `folder`.
 ///
-/// Returns `None` when `observe` asked to stop; the chunks that are written are kept, and the next call continues
-/// with them.
+/// Returns `None` when `observe` returned [`Proceed::Stop`]; written chunks are kept, and the next call continues after
+/// them.
 ///
 /// # Errors
 ///
@@ -227,16 +227,16 @@ fn frozen_states(model: &impl CausalLm, end: PassEnd) -> impl Fn(&[StateRequest<
     }
 }
 
-/// Which states a cache is to hold.
+/// The contents of a cache.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WantedStates<'a> {
-    /// Everything they depend on.
+    /// The fingerprint of their inputs.
     pub(crate) fingerprint: Fingerprint,
     /// Sequences and positions.
     pub(crate) requests: &'a [StateRequest<'a>],
     /// Width of a state.
     pub(crate) hidden_size: usize,
-    /// How a value is kept.
+    /// The stored type of a value.
     pub(crate) row_type: RowType,
 }
 
@@ -274,7 +274,7 @@ pub(crate) fn cache_requested_states(
     })
 }
 
-/// What the cached states depend on: the model's weights and every token.
+/// The fingerprint of cached states: of the model's weights and every token.
 pub fn states_fingerprint(model_fingerprint: &str, examples: &[Example]) -> Fingerprint {
     Fingerprint::builder()
         .part("model", model_fingerprint.as_bytes())

@@ -1,8 +1,8 @@
-//! Frozen hidden states, computed once and kept on disk.
+//! Frozen hidden states, computed once and stored on disk.
 //!
 //! When only the head of a model adapts, the states before it are the same in every epoch, for every method and every
-//! seed. This module owns the folder in which they are kept; what computes them, and which positions of a sequence are
-//! kept, is decided by the caller.
+//! seed. This module owns the folder in which they are stored; the caller decides how they are computed and which
+//! positions of a sequence are stored.
 //!
 //! The folder holds one safetensors file for each chunk of consecutive examples, `0-64.safetensors` and so on, with
 //! one tensor, `states` of shape `[rows, hidden]`. Its metadata names the fingerprint and the examples. A file appears
@@ -29,14 +29,14 @@ use crate::files::fingerprint::Fingerprint;
 
 /// Examples whose states are computed together: the fastest of 4, 8 and 16 on two cores.
 const EXAMPLES_PER_PASS: usize = 8;
-/// A chunk ends with the pass that brings it to this size; an interrupted process loses no more than these.
+/// A chunk ends with the pass that brings it to this size; an interrupted process loses at most one chunk.
 const CHUNK_BYTES: usize = 4 << 20;
 
 const TENSOR: &str = "states";
 const FINGERPRINT: &str = "fingerprint";
 const EXAMPLES: &str = "examples";
 
-/// How a value is kept.
+/// The stored type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RowType {
     /// 4 bytes, exact.
@@ -45,20 +45,20 @@ pub enum RowType {
     F16,
 }
 
-/// The contents of a cache.
+/// Description of a cache.
 #[derive(Debug, Clone)]
 pub(crate) struct CacheSpec {
-    /// Everything the states depend on.
+    /// The fingerprint of the states' inputs.
     pub(crate) fingerprint: Fingerprint,
     /// Values of a row, at least 1.
     pub(crate) hidden_size: usize,
-    /// How a value is kept.
+    /// The stored type of a value.
     pub(crate) row_type: RowType,
     /// Rows of every example, in order.
     pub(crate) rows_per_example: Vec<usize>,
 }
 
-/// Why a cache cannot be filled.
+/// An error of filling a cache.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HiddenCacheError {
@@ -69,29 +69,29 @@ pub enum HiddenCacheError {
         folder: PathBuf,
         /// The size of all rows.
         total_bytes: usize,
-        /// What could not be written, and why.
+        /// The cause.
         #[source]
         source: ModelError,
     },
-    /// A chunk was written and is gone or changed.
+    /// A chunk that was written is missing or changed.
     #[error("{} was changed while the hidden-state cache was filled", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
     },
-    /// The model gave a NaN or an infinite value, or one too large for the type that is kept.
+    /// The model gave a NaN or an infinite value, or one too large for the stored type.
     #[error("example {example_idx} has the value {value}, which {row_type} cannot hold")]
     NotFinite {
         /// The example.
         example_idx: usize,
         /// The first such value.
         value: f32,
-        /// How values are kept.
+        /// The stored type.
         row_type: RowType,
     },
 }
 
-/// A complete cache, open for reading; may be shared among threads.
+/// A complete cache, open for reading; it may be shared between threads.
 #[derive(Debug)]
 pub struct HiddenCache {
     hidden_size: usize,
@@ -104,13 +104,13 @@ pub struct HiddenCache {
 }
 
 impl HiddenCache {
-    /// Opens the cache in `folder`, after computing the chunks that it lacks; `None` if `compute` returns `None`.
+    /// Opens the cache in `folder`, after computing its missing chunks; `None` if `compute` returns `None`.
     ///
-    /// `compute` gets the next examples, and the number of examples whose states are there or computed. It returns
+    /// `compute` receives the next examples, and the number of examples whose states are finished. It returns
     /// their rows one after the other, `[rows, hidden]`, or `None` to stop.
     ///
     /// # Panics
-    /// If `compute` returns other rows than `spec` says.
+    /// If `compute` returns rows of another number or size than `spec` has.
     pub(crate) fn open_or_fill(
         folder: &Path,
         spec: &CacheSpec,
@@ -168,10 +168,10 @@ impl HiddenCache {
         }))
     }
 
-    /// The same states without the first rows of each example: what is left when less is scored.
+    /// The same states without the first rows of each example, for a later first scored token.
     ///
     /// # Panics
-    /// If an example has no more rows than that.
+    /// If an example has only that many rows or fewer.
     #[must_use]
     pub fn without_first(mut self, num_rows: usize) -> Self {
         self.skipped_rows += num_rows;
@@ -227,18 +227,18 @@ impl HiddenCache {
     }
 }
 
-/// A file that holds what it should.
+/// A valid chunk file.
 #[derive(Debug)]
 struct Chunk {
     file: FileBytes,
     /// Among the rows of all examples.
     rows: Range<usize>,
-    /// Where in the file they begin.
+    /// Their offset in the file.
     data_start: usize,
 }
 
 impl Chunk {
-    /// `None` if the file is missing, cannot be read, or holds anything else.
+    /// `None` if the file is missing, unreadable or has other contents.
     fn open(place: &ChunkPlace, spec: &CacheSpec) -> Option<Self> {
         let file = FileBytes::open(&place.path).ok()?;
         // This also compares the length of the file with that of its tensors.
@@ -255,7 +255,7 @@ impl Chunk {
     }
 }
 
-/// Where a chunk belongs.
+/// Path and rows of a chunk.
 struct ChunkPlace {
     path: PathBuf,
     examples: Range<usize>,
@@ -284,7 +284,7 @@ fn range_text(examples: &Range<usize>) -> String {
     format!("{}-{}", examples.start, examples.end)
 }
 
-/// Some examples, a few at a time.
+/// Splits examples into passes.
 fn passes(examples: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let end = examples.end;
     examples
@@ -305,7 +305,7 @@ impl CacheSpec {
         std::iter::once(0).chain(ends).collect()
     }
 
-    /// Whole passes, as many for each chunk as it takes to reach its size.
+    /// Groups whole passes into chunks of at least [`CHUNK_BYTES`].
     fn chunks(&self, folder: &Path, row_offsets: &[usize]) -> Vec<ChunkPlace> {
         let num_examples = self.rows_per_example.len();
         let mut chunks = Vec::new();

@@ -1,4 +1,4 @@
-//! Hidden states that no step of a training changes: computed once, kept on disk.
+//! Hidden states that training does not change: computed once, stored on disk.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::training::prepare::{Split, TrainingData};
 use crate::training::states::HiddenStates;
 use crate::training::texts::SpanConfig;
 
-/// States from which the steps of a training, and scores, begin.
+/// The states from which training steps and scoring start.
 #[derive(Debug)]
 pub enum KnownStates {
     /// Those that enter the head: nothing below it is adapted.
@@ -30,12 +30,12 @@ pub enum KnownStates {
         /// The layer.
         first_layer: usize,
     },
-    /// None: the lowest layer is adapted.
+    /// No states are cached: the lowest layer is adapted.
     Nothing,
 }
 
 impl KnownStates {
-    /// Where a pass over `model` begins.
+    /// The start of a forward pass over `model`.
     pub fn hidden_states<'a>(&'a self, model: &'a LanguageModel) -> HiddenStates<'a> {
         match self {
             Self::Final(cache) => HiddenStates::Cached(cache),
@@ -50,7 +50,7 @@ impl KnownStates {
 }
 
 impl TrainingData {
-    /// The states that a split is trained on or scored from, from disk if they are there.
+    /// The states that a split is trained on or scored from, read from disk if they are cached.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl TrainingData {
         Ok(KnownStates::Entering { cache, first_layer })
     }
 
-    /// The states that enter the head, from a cache that serves every prefix of a sweep.
+    /// The states that enter the head, from a cache that is shared by every prefix of a sweep.
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ impl TrainingData {
         Ok(cache.without_first(span.prefix - span.smallest_prefix))
     }
 
-    /// The states of all tokens as they enter a layer, from disk if they are there.
+    /// The states of all tokens that enter a layer, read from disk if they are cached.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ pub fn entering_states(
     })
 }
 
-/// The states that predict the scored tokens, from disk if they are there.
+/// The states that predict the scored tokens, read from disk if they are cached.
 ///
 /// # Errors
 ///
@@ -169,7 +169,7 @@ pub fn final_states(
     })
 }
 
-/// The example as the smallest prefix of a sweep cuts it; a prompt with an answer is cut where the answer begins,
+/// The example cut at the smallest prefix of a sweep; a prompt with an answer is cut at the start of the answer,
 /// whatever the prefix.
 fn with_smallest_prefix(example: &Example, span: SpanConfig) -> Example {
     if span.smallest_prefix == span.prefix {
@@ -184,7 +184,7 @@ fn with_smallest_prefix(example: &Example, span: SpanConfig) -> Example {
     }
 }
 
-/// The folder of the hidden states with this fingerprint; the folder around it is made.
+/// The folder of the hidden states with this fingerprint; its parent folder is created.
 pub(crate) fn cache_path(
     folder: &Path,
     fingerprint: Fingerprint,
@@ -194,7 +194,7 @@ pub(crate) fn cache_path(
     Ok(folder.join(&name[..16]))
 }
 
-/// Reports how far a pass over the trunk is, and ends it when the observer interrupts.
+/// Reports the progress of a pass over the frozen layers, and stops it when the observer interrupts.
 pub(crate) fn observed(
     name: &str,
     num_examples: usize,

@@ -1,4 +1,4 @@
-//! The memory beside an adapter: made of the training texts, its gate fitted to the validation texts.
+//! The memory of an adapter: built from the training texts, with a gate fitted to the validation texts.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::training::eval::{ScoreSummary, TokenScores};
 use crate::training::observer::{Observer, Work};
 use crate::training::prepare::TrainingData;
 
-/// A memory, and what it does on the validation texts.
+/// A memory and its scores on the validation texts.
 #[derive(Debug)]
 pub struct FittedMemory {
     /// The memory with its gate.
@@ -25,7 +25,7 @@ pub struct FittedMemory {
 }
 
 impl TrainingData {
-    /// Makes the memory of an adapter whose scores on the validation texts are known.
+    /// Builds the memory of an adapter whose scores on the validation texts are known.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl TrainingData {
     }
 }
 
-/// What memories say about some texts.
+/// The probabilities that memories give for some texts.
 pub fn observe_memories(
     memories: &GroupMemories,
     texts: TextsWithStates<'_>,

@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 pub struct Method {
     /// What is trained.
     pub head: Head,
-    /// Whose conditions a generated head is given.
+    /// Which conditions a generated head receives.
     pub control: ConditionControl,
-    /// Whose memory a text is given, if any.
+    /// Which memory a text receives, if any.
     pub memory: Option<MemoryControl>,
 }
 
-/// What is trained at the head, without its sizes.
+/// The trained adaptation of the head, without its sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
     /// Nothing.
@@ -33,7 +33,7 @@ pub enum Head {
     Generated(GeneratorKind),
 }
 
-/// Whose memory a text is given.
+/// Which memory a text receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MemoryControl {
@@ -88,7 +88,7 @@ impl Method {
         }
     }
 
-    /// The same head given other conditions.
+    /// The same head with other conditions.
     #[must_use]
     pub const fn with_control(self, control: ConditionControl) -> Self {
         Self { control, ..self }
@@ -109,7 +109,7 @@ impl Method {
         }
     }
 
-    /// The method whose training this one uses: its own, or that of the adapter that a memory is put beside.
+    /// The method whose training this one uses: itself, or the same adapter without its memory.
     #[must_use]
     pub fn adapter(self) -> Self {
         Self {
@@ -118,7 +118,7 @@ impl Method {
         }
     }
 
-    /// Whether it is given wrong conditions or memories, to show what the right ones are worth.
+    /// Whether it is a control: it receives wrong conditions or memories.
     pub fn is_control(self) -> bool {
         self.control != ConditionControl::None
             || self
@@ -131,7 +131,7 @@ impl Method {
         self.control == ConditionControl::Redrawn || self.memory == Some(MemoryControl::Redrawn)
     }
 
-    /// What it is, in a few words.
+    /// A short description.
     pub fn summary(self) -> &'static str {
         match (self.head, self.control, self.memory) {
             (Head::Generated(GeneratorKind::Core), _, Some(memory)) => match memory {
@@ -202,7 +202,7 @@ impl fmt::Display for Method {
     }
 }
 
-/// A name that no method has.
+/// A string that is not the name of a method.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` is not a method")]
 pub struct UnknownMethod {

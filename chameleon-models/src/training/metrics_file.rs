@@ -9,14 +9,14 @@ use serde::Serialize;
 use crate::files::atomic_file;
 use crate::training::error::TrainingError;
 
-/// The record of a training, under way.
+/// The open metrics file of a training.
 pub(crate) struct MetricsFile {
     path: PathBuf,
     file: BufWriter<File>,
 }
 
 impl MetricsFile {
-    /// Opens the file; lines of steps after `last_step` belong to a run that was killed and are dropped.
+    /// Opens the file; lines of steps after `last_step` are from a run that was killed and are removed.
     pub(crate) fn open(folder: &Path, last_step: usize) -> Result<Self, TrainingError> {
         let path = folder.join("metrics.jsonl");
         let failed = TrainingError::file("write", &path);

@@ -1,4 +1,4 @@
-//! How does it learn, and how good is it? From examples in groups to a trained adapter and its scores.
+//! Training and scoring: from grouped examples to a trained adapter and its scores.
 
 pub mod causal_objective;
 pub mod config;

@@ -1,20 +1,20 @@
-//! Who follows long work: progress, messages, and the wish to stop.
+//! Observers of long work: progress, messages and interruption.
 
 use crate::training::train::StepReport;
 
-/// Follows long work and may end it.
+/// Receives progress and messages of long work, and can interrupt it.
 ///
-/// The library reports through it and never prints. Work that is interrupted ends with
-/// [`TrainingError::Interrupted`](crate::training::TrainingError::Interrupted); what was finished is on disk, so that
-/// the same call continues it.
+/// The library reports through it and never prints. Interrupted work ends with
+/// [`TrainingError::Interrupted`](crate::training::TrainingError::Interrupted); finished work is on disk, so that the
+/// same call continues it.
 pub trait Observer {
-    /// A piece of work begins; the handle is dropped when it ends.
+    /// Called when a piece of work begins; the handle is dropped when it ends.
     fn begin(&self, work: Work<'_>) -> Box<dyn Progress + '_>;
 
-    /// Something that a user should read.
+    /// A message for the user.
     fn note(&self, _message: &str) {}
 
-    /// Something that explains a result, for those who ask for details.
+    /// A message with details that explain a result.
     fn detail(&self, _message: &str) {}
 
     /// Whether the work should end at the next point from which it can be continued.
@@ -26,15 +26,15 @@ pub trait Observer {
 /// A piece of work whose progress can be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work<'a> {
-    /// What is done, in a word or two.
+    /// A short name of the work.
     pub name: &'a str,
-    /// What is counted.
+    /// The unit of its progress.
     pub unit: WorkUnit,
-    /// How many units there are; `None` if that is not known.
+    /// The number of units; `None` if unknown.
     pub total: Option<u64>,
 }
 
-/// What progress is counted in.
+/// The unit of progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WorkUnit {
@@ -57,20 +57,20 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Shows how far a piece of work is.
+/// Receives the progress of a piece of work.
 pub trait Progress {
-    /// So many units are done.
+    /// Called with the number of finished units.
     fn set_position(&mut self, num_done: u64);
 
-    /// An optimizer step was taken.
+    /// Called after an optimizer step.
     fn step(&mut self, report: &StepReport) {
         self.set_position(report.step as u64);
     }
 
-    /// The mean loss of what was scored so far, nats per token.
+    /// Called with the mean loss so far, nats per token.
     fn scored(&mut self, _mean_nll: f64) {}
 
-    /// The validation loss after a step, nats per token.
+    /// Called with the validation loss after a step, nats per token.
     fn validated(&mut self, _step: usize, _valid_loss: f64) {}
 }
 

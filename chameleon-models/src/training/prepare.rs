@@ -1,4 +1,4 @@
-//! Everything before the first step: texts in three splits, prompts as vectors, clusters, batches.
+//! Preparation of a training: three splits of texts, prompt embeddings, clusters and batches.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -24,23 +24,23 @@ use crate::training::grouped_examples::GroupedExamples;
 use crate::training::observer::{Observer, Work};
 use crate::training::texts::{SpanConfig, TextSource, examples};
 
-/// Texts that are not trained on.
+/// Held-out texts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HeldOut {
-    /// They are in a file or folder of their own.
+    /// From a separate file or folder.
     File(PathBuf),
-    /// This part of the data is kept aside, 0 to 1.
+    /// This fraction of the training data, 0 to 1.
     Fraction(f64),
 }
 
-/// Where the texts of a training are.
+/// The texts of a training.
 #[derive(Debug, Clone, Copy)]
 pub struct TrainingSources<'a> {
     /// Texts to train on.
     pub train: &'a TextSource,
-    /// Texts by which epochs, learning rates and gates are chosen.
+    /// Texts for the choice of epochs, learning rates and gates.
     pub valid: &'a HeldOut,
-    /// Texts that nothing is chosen by, if there are some.
+    /// Texts that are only scored, if any.
     pub test: Option<&'a HeldOut>,
 }
 
@@ -49,37 +49,37 @@ pub struct TrainingSources<'a> {
 pub struct TrainingData {
     /// The frozen model.
     pub loaded: LoadedModel,
-    /// What is trained on.
+    /// The training split.
     pub train: Split,
-    /// What is chosen by.
+    /// The validation split.
     pub valid: Split,
-    /// What is scored once, if it was asked for.
+    /// The test split, if there is one.
     pub test: Option<Split>,
     /// `[clusters, hidden]`, of the training prompts.
     pub centroids: Tensor<2>,
-    /// What standardises prompts, if anything does.
+    /// Statistics that standardise prompt embeddings, if they are standardised.
     pub prompt_norm: Option<ConditionNorm>,
-    /// How the training groups agree with the labels, if there are any.
+    /// Agreement of the training groups with the labels, if there are labels.
     pub agreement: Option<LabelAgreement>,
-    /// What the model's hidden states depend on.
+    /// The fingerprint of the model's hidden states.
     pub(crate) states_fingerprint: String,
 }
 
-/// One side of the data.
+/// A split of the data.
 #[derive(Debug, Clone)]
 pub struct Split {
     /// Its examples with their groups and batches.
     pub data: GroupedExamples,
     /// Names of the labels.
     pub label_names: Vec<String>,
-    /// What its examples are resampled by.
+    /// The units that its examples are resampled by.
     pub units: Units,
 }
 
-/// What the examples of a split are resampled by.
+/// The units that the examples of a split are resampled by.
 #[derive(Debug, Clone)]
 pub struct Units {
-    /// What a unit is.
+    /// The kind of unit.
     pub kind: UnitKind,
     /// The unit of each example.
     pub of_example: Rc<[usize]>,
@@ -97,13 +97,13 @@ impl Units {
         }
     }
 
-    /// How many units the examples are of.
+    /// The number of units.
     pub fn count(&self) -> usize {
         self.of_example.iter().collect::<BTreeSet<_>>().len()
     }
 }
 
-/// A quarter as many examples are held out as are trained on, when their number is limited.
+/// If the number of training examples is limited, that of held-out examples is limited to a quarter of it.
 const HELD_OUT_SHARE: usize = 4;
 
 impl TrainingData {
@@ -122,7 +122,7 @@ impl TrainingData {
         observer: &dyn Observer,
     ) -> Result<Self, TrainingError> {
         loaded.model = loaded.model.no_grad();
-        // Before the long work starts.
+        // Checked before the long work starts.
         loaded.model.check_positions(config.span.seq_len)?;
         check_adapter(&loaded.model, &config.adapter, config.span)?;
         let texts = Texts::read(sources, config.span, &loaded, seed, observer)?;
@@ -180,12 +180,13 @@ impl TrainingData {
         &self.loaded.model
     }
 
-    /// What a resumed training must share with the one that was stopped: settings, model, texts and batches.
+    /// The fingerprint that a resumed training must have in common with the interrupted one: of settings, model, texts
+    /// and batches.
     pub(crate) fn run_fingerprint(&self, config: &AdapterConfig) -> String {
         self.fingerprint(&json(config), &[&self.train, &self.valid])
     }
 
-    /// Some settings, the model, and the texts and batches of some splits.
+    /// The fingerprint of some settings, the model, and the texts and batches of some splits.
     pub(crate) fn fingerprint(&self, settings: &[u8], splits: &[&Split]) -> String {
         let plans: Vec<_> = splits
             .iter()
@@ -236,7 +237,7 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("settings and plans are plain data")
 }
 
-/// Refuses modules and layers that the model does not have.
+/// Rejects modules and layers that the model does not have.
 fn check_adapter(
     model: &LanguageModel,
     options: &AdapterOptions,
@@ -253,7 +254,7 @@ fn check_adapter(
     check_encoding(model, options.encoding, span.seq_len)
 }
 
-/// Refuses a representation by a layer that the model does not have, or of more positions than it has learned.
+/// Rejects a representation by a layer that the model does not have, or with more positions than the model has learned.
 ///
 /// # Errors
 ///
@@ -286,16 +287,16 @@ fn agreement(data: &GroupedExamples) -> Result<Option<LabelAgreement>, TrainingE
     Ok(Some(label_agreement(&assignments, &labels)?))
 }
 
-/// Documents by what they are for.
+/// The documents of the splits.
 struct Texts {
     corpus: TokenisedCorpus,
     train: Vec<usize>,
     held_out: Vec<HeldOutTexts>,
 }
 
-/// Documents that are not trained on.
+/// Held-out documents.
 struct HeldOutTexts {
-    /// `None` if they are part of the corpus that is trained on.
+    /// `None` if they are part of the training corpus.
     corpus: Option<TokenisedCorpus>,
     documents: Vec<usize>,
 }
@@ -353,7 +354,7 @@ impl Texts {
     }
 }
 
-/// Prompts as vectors, with the statistics that standardise them, if they are.
+/// Prompt embeddings, with their statistics if they are standardised.
 #[derive(Debug)]
 pub struct EncodedPrompts {
     /// `[prompts, hidden]`
@@ -362,7 +363,7 @@ pub struct EncodedPrompts {
     pub norm: Option<ConditionNorm>,
 }
 
-/// Encodes the prompts of training texts; their statistics serve all other prompts.
+/// Encodes the prompts of training texts; their statistics standardise all other prompts.
 pub fn encode_training_prompts(
     model: &LanguageModel,
     encoding: PromptEncoding,
@@ -385,7 +386,7 @@ pub fn encode_training_prompts(
     }
 }
 
-/// Encodes prompts with the statistics of others.
+/// Encodes prompts with the statistics of the training prompts.
 ///
 /// # Shapes
 ///

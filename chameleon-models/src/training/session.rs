@@ -1,4 +1,4 @@
-//! One adapter trained into a folder, with checkpoints from which it continues.
+//! Training of one adapter into a folder, with checkpoints for resumption.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -24,49 +24,49 @@ use crate::training::prepare::TrainingData;
 use crate::training::train::{StepReport, TrainError, Trainer};
 use crate::training::training_state::{self, TrainingCheckpoint, TrainingParts, TrainingState};
 
-/// Whether work begins or continues.
+/// Whether a training is new or resumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// In an empty folder.
+    /// New, in an empty folder.
     Fresh,
-    /// From what an earlier call left in the folder.
+    /// Resumed from the state in the folder.
     Resume,
 }
 
-/// Whether a training leaves a memory beside the adapter.
+/// Whether a training builds a memory of the adapter's groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemoryMaking {
-    /// It does.
-    Made,
-    /// It does not.
-    NotMade,
+pub enum MemoryStage {
+    /// A memory is built after the last step.
+    Build,
+    /// The adapter has no memory.
+    Skip,
 }
 
-/// How one adapter is trained into a folder.
+/// The training of one adapter into a folder.
 #[derive(Debug, Clone)]
 pub struct TrainingRun<'a> {
-    /// What is trained at the head.
+    /// The adaptation of the head.
     pub head: Head,
-    /// Everything else about the adapter and its training.
+    /// The other settings of the adapter and its training.
     pub config: &'a TrainingConfig,
-    /// Whether a memory is made at the end.
-    pub memory: MemoryMaking,
+    /// Whether a memory is built at the end.
+    pub memory: MemoryStage,
     /// The adapter's folder.
     pub out: &'a Path,
-    /// Whether it begins or continues.
+    /// Whether it is new or resumed.
     pub start: Start,
-    /// A checkpoint is written after so many steps, besides those after each epoch.
+    /// Number of steps between checkpoints, in addition to those after each epoch.
     pub checkpoint_every: Option<usize>,
     /// Seed of the initial weights, the order of batches and dropout.
     pub seed: RunSeed,
 }
 
-/// What came of a training.
+/// The result of a training.
 #[derive(Debug, Serialize)]
 pub struct TrainingReport {
     /// The adapter's folder.
     pub out: PathBuf,
-    /// What the optimizer changed.
+    /// Number of trainable parameters.
     pub num_trainable_params: usize,
     /// Optimizer steps.
     pub num_steps: usize,
@@ -74,23 +74,23 @@ pub struct TrainingReport {
     pub num_train_examples: usize,
     /// Validation examples.
     pub num_valid_examples: usize,
-    /// Of the frozen model on the validation texts, where its hidden states were at hand.
+    /// Of the frozen model on the validation texts, if its hidden states are cached.
     pub base_perplexity: Option<f64>,
     /// Of the best epoch on the validation texts.
     pub valid_perplexity: f64,
-    /// What groups remember.
+    /// The groups' memories.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryReport>,
     /// Wall-clock time of this call.
     pub seconds: f64,
 }
 
-/// What the memory of a training holds and does.
+/// Size and score of the memory of a training.
 #[derive(Debug, Serialize)]
 pub struct MemoryReport {
-    /// States that enter this layer make the keys.
+    /// The layer whose input states are the keys.
     pub layer_idx: usize,
-    /// Tokens of all groups together.
+    /// Entries of all groups together.
     pub num_entries: usize,
     /// Bytes of keys and tokens.
     pub num_bytes: usize,
@@ -102,11 +102,11 @@ pub struct MemoryReport {
 }
 
 impl TrainingRun<'_> {
-    /// Refuses a folder that holds an adapter, unless the training continues.
+    /// Rejects a folder that holds an adapter, unless the training is resumed.
     ///
     /// # Errors
     ///
-    /// When there is one.
+    /// When the folder holds an adapter.
     pub fn check_folder(&self) -> Result<(), TrainingError> {
         let has_adapter = self.out.join(CONFIG_FILE).exists() || training_state::exists(self.out);
         if self.start == Start::Fresh && has_adapter {
@@ -118,12 +118,12 @@ impl TrainingRun<'_> {
         Ok(())
     }
 
-    /// Trains to the end. After each epoch the best adapter so far is in the folder, and a checkpoint.
+    /// Trains to the last epoch. After each epoch the folder holds the best adapter so far, and a checkpoint.
     ///
     /// # Errors
     ///
-    /// When the folder is taken or cannot be written, the adapter does not fit the model, a checkpoint is missing or
-    /// belongs to other settings, the loss diverges, or the observer interrupts; then [`Start::Resume`] continues.
+    /// When the folder is not empty or cannot be written, the adapter does not fit the model, a checkpoint is missing
+    /// or belongs to other settings, the loss diverges, or the observer interrupts; then [`Start::Resume`] continues.
     pub fn run(
         &self,
         data: &TrainingData,
@@ -133,8 +133,8 @@ impl TrainingRun<'_> {
         self.check_folder()?;
         let config = self.config.adapter_config(self.head, data, self.seed)?;
         let memory_config = match self.memory {
-            MemoryMaking::NotMade => None,
-            MemoryMaking::Made => {
+            MemoryStage::Skip => None,
+            MemoryStage::Build => {
                 let memory = self.config.memory.config(data.model().sizes())?;
                 adapter::check_memory(&memory, &config)?;
                 Some(memory)
@@ -230,7 +230,7 @@ impl TrainingRun<'_> {
         }
     }
 
-    /// Makes the memory of the best epoch's adapter and writes it beside it.
+    /// Builds the memory of the best epoch's adapter and writes it to the adapter's folder.
     fn make_memory(
         &self,
         config: MemoryConfig,
@@ -262,7 +262,7 @@ impl TrainingRun<'_> {
     }
 }
 
-/// Writes what a training leaves in its folder.
+/// Writes the files of a training to its folder.
 struct Folder<'a> {
     run: &'a TrainingRun<'a>,
     config: &'a AdapterConfig,

@@ -1,4 +1,4 @@
-//! Where the hidden states before the head come from: a cache, or the layers, with what adapts them.
+//! The source of the hidden states before the head: a cache, or the layers with their adaptation.
 
 use burn::tensor::{Device, Tensor};
 use chameleon_core::TokenBatch;
@@ -11,10 +11,10 @@ use crate::families::language_model::LanguageModel;
 use crate::training::grouped_examples::select_positions;
 use crate::training::hidden_cache::HiddenCache;
 
-/// Where the hidden states of a batch come from.
+/// The source of the hidden states of a batch.
 #[derive(Debug, Clone, Copy)]
 pub enum HiddenStates<'a> {
-    /// Computed earlier: nothing below the head is adapted.
+    /// From the cache: only the head is adapted.
     Cached(&'a HiddenCache),
     /// All layers are run. The model is frozen and off the autodiff device.
     Layers(&'a LanguageModel),
@@ -22,7 +22,7 @@ pub enum HiddenStates<'a> {
     UpperLayers {
         /// The model, frozen and off the autodiff device.
         model: &'a LanguageModel,
-        /// The states of all tokens as they enter the layer.
+        /// The states of all tokens that enter the layer.
         entering: &'a HiddenCache,
         /// The lowest layer that is run.
         first_layer: usize,
@@ -50,7 +50,7 @@ impl HiddenStates<'_> {
             HiddenStates::Cached(cache) => {
                 assert!(
                     factors.first_layer().is_none(),
-                    "cached states know of no adapted layer"
+                    "cached states are of layers without adaptation"
                 );
                 return cache.gather(rows, device);
             }
@@ -94,7 +94,7 @@ impl HiddenStates<'_> {
     }
 }
 
-/// States of all tokens of some examples, padded on the right with whatever is at hand.
+/// States of all tokens of some examples, padded on the right with arbitrary values.
 ///
 /// # Shapes
 ///

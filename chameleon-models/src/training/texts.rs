@@ -1,4 +1,4 @@
-//! From a path to examples: texts are read, written out by the chat template, tokenised and cut.
+//! From a path to examples: texts are read, rendered with the chat template, tokenised and split.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,34 +17,34 @@ use crate::files::tokenizer::Tokenizer;
 use crate::training::error::TrainingError;
 use crate::training::observer::{Observer, Work, WorkUnit};
 
-/// Texts to work on.
+/// Texts and how they are read.
 #[derive(Debug, Clone)]
 pub struct TextSource {
     /// A file or folder.
     pub path: PathBuf,
     /// Which fields of a row are read.
     pub options: ReadOptions,
-    /// Examples that are used at most, drawn evenly over the labels.
+    /// Largest number of examples, drawn evenly over the labels.
     pub max_examples: Option<usize>,
-    /// A folder for token ids that do not fit in memory; it is made when it is needed.
+    /// A folder for token ids that do not fit in memory; it is created when needed.
     pub spill_folder: PathBuf,
 }
 
-/// How a text is cut: the prompt in front, the scored rest behind it.
+/// How a text is split: a prompt, then scored tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpanConfig {
     /// Tokens of the prompt, at least one.
     pub prefix: usize,
-    /// Tokens kept of the whole text, more than `prefix`.
+    /// Largest number of tokens of an example, more than `prefix`.
     pub seq_len: usize,
-    /// The smallest prefix of the sweep this belongs to: hidden states are kept from there on and serve all prefixes.
+    /// The smallest prefix of its sweep: hidden states are cached from there on, for all prefixes.
     pub smallest_prefix: usize,
     /// The largest one: texts too short for it are left out, so that all prefixes use the same texts.
     pub largest_prefix: usize,
 }
 
 impl SpanConfig {
-    /// Spans that belong to no sweep.
+    /// Spans outside of a sweep.
     pub fn new(prefix: usize, seq_len: usize) -> Self {
         Self {
             prefix,
@@ -54,7 +54,7 @@ impl SpanConfig {
         }
     }
 
-    /// How documents are cut.
+    /// How documents are split into windows.
     fn windows(self, tokenizer: &Tokenizer) -> Result<WindowOptions, DataError> {
         let longest = WindowOptions::new(self.seq_len, self.largest_prefix)?;
         let options = WindowOptions::new(self.seq_len, self.prefix)?
@@ -67,7 +67,7 @@ impl SpanConfig {
 }
 
 impl TextSource {
-    /// All texts of a file or folder; the fields of rows are found by their names. `spill_folder` takes token ids that
+    /// All texts of a file or folder; the fields of rows are found by their names. `spill_folder` holds token ids that
     /// do not fit in memory.
     pub fn new(path: impl Into<PathBuf>, spill_folder: impl Into<PathBuf>) -> Self {
         Self {
@@ -115,7 +115,7 @@ impl TextSource {
         })
     }
 
-    /// All texts cut into examples, no more than are wanted, and the corpus that they are from.
+    /// All texts split into at most [`max_examples`](Self::max_examples) examples, and their corpus.
     ///
     /// # Errors
     ///
@@ -152,7 +152,7 @@ impl TextSource {
         Ok(found.documents)
     }
 
-    /// Reports what was passed over.
+    /// Reports skipped input.
     pub(crate) fn report_skipped(&self, skipped: &SkippedInput, observer: &dyn Observer) {
         if !skipped.is_empty() {
             observer.detail(&format!("{}: {skipped}", self.path.display()));
@@ -197,13 +197,13 @@ impl TextSource {
 /// Texts cut into examples.
 #[derive(Debug)]
 pub struct CutTexts {
-    /// What is known of the documents.
+    /// The documents.
     pub corpus: TokenisedCorpus,
     /// The examples.
     pub examples: Vec<Example>,
 }
 
-/// Writes conversations out as the model wants them.
+/// Renders conversations with the model's chat template.
 fn renderer(
     chat: &ModelChat,
 ) -> impl Fn(&[ChatMessage], ChatEnding) -> Result<String, TokeniseError> + '_ {
@@ -211,7 +211,7 @@ fn renderer(
     move |messages, ending| Ok(chat.render(messages, ending, now)?)
 }
 
-/// The examples of some documents, no more than are wanted.
+/// The examples of some documents, up to the largest number.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! An adapter in training, one step at a time, whatever it minimises.
+//! Training of an adapter, one step at a time, for any objective.
 
 use std::time::Instant;
 
@@ -10,18 +10,18 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::adaptation::AdapterModule;
 use crate::training::gradients::clip_to_norm;
 
-/// Why training cannot go on.
+/// An error of a training step.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// Loss or gradients are no longer numbers; the step was not taken.
+    /// Loss or gradients are not finite; the step was not taken.
     #[error("the loss is not finite at step {step}")]
     Diverged {
         /// The step, counted from 1.
         step: usize,
     },
     /// A saved position does not lie in this training.
-    #[error("{cursor:?} is no position in a training of {num_steps} steps")]
+    #[error("{cursor:?} is not a position in a training of {num_steps} steps")]
     NoSuchPosition {
         /// The position.
         cursor: Cursor,
@@ -33,7 +33,7 @@ pub enum TrainError {
     Optimizer(#[source] burn::store::RecordError),
 }
 
-/// How the optimizer runs.
+/// Settings of the optimizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainOptions {
     /// Passes over the data.
@@ -48,7 +48,7 @@ pub struct TrainOptions {
     pub max_grad_norm: f64,
 }
 
-/// Where training stands.
+/// Position in a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cursor {
     /// Finished epochs.
@@ -78,7 +78,7 @@ pub struct StepReport {
     pub seconds: f64,
 }
 
-/// What a trainer minimises: batches, and the loss of each.
+/// The objective of a trainer: batches, and the loss of each.
 pub trait Objective {
     /// Batches of an epoch.
     fn num_batches(&self) -> usize;
@@ -104,7 +104,7 @@ pub struct BatchLoss {
     pub num_tokens: usize,
 }
 
-/// How an optimizer runs, whatever the objective.
+/// The optimizer's schedule, for any objective.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
     /// Passes over the data.
@@ -198,14 +198,14 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Continues where another run stopped.
+    /// Resumes another run.
     ///
     /// `module` and `optimizer_state` must be what that run held at `cursor`; then every later loss
     /// is bit for bit what it would have been without the interruption.
     ///
     /// # Errors
     ///
-    /// When the optimizer's state cannot be read, or `cursor` is no position of this training.
+    /// When the optimizer's state cannot be read, or `cursor` is not a position of this training.
     pub fn resume(
         objective: impl Objective + 'a,
         schedule: Schedule,
@@ -241,12 +241,12 @@ impl<'a> Trainer<'a> {
         self.objective.num_batches() * self.schedule.num_epochs
     }
 
-    /// Where training stands.
+    /// Position in the training.
     pub fn cursor(&self) -> Cursor {
         self.cursor
     }
 
-    /// What has been trained so far.
+    /// The module in its present state.
     pub fn module(&self) -> &AdapterModule {
         &self.module
     }
@@ -265,11 +265,11 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     ///
-    /// When the loss is no longer finite; then nothing was changed.
+    /// When the loss is not finite; the module is then unchanged.
     ///
     /// # Panics
     ///
-    /// When a layer is adapted that the states do not pass through.
+    /// When a layer is adapted that is not run.
     pub fn next_step(&mut self) -> Result<Option<StepReport>, TrainError> {
         if self.cursor.epoch == self.schedule.num_epochs {
             return Ok(None);

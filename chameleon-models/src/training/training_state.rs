@@ -1,7 +1,7 @@
-//! What a resumed training needs: `training_state/step-N/` inside an adapter folder.
+//! The state from which a training resumes: `training_state/step-N/` inside an adapter folder.
 //!
-//! Each state has a name of its own and older ones are removed once it is complete, so that at every moment
-//! one complete state is there, whenever the program is killed.
+//! Each state has its own name, and older ones are removed once it is complete, so that one complete state exists
+//! whenever the program is killed.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ const OPTIMIZER_FILE: &str = "optimizer.burnpack";
 /// `state.json`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainingState {
-    /// Where training stands.
+    /// Position in the training.
     pub cursor: Cursor,
     /// Ties the state to settings and data: a resumed run must have the same.
     pub run_fingerprint: String,
@@ -35,26 +35,26 @@ pub struct TrainingState {
 /// An interrupted training, read back.
 #[derive(Debug)]
 pub struct TrainingCheckpoint {
-    /// The adapter as it stood.
+    /// The adapter at that step.
     pub adapter: Adapter,
-    /// Where training stands.
+    /// Position and best loss.
     pub state: TrainingState,
     /// For [`Trainer::resume`](crate::training::train::Trainer::resume).
     pub optimizer_state: Vec<u8>,
 }
 
-/// The parts of a training that are written down.
+/// The saved parts of a training.
 #[derive(Debug, Clone, Copy)]
 pub struct TrainingParts<'a> {
-    /// The description of the adapter.
+    /// The configuration of the adapter.
     pub config: &'a AdapterConfig,
-    /// The trained tensors as they stand.
+    /// The trained tensors.
     pub module: &'a AdapterModule,
     /// `[clusters, hidden]`
     pub centroids: &'a Tensor<2>,
     /// From [`Trainer::optimizer_state`](crate::training::train::Trainer::optimizer_state).
     pub optimizer_state: &'a [u8],
-    /// Where training stands.
+    /// Position and best loss.
     pub state: &'a TrainingState,
 }
 
@@ -121,7 +121,7 @@ pub fn load(
     }))
 }
 
-/// Whether a training left a state to go on from.
+/// Whether the folder has a state to resume from.
 pub fn exists(adapter_folder: &Path) -> bool {
     adapter_folder.join(FOLDER).exists()
 }

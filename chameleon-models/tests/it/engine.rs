@@ -1,4 +1,4 @@
-//! The engine on a tiny model: the same bits alone and in a crowd, and one request's trouble is nobody else's.
+//! The engine on a tiny model: the same bits alone and in a batch, and a request that fails does not affect another.
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -601,7 +601,7 @@ fn a_grouping_that_fails_or_panics_fails_its_request() {
     let loaded = engine.model();
     let broken = || adapter(loaded, "core", Condition::Centroid);
     let mut fails = broken();
-    // Bugs of ours, which no check of a folder would let through: narrow centroids, and layers that are not there.
+    // Our own bugs, which the checks of a folder would refuse: narrow centroids, and layers that are not there.
     fails.centroids = fails.centroids.narrow(1, 0, 5);
     let mut panics = broken();
     panics.config.prompts.representation = Representation::Hidden { num_layers: 99 };
@@ -653,7 +653,7 @@ fn prompts_fall_in_the_group_of_the_nearest_centroid() {
 fn a_step_that_panics_loses_its_requests_and_not_the_engine() {
     let engine = engine(options());
     let mut broken = adapter(engine.model(), "lora", Condition::Centroid);
-    // Its factors are for another model: a bug of ours, which no check of a folder would let through.
+    // Its factors are for another model: our own bug, which the checks of a folder would refuse.
     let mut shape = head_shape(&engine.model().model, 2);
     shape.in_size = 5;
     let head = HeadAdaptation::Lora {

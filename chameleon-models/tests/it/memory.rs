@@ -239,7 +239,7 @@ fn spoilt_memories_are_refused_by_name() {
         with_config("\"layer_idx\": 1", "\"layer_idx\": 2"),
     );
     refused(
-        "keys of 0 numbers",
+        "keys of width 0",
         with_config("\"key_size\": 4", "\"key_size\": 0"),
     );
     refused(
@@ -247,7 +247,7 @@ fn spoilt_memories_are_refused_by_name() {
         with_config("\"key_size\": 4", "\"key_size\": 5"),
     );
     refused(
-        "a memory of no token",
+        "a memory of at most 0 tokens",
         with_config("\"max_entries\": 20", "\"max_entries\": 0"),
     );
     refused(
@@ -349,24 +349,24 @@ fn decoding_mixes_what_the_model_and_the_groups_memory_predict() {
         let weights = softmax(query.matmul(keys.transpose()) * 5.0, 1);
         let weights: Vec<f32> = weights.into_data().iter::<f32>().collect();
         let text = text(i64::try_from(group_idx).unwrap());
-        let mut votes = [0.0; 24];
+        let mut memory_probs = [0.0; 24];
         for (weight, &next) in weights.iter().zip(&text[1..]) {
-            votes[usize::try_from(next).unwrap()] += weight;
+            memory_probs[usize::try_from(next).unwrap()] += weight;
         }
         // The part is what one token says, and all others agree.
         let at = (0..24).max_by(|&left, &right| {
-            let apart = |idx: usize| (votes[idx] - model[idx]).abs();
+            let apart = |idx: usize| (memory_probs[idx] - model[idx]).abs();
             apart(left).total_cmp(&apart(right))
         });
         let at = at.unwrap();
-        let part = (found[at] - model[at]) / (votes[at] - model[at]);
+        let part = (found[at] - model[at]) / (memory_probs[at] - model[at]);
         if scale == 0.0 {
             assert!(part.abs() < 1e-6, "{part}");
         } else {
             assert!((0.02..0.98).contains(&part), "{part}");
         }
-        for ((found, model), votes) in found.iter().zip(&model).zip(votes) {
-            let expected = (1.0 - part) * model + part * votes;
+        for ((found, model), memory) in found.iter().zip(&model).zip(memory_probs) {
+            let expected = (1.0 - part) * model + part * memory;
             assert!((found - expected).abs() < 1e-5, "{found} {expected}");
         }
         assert!((found.iter().sum::<f32>() - 1.0).abs() < 1e-5);

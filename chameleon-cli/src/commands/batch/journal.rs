@@ -1,11 +1,11 @@
-//! The journal of a run: every answer once, as soon as it is there, and the file of all answers at the end.
+//! The journal of a run: each answer is appended when it is finished; at the end the file of all answers is written.
 //!
 //! ```text
 //! {"run":"fingerprint"}
 //! ROW<tab>{"line":..,"prompt":..,"text":..}
 //! ```
 //!
-//! A program that is killed leaves at most one torn line at the end, which is cut off when the run goes on.
+//! A killed program leaves at most one incomplete line at the end, which is removed when the run is resumed.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -19,17 +19,17 @@ use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::errors::CliError;
 
-/// How often answers are forced onto the disk: so much may be lost when the power fails.
+/// Interval between syncs to the disk; later answers may be lost in a power failure.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Answers so far, in the order in which they came.
+/// Answers so far, in the order in which they finished.
 #[derive(Debug)]
 pub(super) struct Journal {
     out: PathBuf,
     path: PathBuf,
     file: File,
     len: u64,
-    /// Where the answer of each row lies.
+    /// The position of each row's answer.
     rows: Vec<Option<Place>>,
     num_done: usize,
     last_sync: Instant,
@@ -46,18 +46,19 @@ struct Header {
     run: String,
 }
 
-/// What tells a failed answer from the others.
+/// The field that only a failed answer has.
 #[derive(Debug, Deserialize)]
 struct MaybeError {
     error: Option<IgnoredAny>,
 }
 
 impl Journal {
-    /// Begins a journal beside `out`, or goes on with the one that is there.
+    /// Creates a journal next to `out`, or resumes an existing one.
     ///
     /// # Errors
     ///
-    /// When `out` is there and no journal, when the journal is of another run, or when files cannot be used.
+    /// When `out` exists without a journal, when the journal is of another run, or when files cannot be read or
+    /// written.
     pub(super) fn open(out: &Path, run: &str, num_rows: usize) -> Result<Self, CliError> {
         let mut path = out.as_os_str().to_owned();
         path.push(".journal");
@@ -75,7 +76,7 @@ impl Journal {
             });
         }
         if !is_there {
-            // Whole or not at all: a journal without its header would be nobody's.
+            // Written atomically: a journal without a header could not be matched to a run.
             atomic_file::write(&path, &header)?;
         }
         let file = OpenOptions::new()
@@ -121,7 +122,7 @@ impl Journal {
     pub(super) fn write(&mut self, row: usize, answer: &impl Serialize) -> Result<(), CliError> {
         let answer = serde_json::to_string(answer).expect("answers have text keys");
         let line = format!("{row}\t{answer}\n");
-        // One call, so that a program that is killed tears at most this line.
+        // One call, so that a killed program leaves at most this line incomplete.
         let written = self.file.write_all(line.as_bytes());
         written.map_err(|source| self.failed(source))?;
         let start = self.len + (line.len() - answer.len() - 1) as u64;
@@ -139,11 +140,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Forces all answers onto the disk.
+    /// Syncs all answers to the disk.
     ///
     /// # Errors
     ///
-    /// When the disk refuses.
+    /// When the disk reports an error.
     pub(super) fn sync(&mut self) -> Result<(), CliError> {
         self.last_sync = Instant::now();
         self.file.sync_data().map_err(|source| self.failed(source))
@@ -153,7 +154,7 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// When a file cannot be read, written or removed; the journal is then still there.
+    /// When a file cannot be read, written or removed; the journal then remains.
     pub(super) fn finish(mut self) -> Result<usize, CliError> {
         self.sync()?;
         let mut num_failed = 0;
@@ -175,7 +176,7 @@ impl Journal {
         Ok(num_failed)
     }
 
-    /// Reads whole lines, up to the first that is none; answers whether the header is the expected one.
+    /// Reads complete lines, up to the first incomplete one; returns whether the header is the expected one.
     fn read(&mut self, header: &[u8]) -> io::Result<bool> {
         let mut reader = BufReader::new(self.file.try_clone()?);
         let mut line = Vec::new();
@@ -215,7 +216,7 @@ impl Journal {
     }
 }
 
-/// The row of a whole line, and how long its answer is.
+/// The row of a complete line, and the length of its answer.
 fn parse(line: &[u8]) -> Option<(usize, usize)> {
     let text = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
     let (row, answer) = text.split_once('\t')?;

@@ -26,7 +26,7 @@ pub(super) fn page(
 ) -> Result<ReportPage, CliError> {
     let report = &results.report;
     let mut blocks = vec![
-        heading("What may be said"),
+        heading("Findings"),
         Block::Findings {
             findings: report.findings.clone(),
         },
@@ -36,7 +36,7 @@ pub(super) fn page(
         },
     ];
     blocks.extend(differences(report));
-    blocks.push(heading("How they learned"));
+    blocks.push(heading("Learning curves"));
     blocks.extend(curves(report));
     let parts = [
         ("Kinds of text", "label", &report.labels),
@@ -51,7 +51,7 @@ pub(super) fn page(
     }
     blocks.push(prompts::map(comparison)?);
     blocks.extend(prompts::samples(report, comparison, methods)?);
-    blocks.push(heading("How it was made"));
+    blocks.push(heading("Settings"));
     blocks.push(Block::Facts {
         rows: facts(results),
     });
@@ -122,7 +122,7 @@ fn methods_table(report: &ComparisonReport) -> HtmlTable {
     table
 }
 
-/// Every method against its baseline, and the method that the page is about against all it has to beat.
+/// Every method against its baseline, and the headline method against all its baselines and controls.
 fn differences(report: &ComparisonReport) -> Vec<Block> {
     let versus: Vec<(String, Interval)> = report
         .comparisons
@@ -158,7 +158,7 @@ fn curves(report: &ComparisonReport) -> Vec<Block> {
     let trained: Vec<(&MethodRow, &TrainedRun)> = report
         .methods
         .iter()
-        // A memory is put beside a trained adapter, whose curve is there under its own name.
+        // A memory is added to a trained adapter, whose curve has its own name.
         .filter(|row| row.method.memory.is_none())
         .filter_map(|row| Some((row, row.runs.first()?)))
         .collect();

@@ -1,7 +1,7 @@
-//! A comparison at each value of one setting, and how the gain moves with it.
+//! A comparison at each value of one setting, and the gain as a function of it.
 //!
 //! Prefixes are compared on the same texts, whose hidden states are computed once. Group sizes share every training:
-//! only the test is scored again, with other numbers of texts behind a condition.
+//! only the test is scored again, with another number of texts for each condition.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -49,7 +49,7 @@ struct SweepPoint {
     out: PathBuf,
 }
 
-/// The method against something it has to beat.
+/// The method against one of its baselines or controls.
 #[derive(Debug, Serialize)]
 struct Gain {
     against: Method,
@@ -57,7 +57,7 @@ struct Gain {
     difference: Interval,
 }
 
-/// Every point; points that are finished are kept.
+/// Runs every point; finished points are reused.
 pub(super) fn run(
     config: &CompareConfig,
     sweep: &Sweep,
@@ -105,7 +105,7 @@ fn prefixes(
         span.largest_prefix = values.iter().copied().fold(prefix, usize::max);
         point
     };
-    // Before the first point has taken its time.
+    // Checked before the long work of the first point starts.
     for &prefix in values {
         refuse_taken(&point_config(prefix))?;
     }
@@ -233,7 +233,7 @@ impl SweepReport {
             });
         }
         blocks.push(Block::Heading {
-            text: "How it was made".to_owned(),
+            text: "Settings".to_owned(),
         });
         blocks.push(Block::Facts {
             rows: vec![["command".to_owned(), self.command.clone()]],

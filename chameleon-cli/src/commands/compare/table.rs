@@ -27,7 +27,7 @@ pub(super) struct CompareResults {
 }
 
 impl CompareResults {
-    /// A report with what made it; `out` is where its files go.
+    /// A report with its settings; `out` is the folder of its files.
     pub(super) fn new(report: ComparisonReport, out: PathBuf, context: &Context) -> Self {
         Self {
             command: std::env::args().collect(),

@@ -14,7 +14,7 @@ use super::report::{ANSWER_COLUMNS, ReproduceResults, answer_rows};
 /// The page of a finished reproduction.
 pub(super) fn page(report: &ReproduceResults) -> ReportPage {
     let mut blocks = vec![
-        heading("What may be said"),
+        heading("Findings"),
         Block::Findings {
             findings: report.report.findings.clone(),
         },
@@ -28,7 +28,7 @@ pub(super) fn page(report: &ReproduceResults) -> ReportPage {
         blocks.extend(differences(recipe));
         blocks.extend(curves(recipe));
     }
-    blocks.push(heading("How it was made"));
+    blocks.push(heading("Settings"));
     blocks.push(Block::Facts {
         rows: facts(report),
     });
@@ -53,7 +53,7 @@ fn differences(recipe: &RecipeRow) -> Option<Block> {
     let rows: Vec<(String, Interval)> = recipe
         .methods
         .iter()
-        // The frozen model is so far away that the others could not be told apart.
+        // The frozen model is so far off that the others would be indistinguishable on the chart.
         .filter(|row| row.method != Method::FROZEN)
         .filter_map(|row| Some((row.method.to_string(), row.difference?)))
         .collect();

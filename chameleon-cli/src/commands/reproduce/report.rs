@@ -35,7 +35,7 @@ pub(super) struct ReproduceResults {
     pub(super) seeds: Vec<u64>,
     #[serde(flatten)]
     pub(super) report: ReproductionReport,
-    /// Of this invocation; runs that were finished before are not in it.
+    /// Of this invocation; runs that were stored before are not included.
     pub(super) seconds: f64,
     pub(super) out: PathBuf,
 }
@@ -65,7 +65,7 @@ impl ReproduceResults {
         }
     }
 
-    /// What was run, in a sentence.
+    /// The settings, in a sentence.
     pub(super) fn sentence(&self) -> String {
         let PaperSettings {
             batch_size,
@@ -147,7 +147,7 @@ fn write_answers(recipe: &RecipeRow, page: &mut Page) {
     page.table(&table);
 }
 
-/// What the answers of the first seed scored, for [`ANSWER_COLUMNS`].
+/// The scores of the first seed's answers, for [`ANSWER_COLUMNS`].
 pub(super) fn answer_rows(recipe: &RecipeRow) -> Vec<[String; 7]> {
     let scored = recipe
         .methods

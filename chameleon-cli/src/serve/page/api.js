@@ -1,9 +1,9 @@
-// What the page asks of the server: JSON, and answers that come piece by piece.
+// The page's requests to the server: JSON, and streamed answers.
 // Addresses are relative, so that the page also works behind a proxy that serves it under a path.
 
 const KEY_NAME = "chameleon-api-key";
 
-/** Why the server did not answer; `status` is 0 when it was not reached at all. */
+/** Why a request failed; `status` is 0 if the server was not reached. */
 export class Failure extends Error {
   constructor(status, code, message) {
     super(message);
@@ -44,7 +44,7 @@ export async function getJson(address) {
 /**
  * Asks for an answer and hands its pieces on as they come.
  *
- * `on.note` gets the group, `on.text` what was written, `on.end` why it ended, `on.usage` what it cost.
+ * `on.note` receives the group, `on.text` the text, `on.end` the end reason, `on.usage` the token counts.
  */
 export async function streamAnswer(address, body, signal, on) {
   const response = await ask(address, {
@@ -84,7 +84,7 @@ async function ask(address, options) {
 
 async function refusal(response) {
   const body = await response.json().catch(() => ({}));
-  const message = body.error?.message ?? `the server answered with status ${response.status}`;
+  const message = body.error?.message ?? `the server returned status ${response.status}`;
   const after = response.headers.get("retry-after");
   const advice = response.status === 429 && after ? ` Try again in ${after} s.` : "";
   return new Failure(response.status, body.error?.code ?? "", `${sentence(message)}${advice}`);

@@ -1,4 +1,4 @@
-// The conversation: every question with its answers side by side, each written as it comes.
+// The conversation: every question with its answers side by side, each streamed.
 
 import { Failure, sentence, streamAnswer } from "./api.js";
 
@@ -169,9 +169,9 @@ class Answer {
 
   finish(reason = this.reason) {
     this.close();
-    if (!this.text && reason !== "stopped") this.add("the model wrote nothing");
+    if (!this.text && reason !== "stopped") this.add("the answer is empty");
     if (this.first) {
-      // Several tokens may arrive at once, so only the whole time makes an honest rate.
+      // Several tokens may arrive at once, so the rate is computed over the whole time.
       const seconds = (this.latest - this.asked) / 1000;
       const tokens = this.numTokens === 1 ? "1 token" : `${this.numTokens} tokens`;
       this.add(`${tokens} in ${seconds.toFixed(2)} s`);
@@ -187,7 +187,7 @@ class Answer {
     this.isBroken = true;
     this.error = error;
     const failure = this.part(".failure");
-    // Anything but a refusal is a mistake of this page, and must not look like an answer that ended.
+    // Any other error is a bug of this page, and must not look like a finished answer.
     failure.textContent = error instanceof Failure ? sentence(error.message) : `The page failed: ${error.message}`;
     failure.hidden = false;
   }

@@ -1,4 +1,4 @@
-// The map of the groups and the table that says the same in words.
+// The map of the groups and the table with the same data.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 320;
@@ -18,7 +18,7 @@ export class Groups {
     this.marks = new Map();
   }
 
-  /** Draws what `/v1/clusters` told; `lastCluster` is the group of the last answer on this page. */
+  /** Draws the response of `/v1/clusters`; `lastCluster` is the group of the last answer on this page. */
   update(clusters, lastCluster) {
     this.place(clusters);
     const latest = latestOf(clusters);
@@ -142,7 +142,7 @@ function spread(positions, radius) {
 function pushApart(points, apart) {
   for (let i = 0; i < points.length; i += 1) {
     for (let j = i + 1; j < points.length; j += 1) {
-      // Those on one spot leave it in directions that are the same every time.
+      // Circles at the same position are moved apart in fixed directions.
       const dx = points[j][0] - points[i][0] || Math.cos(i * 2.4 + j) * 1e-3;
       const dy = points[j][1] - points[i][1] || Math.sin(i * 2.4 + j) * 1e-3;
       const distance = Math.hypot(dx, dy);

@@ -1,4 +1,4 @@
-// Puts the page together: what is asked when, and where it is shown. Texts of others are only ever set as text.
+// The page's controller: when requests are sent and where results are shown. Foreign text is only set as text content.
 
 import { Failure, getJson, key } from "./api.js";
 import { Chat } from "./chat.js";
@@ -29,7 +29,7 @@ async function send() {
   const text = prompt.value.trim();
   if (!text) return;
   if (chat.isAnswering) return announce("Still answering. Escape stops it.");
-  if (!known.base) return showTrouble("The server is not there to answer. Your message is kept.");
+  if (!known.base) return showTrouble("The server is not reachable. Your message is kept.");
   const settings = readSettings();
   if (!settings) return;
   const sides = [{ place: "base", label: "Base", model: known.base.id, adapter: null }];
@@ -112,7 +112,7 @@ async function look() {
 function lookFailed(error) {
   if (!(error instanceof Failure)) throw error;
   if (error.status === 401) return askForKey(key.value ? error.message : "");
-  // An adapter that was unloaded is gone from the next list.
+  // An unloaded adapter is missing from the next list.
   if (error.code === "model_not_found") known.polls = 0;
   else known.base = null;
   if (error.status === 0) return showHealth("gone", "Not reachable");
@@ -224,7 +224,7 @@ function showAnswering() {
   find("send").hidden = chat.isAnswering;
   find("stop").hidden = !chat.isAnswering;
   find("clear").hidden = chat.isAnswering || chat.turns.length === 0;
-  // The button that had the focus may just have gone.
+  // The focused button may have been removed.
   if (document.activeElement === document.body) prompt.focus();
 }
 

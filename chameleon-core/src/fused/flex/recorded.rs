@@ -20,7 +20,7 @@ use crate::fused::kernels::activation;
 use crate::fused::kernels::norm::RmsNorm;
 use crate::fused::kernels::product::Product;
 
-/// What the flex backend can do besides Burn's own operations, with gradients. Weights, scales, cosines and sines
+/// Operations of the flex backend in addition to Burn's own, with gradients. Weights, scales, cosines and sines
 /// are frozen.
 #[backend_extension(Autodiff, Flex)]
 pub(super) trait RecordedOps: Backend {

@@ -20,7 +20,7 @@ pub(in crate::fused) fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
     output
 }
 
-/// What a gradient of [`swiglu`]'s output becomes for its inputs.
+/// Gradients of [`swiglu`]'s inputs from that of its output.
 pub(in crate::fused) struct SwigluGradients {
     pub(in crate::fused) gate: Vec<f32>,
     pub(in crate::fused) up: Vec<f32>,
@@ -60,7 +60,7 @@ pub(in crate::fused) fn gelu_tanh(x: &[f32]) -> Vec<f32> {
     output
 }
 
-/// What a gradient of [`gelu_tanh`]'s output becomes for its input.
+/// The gradient of [`gelu_tanh`]'s input from that of its output.
 pub(in crate::fused) fn gelu_tanh_backward(x: &[f32], grad: &[f32]) -> Vec<f32> {
     let mut x_grad = vec![0.0; x.len()];
     x_grad
@@ -150,7 +150,7 @@ impl WithSimd for GeluTanhBackward<'_> {
         for ((x_grad, &x), &grad) in self.x_grad.iter_mut().zip(self.x).zip(self.grad) {
             let open = sigmoid(x * (SLOPE + CURVE * x * x));
             let steepness = SLOPE + 3.0 * CURVE * x * x;
-            // Far out the sigmoid has arrived, and its derivative is zero whatever it is multiplied with.
+            // For large inputs the sigmoid is saturated and its derivative is zero.
             *x_grad = grad * open * (1.0 + x * (1.0 - open) * steepness);
         }
     }

@@ -30,7 +30,7 @@ pub(in crate::fused) struct Rotary<'a> {
     pub(in crate::fused) sin: &'a [f32],
 }
 
-/// What attends to what.
+/// Queries, keys and values.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::fused) struct Attention<'a> {
     pub(in crate::fused) sizes: AttentionSizes,
@@ -43,7 +43,7 @@ pub(in crate::fused) struct Attention<'a> {
     pub(in crate::fused) rotary: Rotary<'a>,
 }
 
-/// What a gradient of the output becomes for the inputs.
+/// Gradients of the inputs.
 pub(in crate::fused) struct AttentionGradients {
     pub(in crate::fused) query: Vec<f32>,
     pub(in crate::fused) key: Vec<f32>,
@@ -173,7 +173,7 @@ impl AttentionSizes {
 }
 
 impl Rotary<'_> {
-    /// Turns and scales a head, `[seq, head_dim]`.
+    /// Applies the rotary embedding to a head and scales it, `[seq, head_dim]`.
     fn apply(self, head: &mut [f32], head_dim: usize, scale: f32) {
         vectorised(TurnHead {
             rotary: self,
@@ -184,7 +184,7 @@ impl Rotary<'_> {
         });
     }
 
-    /// Turns a gradient back, and scales it.
+    /// Applies the inverse rotary embedding to a gradient, and scales it.
     fn undo(self, head: &mut [f32], head_dim: usize, scale: f32) {
         vectorised(TurnHead {
             rotary: self,

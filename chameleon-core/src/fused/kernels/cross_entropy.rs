@@ -1,5 +1,5 @@
 //! Cross-entropy of rows of logits: one pass for the maximum, one for the exponentials and their sum, and one for the
-//! gradient, all in the memory of the logits.
+//! gradient, all in the buffer of the logits.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::math::{LANES, exp, max, sum_lanes};
 use super::vectorised;
 
-/// Logits and what should have come.
+/// Logits and targets.
 pub(in crate::fused) struct CrossEntropyRows<'a, L> {
     /// `[rows, vocab]`
     pub(in crate::fused) logits: L,

@@ -1,4 +1,4 @@
-//! Scores of texts with what memories say about them.
+//! Scores of texts, mixed with the probabilities of memories.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_hypernet::memory::{GateFeatures, GateFit, GateObservations, MemoryGate};
@@ -7,13 +7,13 @@ use crate::families::indices::index_tensor;
 use crate::training::eval::TokenScores;
 use crate::training::grouped_examples::GroupedExamples;
 
-/// What memories say about some texts at one temperature.
+/// The probabilities and gate features that memories give for some texts at one temperature.
 #[derive(Debug, Clone)]
 pub struct Observed {
     pub(super) temperature: f64,
     /// `[tokens]`, all scored tokens of all examples
-    pub(super) shares: Tensor<1>,
-    pub(super) evidence: GateFeatures,
+    pub(super) target_probs: Tensor<1>,
+    pub(super) gate_features: GateFeatures,
 }
 
 /// The gate whose temperature and weights predict these texts best.
@@ -28,12 +28,12 @@ pub fn fit_gate(
     num_groups: usize,
 ) -> MemoryGate {
     let fits = observed.iter().map(|observed| {
-        let device = observed.shares.device();
+        let device = observed.target_probs.device();
         let observations = GateObservations {
-            features: &observed.evidence,
+            features: &observed.gate_features,
             groups: groups_of_tokens(data, &device),
             model_log_probs: log_probs(scores, &device),
-            memory_probs: observed.shares.clone(),
+            memory_probs: observed.target_probs.clone(),
         };
         MemoryGate::fit(&observations, num_groups, observed.temperature)
     });
@@ -42,7 +42,7 @@ pub fn fit_gate(
     best.expect("at least one temperature").gate
 }
 
-/// The scores with what the memories add.
+/// The scores mixed with the memories' probabilities.
 ///
 /// # Panics
 ///
@@ -57,12 +57,12 @@ pub fn with_memory(
         .iter()
         .find(|observed| observed.temperature.to_bits() == gate.temperature.to_bits())
         .expect("observed at the temperature of the gate");
-    let device = observed.shares.device();
+    let device = observed.target_probs.device();
     let losses = gate.losses(
-        &observed.evidence,
+        &observed.gate_features,
         groups_of_tokens(data, &device),
         log_probs(&scores, &device),
-        observed.shares.clone(),
+        observed.target_probs.clone(),
     );
     let mut losses = losses
         .into_data()

@@ -205,7 +205,7 @@ impl CausalLm for Gpt2 {
 }
 
 impl Decoder for Gpt2 {
-    /// Positions are added to the embeddings; the layers know of none.
+    /// Positions are added to the embeddings; the layers do not use them.
     type Positions = ();
 
     fn num_layers(&self) -> usize {

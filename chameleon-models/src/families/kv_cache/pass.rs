@@ -44,18 +44,18 @@ struct BlockPlan {
     reads: Vec<ReadPlan>,
 }
 
-/// Rows that go on by one token, at once.
+/// Rows that advance by one token, computed together.
 #[derive(Debug)]
 struct StepPlan {
     /// Rows of the block from the first on.
     num_places: usize,
-    /// The token of each of them, unless these are computed in the same order from the first of the block on. For
-    /// a row that has no token in this pass any other stands in.
+    /// The token of each of them, unless these are computed in the same order from the first of the block on. A row
+    /// without a token in this pass is given any other token.
     queries: Option<Tensor<1, Int>>,
     mask: AttentionMask,
 }
 
-/// A row that goes on by several tokens.
+/// A row that advances by several tokens.
 #[derive(Debug)]
 struct ReadPlan {
     first_token: usize,

@@ -49,10 +49,10 @@ pub struct LlamaConfig {
     /// Base of the rotary wavelengths; older files have it here, newer ones in `rope_parameters`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
-    /// How the rotary wavelengths are stretched, as older files say it.
+    /// The scaling of the rotary wavelengths, as in older files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<RopeParameters>,
-    /// Base and stretching of the rotary wavelengths, as newer files say it; wins over the two above.
+    /// Base and scaling of the rotary wavelengths, as in newer files; takes precedence over the two above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_parameters: Option<RopeParameters>,
     /// Whether the head is the embedding.
@@ -67,10 +67,10 @@ pub struct LlamaConfig {
     /// Attention that looks back only so far (Mistral); refused unless it is longer than any sequence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sliding_window: Option<usize>,
-    /// What starts a text.
+    /// The token that starts a text.
     #[serde(default)]
     pub bos_token_id: Option<TokenIds>,
-    /// What ends a text.
+    /// The tokens that end a text.
     #[serde(default)]
     pub eos_token_id: Option<TokenIds>,
 }
@@ -102,7 +102,7 @@ pub struct RopeParameters {
 }
 
 impl LlamaConfig {
-    /// The smallest model worth testing: two layers of width 16, four heads on two key-value heads.
+    /// A small model for tests: two layers of width 16, four heads on two key-value heads.
     pub fn tiny() -> Self {
         Self {
             vocab_size: 96,
@@ -168,7 +168,7 @@ impl LlamaConfig {
             .unwrap_or(10_000.0)
     }
 
-    /// How the rotary wavelengths are stretched.
+    /// The scaling of the rotary wavelengths.
     ///
     /// # Errors
     ///
@@ -282,7 +282,7 @@ fn needed(
     Ok(value)
 }
 
-/// What `transformers` assumes for keys that are absent.
+/// The defaults of `transformers` for absent keys.
 mod defaults {
     pub(super) fn hidden_act() -> String {
         "silu".to_owned()

@@ -83,7 +83,7 @@ const UP_PROJ: &str = "mlp.up_proj";
 const DOWN_PROJ: &str = "mlp.down_proj";
 
 impl LlamaConfig {
-    /// A model with random weights; loading replaces them before they are ever drawn.
+    /// A model with random weights; loading replaces them before they are initialised.
     ///
     /// # Errors
     ///
@@ -139,7 +139,7 @@ impl LlamaConfig {
     }
 }
 
-/// How Hugging Face draws the weights of a fresh model.
+/// The initialisation of weights by Hugging Face.
 const INITIALIZER: Initializer = Initializer::Normal {
     mean: 0.0,
     std: 0.02,
@@ -153,7 +153,7 @@ fn linear(from: usize, to: usize, has_bias: bool, device: &Device) -> Linear {
 }
 
 impl Llama {
-    /// Has these weights multiplied as they are packed. The tensors in whose place they come hold nothing more.
+    /// Multiplies these weights in their quantised form. The tensors that they replace are emptied.
     pub(crate) fn pack(&mut self, packed: PackedWeights) {
         for (layer_idx, layer) in self.layers.iter_mut().enumerate() {
             let LlamaAttention {

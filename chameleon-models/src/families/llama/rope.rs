@@ -1,4 +1,4 @@
-//! Rotary positions: wavelengths, their stretching for long contexts, and the angles of a pass.
+//! Rotary embedding: wavelengths, their scaling for long contexts, and the angles of a pass.
 #![expect(
     clippy::cast_possible_truncation,
     reason = "angles are f32, as they are in PyTorch, so that long positions round alike"
@@ -7,7 +7,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use chameleon_core::fused::RotaryHalves;
 
-/// How wavelengths are stretched for contexts longer than the model was first trained for.
+/// Scaling of the wavelengths for contexts longer than those of the first training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum RopeScaling {
@@ -22,7 +22,7 @@ pub enum RopeScaling {
     Llama3(Llama3Scaling),
 }
 
-/// The numbers of Llama 3.1's stretching.
+/// The parameters of Llama 3.1's scaling.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Llama3Scaling {
     /// How much longer the long wavelengths become.
@@ -57,7 +57,7 @@ impl RotaryFrequencies {
     }
 
     /// The rotation for positions `[batch or 1, seq]`, given row by row; shared by all layers of a pass. The first half
-    /// of each head turns against the second one, as Hugging Face's weights expect.
+    /// of each head is rotated with the second one, as Hugging Face's weights expect.
     pub(crate) fn at(&self, positions: &[Vec<usize>], device: &Device) -> RotaryHalves {
         let seq_len = positions.first().map_or(0, Vec::len);
         let angles: Vec<f32> = positions

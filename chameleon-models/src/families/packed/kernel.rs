@@ -1,4 +1,4 @@
-//! Products of packed weights with packed rows: whole numbers within a block of 32, f32 across blocks.
+//! Products of packed weights with packed rows: integers within a block of 32, f32 across blocks.
 //!
 //! Two kernels: one for processors with AVX2, and a plain one for all others, with which it is compared. Both add up
 //! in eight lanes in the same order.
@@ -14,15 +14,15 @@ use half::f16;
 
 use super::rows::{PADDED, PackedRows};
 
-/// Numbers that share a scale.
+/// Values that share a scale.
 pub(super) const BLOCK: usize = 32;
 
-/// Whole numbers of a block of weights.
+/// Integers of a block of weights.
 pub(super) trait Quants: Copy + Send + Sync {
-    /// The numbers, one after the other.
+    /// The integers, one after the other.
     fn unpack(self) -> [i8; BLOCK];
 
-    /// Four bits: the first 16 numbers are the lower halves of the bytes.
+    /// Four bits: the first 16 integers are the lower halves of the bytes.
     const ARE_NIBBLES: bool;
 
     /// The bytes as they lie; of nibbles only the first half counts.
@@ -178,8 +178,8 @@ mod avx2 {
 
     const CACHE_LINE: usize = 64;
 
-    /// Bytes by which weights are asked for before they are needed: memory answers late, and the processor's own
-    /// guess ends at the next page. Behind the last weight it is a hint that nothing follows.
+    /// Prefetch distance in bytes: the latency of memory is high, and the hardware prefetcher stops at the next page.
+    /// Behind the last weight it is a hint that nothing follows.
     const PREFETCHED: usize = 4096;
 
     /// Products of a tile at most.

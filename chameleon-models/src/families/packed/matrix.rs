@@ -21,7 +21,7 @@ pub(crate) struct PackedMatrix {
     out_size: usize,
 }
 
-/// Whole numbers, `[out, blocks]`.
+/// Integers, `[out, blocks]`.
 #[derive(Debug)]
 enum Blocks {
     Nibbles(Vec<[u8; BLOCK / 2]>),
@@ -42,9 +42,9 @@ impl PackedMatrix {
         )
     }
 
-    /// Takes a weight over from the bytes of a file: `[out, in]`, of which the output `idx` is the stored row
-    /// `row_of(idx)`. Nothing where the format is not one of those that it [`takes`](Self::takes), the bytes are not
-    /// of this shape, or a scale is no number.
+    /// Reads a weight `[out, in]` from the bytes of a file; its output `idx` is the stored row `row_of(idx)`. `None` if
+    /// the format is not one that it [`takes`](Self::takes), if the bytes are not of this shape, or if a scale is not
+    /// finite.
     pub(crate) fn read(
         dtype: TensorDtype,
         stored: &[u8],
@@ -80,7 +80,7 @@ impl PackedMatrix {
                 matrix.scales[idx] = half(block, 0)?;
                 if has_mins {
                     matrix.mins[idx] = match dtype {
-                        // Numbers count from -8, which eight halves of the scale's negative make up for exactly.
+                        // Integers are offset by 8, which adding -8 times the scale corrects exactly.
                         TensorDtype::Q4_0 => f16::from_f32(-8.0 * matrix.scales[idx].to_f32()),
                         _ => half(block, 1)?,
                     };
@@ -178,7 +178,7 @@ impl PackedMatrix {
         })
     }
 
-    /// Adds everything that tells it from others to a digest.
+    /// Adds its contents to a digest.
     pub(super) fn update(&self, digest: &mut Sha256) {
         match &self.quants {
             Blocks::Nibbles(quants) => digest.update(quants.as_flattened()),
@@ -191,7 +191,7 @@ impl PackedMatrix {
 }
 
 impl Blocks {
-    /// Takes over the whole numbers of a block.
+    /// Copies the integers of a block.
     fn push(&mut self, dtype: TensorDtype, block: &[u8]) -> Option<()> {
         match self {
             Self::Nibbles(quants) => quants.push(*block.last_chunk()?),

@@ -1,11 +1,11 @@
-//! Rows of numbers packed to eight bits in blocks of 32, which share one scale.
+//! Rows of values quantised to eight bits in blocks of 32, which share one scale.
 
 use super::kernel::BLOCK;
 
 /// Packed rows.
 #[derive(Debug)]
 pub(super) struct PackedRows {
-    /// The bits of whole numbers from -127 to 127, `[rows, blocks]`.
+    /// The bits of integers from -127 to 127, `[rows, blocks]`.
     pub(super) values: Vec<[u8; BLOCK]>,
     /// One for each block, zeros up to a multiple of eight: `[rows, padded blocks]`
     pub(super) scales: Vec<f32>,

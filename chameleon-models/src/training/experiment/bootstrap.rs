@@ -1,6 +1,6 @@
-//! How sure a difference between two methods is: a paired bootstrap over seeds and units of text.
+//! Confidence intervals of the difference between two methods: a paired bootstrap over seeds and units of text.
 //!
-//! Sequences cut from one text resemble each other, so whole units are drawn, not sequences: documents, or the sources
+//! Sequences cut from one text are correlated, so whole units are resampled, not sequences: documents, or the sources
 //! that several documents were cut from.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use chameleon_core::RunSeed;
 use rand::{Rng, RngExt as _};
 use serde::{Deserialize, Serialize};
 
-/// A mean difference and the interval it lies in with 95 % confidence.
+/// A mean difference and its 95 % confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// The difference observed, nats per token.
@@ -21,7 +21,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Whether the interval lies wholly below zero.
+    /// Whether the whole interval is below zero.
     pub fn is_below_zero(&self) -> bool {
         self.high < 0.0
     }
@@ -37,27 +37,27 @@ impl Interval {
     }
 }
 
-/// Resamples drawn, enough for percentiles that hardly move between seeds.
+/// Number of resamples; enough for percentiles that are stable across seeds.
 const NUM_RESAMPLES: usize = 10_000;
 
 /// A sequence that two methods scored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PairedSequence {
-    /// What one method lost less what the other lost, in nats; one entry for each seed.
+    /// The loss of one method minus that of the other, in nats; one entry for each seed.
     pub differences: Vec<f64>,
-    /// How many tokens were scored.
+    /// Number of scored tokens.
     pub num_tokens: usize,
-    /// What it is drawn together with: the sequences of one document, or of one source.
+    /// The unit that it is resampled with: a document, or a source.
     pub unit_idx: usize,
 }
 
 /// The token-weighted mean of paired differences, resampled over seeds and over units.
 ///
-/// With one seed the interval holds the variation of texts only, none of training.
+/// With one seed the interval covers the variation between texts only, not between trainings.
 ///
 /// # Panics
 ///
-/// When there is no seed, no sequence, or the numbers of seeds differ.
+/// When there is no seed or no sequence, or the sequences have different numbers of seeds.
 pub fn paired_interval(sequences: &[PairedSequence], seed: RunSeed) -> Interval {
     let units = Unit::gather(sequences);
     let num_seeds = units[0].differences.len();
@@ -85,7 +85,7 @@ pub fn paired_interval(sequences: &[PairedSequence], seed: RunSeed) -> Interval 
     }
 }
 
-/// The sequences of one unit added up.
+/// The sums over the sequences of one unit.
 struct Unit {
     differences: Vec<f64>,
     num_tokens: usize,

@@ -1,13 +1,13 @@
-//! Several methods on the same texts: every training and every scoring is done once and kept.
+//! A comparison of several methods on the same texts; every training and every scoring runs once and is stored.
 //!
 //! Every method tries the same learning rates with the first seed and keeps its best epoch on the validation texts.
-//! What was chosen is trained with all seeds and scored once on the test texts.
+//! The chosen settings are trained with all seeds and scored once on the test texts.
 //!
 //! ```text
 //! OUT/runs/METHOD-seed-S-lr-L/
 //!   adapter_config.json, adapter.safetensors   the epoch that was kept, unless another rate was chosen
 //!   run.json                                   the curve of the training
-//!   scores.json                                what it scored on the test texts, of chosen runs
+//!   scores.json                                the scores on the test texts, of chosen runs
 //! ```
 
 use std::fmt;
@@ -39,26 +39,26 @@ use super::memories::{ExperimentMemories, ScoredTexts, SplitScores};
 use super::peak_memory;
 use super::store::RunStore;
 
-/// What is compared.
+/// Settings of a comparison.
 #[derive(Debug, Clone)]
 pub struct ComparisonConfig {
     /// In the order of the tables, each once.
     pub methods: Vec<Method>,
     /// At least one, each once.
     pub seeds: Vec<RunSeed>,
-    /// Tried by every method; at least one, each once.
+    /// Tuned over for every method; at least one, each once.
     pub learning_rates: Vec<f64>,
     /// Everything else, the same for all methods.
     pub training: TrainingConfig,
 }
 
-/// Texts with the hidden states that no training changes.
+/// Texts with the hidden states that training does not change.
 #[derive(Debug)]
 pub struct ComparisonTexts {
     /// The model and the texts.
     pub data: TrainingData,
     states: States,
-    /// What groups remember, if a method asks for it.
+    /// The groups' memories, if a method uses them.
     pub memories: Option<ExperimentMemories>,
 }
 
@@ -67,12 +67,12 @@ struct States {
     train: KnownStates,
     valid: KnownStates,
     test: KnownStates,
-    /// Those before the head, from which the frozen model is scored.
+    /// The final hidden states, from which the frozen model is scored.
     frozen_test: HiddenCache,
 }
 
 impl ComparisonTexts {
-    /// Computes hidden states and memories, or finds them on disk.
+    /// Computes hidden states and memories, or reads them from disk.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl ComparisonTexts {
         let has_memory = config.methods.iter().any(|method| method.memory.is_some());
         let memories = if has_memory {
             let with_prompts = training.adapter.condition == Condition::Batch;
-            // The clusters are the same for all seeds of a comparison, and so is what they remember.
+            // The clusters are the same for all seeds of a comparison, and so are their memories.
             let seed = seed.derive("memory");
             Some(ExperimentMemories::prepare(
                 &data,
@@ -161,7 +161,7 @@ pub struct TrainedRun {
     pub seed: RunSeed,
     /// The highest learning rate.
     pub learning_rate: f64,
-    /// What the optimizer changed.
+    /// Number of trainable parameters.
     pub num_trainable_params: usize,
     /// The epoch that was kept; `None` if the training diverged before the end of the first.
     pub kept: Option<KeptEpoch>,
@@ -171,18 +171,18 @@ pub struct TrainedRun {
     pub diverged_at_step: Option<usize>,
     /// Wall-clock time.
     pub seconds: f64,
-    /// The most memory that the process held meanwhile, where the system tells.
+    /// Peak memory of the process during the run, if the system reports it.
     pub peak_memory_bytes: Option<u64>,
 }
 
-/// `scores.json`: what a run scored on the test texts.
+/// `scores.json`: the scores of a run on the test texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoredRun {
     /// Of each example.
     pub scores: Vec<ExampleScore>,
-    /// Nats of every scored token of every example, to three digits: for looking at, not for sums.
+    /// Nats of every scored token of every example, rounded to three digits: for display, not for sums.
     pub token_nlls: Vec<Vec<f32>>,
-    /// How the memory's share is decided, if there is one.
+    /// The gate of the memory, if there is one.
     #[serde(default)]
     pub gate: Option<MemoryGate>,
     /// Wall-clock time.
@@ -238,23 +238,23 @@ impl RunName {
     }
 }
 
-/// What an adapter folder holds of the adapter itself; the weights go first, so that a folder with the other file
-/// alone is never taken for an adapter.
+/// The files of an adapter in its folder; the weights are deleted first, so that the configuration alone is never
+/// mistaken for an adapter.
 const ADAPTER_FILES: [&str; 2] = ["adapter.safetensors", "adapter_config.json"];
 
-/// Everything that the runs of a comparison share.
+/// The shared state of the runs of a comparison.
 pub struct Comparison<'a> {
-    /// What is compared.
+    /// Its settings.
     pub config: &'a ComparisonConfig,
     /// The texts.
     pub texts: &'a ComparisonTexts,
     /// The test texts in the batches in which they are scored.
     pub test: &'a Split,
-    /// Texts of the test that share a condition, where that is not the batch size.
+    /// Number of test texts that share a condition, if it differs from the batch size.
     pub group_size: Option<usize>,
-    /// Where runs are kept.
+    /// The store of the runs.
     pub store: RunStore,
-    /// Who follows.
+    /// Receives progress and can interrupt.
     pub observer: &'a dyn Observer,
 }
 
@@ -268,11 +268,11 @@ impl fmt::Debug for Comparison<'_> {
 }
 
 impl Comparison<'_> {
-    /// Refuses a folder whose runs belong to another comparison, before any of the long work.
+    /// Rejects a folder whose runs belong to another comparison, before the long work starts.
     ///
     /// # Errors
     ///
-    /// When there is such a run.
+    /// When the store has a run of another comparison.
     pub fn check_store(&self) -> Result<(), TrainingError> {
         for &method in &self.config.methods {
             if method.head == Head::Frozen {
@@ -288,7 +288,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Trains and scores what is missing of every method.
+    /// Trains and scores the missing runs of every method.
     ///
     /// # Errors
     ///
@@ -323,7 +323,7 @@ impl Comparison<'_> {
         let learning_rate = best.learning_rate;
         let best_name = self.name(method, seed, learning_rate);
         if !self.has_adapter(best_name) {
-            // It was dropped when it lost to a rate that is no longer asked for.
+            // Its adapter was deleted when a learning rate that is no longer requested had a lower loss.
             self.store.forget(&best_name.to_string())?;
             self.training(best_name, Selection::BestEpoch)?;
         }
@@ -368,7 +368,7 @@ impl Comparison<'_> {
         Ok(runs)
     }
 
-    /// One training, from disk if it is there.
+    /// One training, read from disk if it is stored.
     fn training(&self, name: RunName, selection: Selection) -> Result<TrainedRun, TrainingError> {
         let config = self.adapter_config(name)?;
         let control = name.method.control;
@@ -455,7 +455,7 @@ impl Comparison<'_> {
         self.scored(&place, &key, Some(&module), conditions)
     }
 
-    /// Scores the adapter of a finished training with a memory beside it, once.
+    /// Scores the adapter of a finished training together with a memory, once.
     fn memory_score(
         &self,
         name: RunName,
@@ -463,7 +463,7 @@ impl Comparison<'_> {
         memory: MemoryControl,
     ) -> Result<ScoredRun, TrainingError> {
         let memories = self.texts.memories.as_ref();
-        let memories = memories.expect("made when a method asks for it");
+        let memories = memories.expect("built when a method uses memories");
         let config = self.adapter_config(name)?;
         let control = name.method.control;
         let place = self.score_place(&name.to_string(), Some(method));
@@ -560,7 +560,7 @@ impl Comparison<'_> {
         training.adapter_config(name.method.head, &self.texts.data, name.seed)
     }
 
-    /// Where scores are kept: those with a memory carry the name of its method.
+    /// The path of the scores in the store; those with a memory are named after its method.
     fn score_place(&self, run: &str, memory: Option<Method>) -> String {
         let memory = memory.map_or_else(String::new, |method| format!("-{method}"));
         let group_size = self
@@ -569,7 +569,7 @@ impl Comparison<'_> {
         format!("{run}/scores{memory}{group_size}.json")
     }
 
-    /// What a training depends on.
+    /// The fingerprint of all inputs of a training.
     fn key(
         &self,
         config: &AdapterConfig,
@@ -585,7 +585,7 @@ impl Comparison<'_> {
         data.fingerprint(&json(&settings), &[&data.train, &data.valid])
     }
 
-    /// What the test scores of a training depend on.
+    /// The fingerprint of all inputs of a training's test scores.
     fn score_key(
         &self,
         config: &AdapterConfig,

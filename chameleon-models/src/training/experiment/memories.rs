@@ -1,4 +1,5 @@
-//! What the memories of the groups say about validation and test texts: found out once, for all methods and seeds.
+//! The memories of the groups and their probabilities for validation and test texts, computed once for all methods and
+//! seeds.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -26,10 +27,10 @@ use crate::training::prepare::{Split, TrainingData};
 /// The memories of an experiment.
 #[derive(Debug)]
 pub struct ExperimentMemories {
-    /// How they are made.
+    /// How they are built.
     pub config: MemoryConfig,
     memories: GroupMemories,
-    /// Whether prompts that are answered together are remembered for one another.
+    /// Whether the memory of a text includes the other prompts of its batch.
     with_prompts: bool,
     seed: RunSeed,
     train: HiddenCache,
@@ -38,21 +39,21 @@ pub struct ExperimentMemories {
     observed: RefCell<BTreeMap<ObservedKey, Rc<ObservedSplits>>>,
 }
 
-/// What groups remember, for a report.
+/// Size and settings of the memories, for a report.
 #[derive(Debug, Clone, Serialize)]
 pub struct MemoryFacts {
-    /// How they are made.
+    /// How they are built.
     #[serde(flatten)]
     pub config: MemoryConfig,
-    /// Tokens remembered by all groups together.
+    /// Entries of all groups together.
     pub num_entries: usize,
-    /// Keys and tokens, as a file keeps them.
+    /// Size of keys and tokens in a file.
     pub bytes: usize,
-    /// Whether prompts that are answered together are remembered for one another.
+    /// Whether the memory of a text includes the other prompts of its batch.
     pub with_prompts: bool,
 }
 
-/// Whose memory it is, and how many test texts are answered together.
+/// Which memory a text receives, and the number of test texts in a batch.
 type ObservedKey = (MemoryControl, Option<usize>);
 
 #[derive(Debug)]
@@ -78,7 +79,7 @@ pub(super) struct SplitScores {
 }
 
 impl ExperimentMemories {
-    /// Reads or computes the states of all texts and makes the memories.
+    /// Reads or computes the states of all texts and builds the memories.
     ///
     /// # Errors
     ///
@@ -115,7 +116,7 @@ impl ExperimentMemories {
         })
     }
 
-    /// What is remembered, and what it takes.
+    /// Size and settings of the memories.
     pub fn facts(&self) -> MemoryFacts {
         let num_entries = self.memories.num_entries();
         MemoryFacts {
@@ -126,7 +127,7 @@ impl ExperimentMemories {
         }
     }
 
-    /// Fits a gate to validation scores, and changes test scores by it.
+    /// Fits a gate to the validation scores and applies it to the test scores.
     pub(super) fn mix(
         &self,
         control: MemoryControl,

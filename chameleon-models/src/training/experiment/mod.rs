@@ -1,4 +1,4 @@
-//! Experiments as values: methods on the same texts, their controls, and how sure the differences are.
+//! Experiments as values: methods on the same texts, their controls, and confidence intervals of the differences.
 
 mod bootstrap;
 mod comparison;

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 
-/// The most memory held since the start, or since [`forget`].
+/// Peak memory since the start, or since the last [`forget`].
 pub fn bytes() -> Option<u64> {
     let mut status = String::new();
     File::open("/proc/self/status")
@@ -14,11 +14,11 @@ pub fn bytes() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Starts the measurement anew. Systems that cannot do so go on with the old one, which is never too low.
+/// Resets the peak. On systems that cannot reset it the old peak stays, which is never too low.
 pub fn forget() {
     let file = OpenOptions::new().write(true).open("/proc/self/clear_refs");
     if let Ok(mut file) = file {
-        // 5 resets the peak and nothing else; a refusal leaves the old peak.
+        // 5 resets only the peak; on an error the old peak stays.
         let _ = file.write_all(b"5");
     }
 }

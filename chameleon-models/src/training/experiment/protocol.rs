@@ -1,4 +1,4 @@
-//! What each method of a comparison is measured against.
+//! The baselines and controls of each method of a comparison.
 
 use chameleon_hypernet::{ConditionControl, GeneratorKind};
 
@@ -7,7 +7,7 @@ use crate::training::method::{Head, MemoryControl, Method};
 use super::scores::Against;
 
 impl Method {
-    /// What has to stand beside this method before one may say that it gained something.
+    /// The baselines and controls without which a gain of this method cannot be claimed.
     pub fn companions(self) -> Vec<Self> {
         let redrawn = |method: Self| match method.memory {
             Some(_) => method.with_memory(MemoryControl::Redrawn),
@@ -40,7 +40,7 @@ impl Method {
         methods
     }
 
-    /// What this method has to beat, the strictest first; nothing for baselines and controls.
+    /// The methods that this one is compared with, the strictest first; empty for baselines and controls.
     pub(crate) fn measured_against(self) -> Vec<(Self, Against)> {
         let companions = self.companions();
         if companions.is_empty() || self.is_control() {
@@ -62,13 +62,13 @@ impl Method {
             .collect()
     }
 
-    /// The method among `methods` that differences of this one are taken against.
+    /// The method among `methods` against which the differences of this one are computed.
     pub(crate) fn baseline(self, methods: &[Self]) -> Option<Self> {
         let order: &[Self] = match (self.head, self.memory) {
             (Head::Generated(kind), _) if kind != GeneratorKind::Core => {
                 &[Self::MATCHED_LORA_DENSE, Self::LORA, Self::FROZEN]
             }
-            // The memory trains nothing but its gate.
+            // Only the gate of the memory is trained.
             (Head::Lora, Some(_)) => &[Self::LORA, Self::FROZEN],
             _ => &[
                 Self::MATCHED_LORA,
@@ -85,7 +85,7 @@ impl Method {
     }
 }
 
-/// The method that a report is about: the best reason to run it.
+/// The method that a report is about.
 pub(crate) fn headline(methods: &[Method]) -> Option<Method> {
     [
         Method::CORE.with_memory(MemoryControl::None),

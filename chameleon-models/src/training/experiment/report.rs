@@ -1,4 +1,4 @@
-//! The results of a comparison: one row for each method, paired differences, and what they allow one to say.
+//! The results of a comparison: one row for each method, paired differences, and findings.
 
 use std::collections::BTreeSet;
 
@@ -21,14 +21,14 @@ use super::scores::{
     Against, BreakdownRow, Finding, MethodScores, PairedComparison, breakdown, finding,
 };
 
-/// Everything that a comparison found.
+/// The results of a comparison.
 #[derive(Debug, Clone, Serialize)]
 pub struct ComparisonReport {
     /// The frozen model.
     pub model: String,
     /// Seeds of the trainings.
     pub seeds: Vec<u64>,
-    /// Learning rates that every method tried.
+    /// Learning rates that every method was tuned over.
     pub learning_rates: Vec<f64>,
     /// Epochs at most.
     pub num_epochs: usize,
@@ -40,13 +40,13 @@ pub struct ComparisonReport {
     pub num_test_examples: usize,
     /// Documents that the test examples were cut from.
     pub num_test_documents: usize,
-    /// What the intervals are drawn from.
+    /// The units that the intervals resample.
     pub resampled: Resampled,
     /// Scored tokens of the test.
     pub num_test_tokens: usize,
     /// Clusters of the training prompts.
     pub num_clusters: usize,
-    /// What groups remember, if a method uses it.
+    /// The groups' memories, if a method uses them.
     pub memory: Option<MemoryFacts>,
     /// Tokens of a prompt.
     pub prefix: usize,
@@ -54,7 +54,7 @@ pub struct ComparisonReport {
     pub seq_len: usize,
     /// How the training groups agree with the labels, 0 to 1.
     pub label_mutual_information: Option<f64>,
-    /// The method that the differences of parts are about, and its baseline.
+    /// The method whose differences are broken down by label and cluster, and its baseline.
     pub headline: Option<Headline>,
     /// One row for each method.
     pub methods: Vec<MethodRow>,
@@ -62,20 +62,20 @@ pub struct ComparisonReport {
     pub labels: Vec<BreakdownRow>,
     /// Scores by cluster.
     pub clusters: Vec<BreakdownRow>,
-    /// Every hypernetwork and memory against everything it has to beat.
+    /// Every hypernetwork and memory against its baselines and controls.
     pub comparisons: Vec<ComparisonRow>,
-    /// What the results allow one to say.
+    /// Conclusions and warnings.
     pub findings: Vec<Finding>,
-    /// Of this call; runs that were finished before are not in it.
+    /// Of this call; runs that were stored before are not included.
     pub seconds: f64,
-    /// The most memory that the process held, where the system tells.
+    /// Peak memory of the process, if the system reports it.
     pub peak_memory_bytes: Option<u64>,
 }
 
-/// What intervals are drawn from.
+/// The units that intervals resample.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Resampled {
-    /// Examples of one unit are drawn together.
+    /// Examples of one unit are resampled together.
     pub unit: UnitKind,
     /// Of the test.
     pub num_units: usize,
@@ -101,7 +101,7 @@ impl std::fmt::Display for Resampled {
 pub struct Headline {
     /// The method.
     pub method: Method,
-    /// What its differences are taken against.
+    /// The method that it is compared with.
     pub baseline: Method,
 }
 
@@ -110,7 +110,7 @@ pub struct Headline {
 pub struct ComparisonRow {
     /// The method.
     pub method: Method,
-    /// What it has to beat.
+    /// The method that it is compared with.
     pub against: Method,
     /// Nats per token, with a 95 % interval; below zero the method is better.
     pub difference: Interval,
@@ -129,17 +129,17 @@ pub struct MethodRow {
     pub loss: f64,
     /// `exp` of the loss.
     pub perplexity: f64,
-    /// Compares across tokenizers.
+    /// Comparable across tokenizers.
     pub bits_per_byte: f64,
     /// In the order of the seeds.
     pub per_seed_perplexity: Vec<f64>,
-    /// What the difference is taken against.
+    /// The baseline of the difference.
     pub baseline: Option<Method>,
     /// Nats per token against the baseline, with a 95 % interval.
     pub difference: Option<Interval>,
     /// All trainings and scorings.
     pub seconds: f64,
-    /// The most memory that any of its trainings needed.
+    /// The highest peak memory of its trainings.
     pub peak_memory_bytes: Option<u64>,
     /// The first seed with every learning rate.
     pub trials: Vec<TrainedRun>,
@@ -147,7 +147,7 @@ pub struct MethodRow {
     pub runs: Vec<TrainedRun>,
 }
 
-/// What was chosen for a method.
+/// The settings chosen for a method.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Choice {
     /// The learning rate.
@@ -205,7 +205,7 @@ impl AllScores {
         })
     }
 
-    /// Every hypernetwork and memory against everything it has to beat.
+    /// Every hypernetwork and memory against its baselines and controls.
     fn comparisons(&self, seed: RunSeed) -> Vec<(ComparisonRow, Against)> {
         let mut rows = Vec::new();
         for (method, scores) in &self.0 {
@@ -227,7 +227,7 @@ impl AllScores {
 }
 
 impl ComparisonReport {
-    /// Puts the runs of a comparison together.
+    /// Summarises the runs of a comparison.
     pub fn new(comparison: &Comparison<'_>, methods: &[MethodRuns], seconds: f64) -> Self {
         let Comparison {
             config,
@@ -358,10 +358,10 @@ fn method_row(runs: &MethodRuns, all: &AllScores, seed: RunSeed) -> MethodRow {
     }
 }
 
-/// Units below which a bootstrap over them says little.
+/// With fewer units than this, a bootstrap interval is rough.
 const FEW_UNITS: usize = 30;
 
-/// What the intervals do not hold, and choices that may not be the best ones.
+/// Warnings about what the intervals do not cover, and about settings at the edge of their range.
 fn cautions(methods: &[MethodRuns], num_epochs: usize, resampled: Resampled) -> Vec<Finding> {
     let mut notes = Vec::new();
     if methods.iter().all(|runs| runs.scored.len() == 1) {

@@ -1,4 +1,4 @@
-//! Scores of several methods on the same examples, and what one may say about their differences.
+//! Scores of several methods on the same examples, and findings about their differences.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -10,20 +10,20 @@ use crate::training::eval::{ExampleScore, summaries_by};
 
 use super::bootstrap::{Interval, PairedSequence, paired_interval};
 
-/// What one method scored.
+/// The scores of one method.
 #[derive(Debug)]
 pub struct MethodScores {
-    /// What tables call it.
+    /// Its name in tables.
     pub name: String,
-    /// One run for each seed, each with every held-out example in the same order. A method without randomness has
-    /// one run, which stands for all seeds.
+    /// One run for each seed, each with every held-out example in the same order. A deterministic method has one run,
+    /// which is paired with all seeds.
     pub runs: Vec<Vec<ExampleScore>>,
-    /// What each example is resampled together with.
+    /// The unit that each example is resampled with.
     pub units: Rc<[usize]>,
 }
 
 impl MethodScores {
-    /// What this method lost less what `other` lost on the examples that `keep` picks, paired by seed and example.
+    /// The loss of this method minus that of `other` on the examples that `keep` selects, paired by seed and example.
     pub fn less(
         &self,
         other: &Self,
@@ -61,16 +61,16 @@ pub struct BreakdownRow {
     pub num_examples: usize,
     /// By method.
     pub perplexity: BTreeMap<String, f64>,
-    /// Nats per token of the method in question against its baseline.
+    /// Nats per token of the headline method against its baseline.
     pub difference: Option<Interval>,
 }
 
-/// A method and what it is measured against.
+/// A method and its baseline.
 #[derive(Debug, Clone, Copy)]
 pub struct PairedComparison<'a> {
     /// The method.
     pub method: &'a MethodScores,
-    /// What it is measured against.
+    /// The method that it is compared with.
     pub baseline: &'a MethodScores,
 }
 
@@ -103,24 +103,24 @@ pub fn breakdown(
     rows.into_values().collect()
 }
 
-/// Something that the results allow one to say, or forbid.
+/// A conclusion from the results, or a warning against one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How it is meant.
+    /// Its kind.
     pub kind: FindingKind,
     /// The sentence.
     pub text: String,
 }
 
-/// How a finding is meant.
+/// The kind of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FindingKind {
-    /// The interval excludes zero on the good side.
+    /// The interval is below zero: an improvement.
     Gain,
-    /// It does not: whoever reads the table must know.
+    /// The interval is not below zero.
     Warning,
-    /// What the intervals do not hold.
+    /// A limit of the results, such as what the intervals do not cover.
     Note,
 }
 
@@ -158,7 +158,7 @@ impl Finding {
     }
 }
 
-/// What a method is measured against, which decides what a gain means.
+/// What a method is compared with, which decides the meaning of a gain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Against {
     /// The same method given wrong groups.
@@ -167,7 +167,7 @@ pub enum Against {
     Baseline,
 }
 
-/// What a difference allows one to say.
+/// The finding about a difference.
 pub fn finding(
     method: impl std::fmt::Display,
     other: impl std::fmt::Display,

@@ -1,7 +1,7 @@
-//! Finished runs on disk: what is finished is not done again.
+//! Finished runs on disk, which are not computed again.
 //!
-//! Each record carries a key: a fingerprint of all settings, the model and the texts it depends on. A record with
-//! another key belongs to another experiment, which is refused and never written over.
+//! Each record has a key: a fingerprint of all settings, the model and the texts it depends on. A record with another
+//! key belongs to another experiment; it is an error and is never overwritten.
 
 use std::fs;
 use std::io;
@@ -19,7 +19,7 @@ pub struct RunStore {
     folder: PathBuf,
 }
 
-/// A record with what it depends on.
+/// A record with its key.
 #[derive(Serialize, Deserialize)]
 struct Keyed<'a, T> {
     key: std::borrow::Cow<'a, str>,
@@ -35,11 +35,11 @@ impl RunStore {
         }
     }
 
-    /// Refuses runs that are there already, unless the experiment continues.
+    /// Rejects a store that has runs, unless the experiment is resumed.
     ///
     /// # Errors
     ///
-    /// When there are some.
+    /// When the store has runs.
     pub fn check_start(&self, start: Start) -> Result<(), TrainingError> {
         if start == Start::Fresh && self.folder.exists() {
             return Err(TrainingError::Exists {
@@ -55,7 +55,7 @@ impl RunStore {
         self.folder.join(name)
     }
 
-    /// A record, if it is there. `name` is its path inside the folder.
+    /// A record, if it exists. `name` is its path inside the folder.
     ///
     /// # Errors
     ///
@@ -99,8 +99,7 @@ impl RunStore {
         write(&path, key, record)
     }
 
-    /// Writes a folder with a record in it; `save` puts the rest there. Either all of it is there afterwards or
-    /// nothing.
+    /// Writes a folder with a record in it; `save` writes the other files. The folder appears complete or not at all.
     ///
     /// # Errors
     ///
@@ -120,7 +119,7 @@ impl RunStore {
         })
     }
 
-    /// Deletes a file, if it is there.
+    /// Deletes a file, if it exists.
     ///
     /// # Errors
     ///
@@ -130,7 +129,7 @@ impl RunStore {
         deleted(&path, fs::remove_file(&path))
     }
 
-    /// Deletes everything of a run, if it is there.
+    /// Deletes the files of a run, if they exist.
     ///
     /// # Errors
     ///
@@ -145,7 +144,7 @@ fn create_folder(folder: &Path) -> Result<(), TrainingError> {
     fs::create_dir_all(folder).map_err(TrainingError::file("make the folder", folder))
 }
 
-/// What is not there counts as deleted.
+/// A missing file counts as deleted.
 fn deleted(path: &Path, result: io::Result<()>) -> Result<(), TrainingError> {
     match result {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! What the cache promises: equal answers, continuing after an interruption, and suspicion of what lies on disk.
+//! The guarantees of the cache: equal states, resumption after an interruption, and validation of the files on disk.
 
 use std::fs;
 
@@ -63,7 +63,7 @@ fn assert_holds_everything(cache: &HiddenCache, spec: &CacheSpec) {
     }
 }
 
-/// Whatever lies in the folder, the cache is right.
+/// The cache is correct whatever files are in the folder.
 fn assert_refilled(folder: &Path, spec: &CacheSpec, expected: Range<usize>) {
     let (cache, computed) = fill(folder, spec);
     assert_eq!(computed, expected.collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! Answers to prompts of an experiment, compared with the references.
+//! Generated answers to prompts of an experiment, scored against the references.
 
 use burn::tensor::Tensor;
 use chameleon_core::LoraFactors;
@@ -13,12 +13,12 @@ use crate::training::text_metrics::{Stemming, bleu, meteor, rouge};
 
 use super::base::Base;
 
-/// How near answers come to the references, each from 0 to 100.
+/// Scores of answers against the references, each from 0 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TextScores {
     /// Answers that were scored.
     pub num_answers: usize,
-    /// As sacrebleu counts it.
+    /// BLEU, as sacrebleu computes it.
     pub bleu: f64,
     /// ROUGE-1.
     pub rouge1: f64,
@@ -26,14 +26,14 @@ pub struct TextScores {
     pub rouge2: f64,
     /// ROUGE-L.
     pub rouge_l: f64,
-    /// Of its exact and stem stages.
+    /// METEOR with its exact and stem stages.
     pub meteor: f64,
 }
 
 /// Prompts that are answered together and share their factors.
 pub(super) struct PromptBatch<'a> {
     pub(super) examples: Vec<&'a Example>,
-    /// What the head adds; the base model answers without.
+    /// The factors of the head; `None` for the base model.
     pub(super) factors: Option<LoraFactors>,
 }
 
@@ -48,7 +48,7 @@ impl PromptBatch<'_> {
     }
 }
 
-/// Tokens of an answer at most; Alpaca's answers have 60 words on average.
+/// Largest number of tokens of an answer; Alpaca's answers have 60 words on average.
 const MAX_NEW_TOKENS: usize = 128;
 
 /// Prompt tokens of a pass.
@@ -93,7 +93,7 @@ pub(super) fn answer(
     })
 }
 
-/// An engine whose model has the factors of a batch folded in.
+/// An engine whose model has the factors of a batch merged.
 fn engine(batch: &PromptBatch<'_>, base: &Base) -> Result<Engine, TrainingError> {
     let mut loaded = base.loaded.clone();
     if let Some(factors) = &batch.factors {

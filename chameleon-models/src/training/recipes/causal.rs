@@ -195,7 +195,7 @@ impl<'a> Causal<'a> {
         Ok(run)
     }
 
-    /// The first test prompts, those of a group together, and what the head adds for their group.
+    /// The first test prompts by group, and the head factors of each group.
     fn prompt_batches(
         &self,
         module: Option<&AdapterModule>,
@@ -260,7 +260,7 @@ impl Part {
     }
 }
 
-/// The paper's settings where it has some, ours elsewhere.
+/// The paper's settings where it gives them, otherwise our own.
 fn train_options(config: &ReproductionConfig) -> TrainOptions {
     TrainOptions {
         num_epochs: config.settings.num_epochs,

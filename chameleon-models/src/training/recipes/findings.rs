@@ -1,4 +1,4 @@
-//! Sentences with numbers: what beats its control, and what leakage and padding contribute.
+//! Findings as sentences: which methods are better than their controls, and how much leakage and padding contribute.
 
 use chameleon_core::RunSeed;
 
@@ -9,7 +9,7 @@ use super::quirks::Quirk;
 use super::recipe_name::RecipeName;
 use super::runs::{Facts, Run, difference, of_method};
 
-/// What the numbers allow one to say, and what they do not.
+/// Conclusions and warnings.
 pub(super) fn findings(runs: &[Run], recipes: &[RecipeName], seed: RunSeed) -> Vec<Finding> {
     let sides: Vec<Side<'_>> = recipes
         .iter()
@@ -54,7 +54,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Which quirks are off, if it is a published recipe.
+    /// The quirks that are off, if it is a published recipe.
     fn off(&self) -> Option<&[Quirk]> {
         match self.recipe {
             RecipeName::Causal => None,
@@ -72,7 +72,7 @@ impl<'a> Side<'a> {
         difference(&of(method), &of(other), self.seed)
     }
 
-    /// Whether each method with conditions does better than the same with wrong ones.
+    /// Whether each method with conditions is better than the same method with wrong ones.
     fn against_controls(&self) -> Vec<Finding> {
         let name = self.recipe;
         [Method::DENSE, Method::CORE]
@@ -93,7 +93,7 @@ impl<'a> Side<'a> {
             .collect()
     }
 
-    /// How much of what is scored is padding, and how much is one and the same token.
+    /// The fraction of the scored tokens that is padding, and the fraction that is the most common token.
     fn scored(&self) -> Option<Finding> {
         let Facts {
             num_scored,
@@ -111,7 +111,7 @@ impl<'a> Side<'a> {
         )))
     }
 
-    /// What changes against `as-published`: the level of the loss, and what the conditions are worth.
+    /// The difference to `as-published`: of the loss, and of the gain by the conditions.
     fn contribution(&self, published: &Self) -> Option<Finding> {
         if self.off().is_some_and(<[_]>::is_empty) {
             return None;

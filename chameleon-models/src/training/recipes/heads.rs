@@ -45,7 +45,7 @@ pub(super) fn published(
     })
 }
 
-/// What multiplies the factors as published.
+/// The published multiplier of the factors.
 pub(super) fn published_scale(settings: &PaperSettings, quirks: &Quirks) -> f64 {
     if quirks.has(Quirk::DirectAlpha) {
         settings.alpha

@@ -1,8 +1,8 @@
-//! The settings of the paper, so that anybody can repeat them and see what they measure.
+//! The settings of the paper, for its reproduction.
 //!
-//! Owns the `as-published` recipe: its sizes ([`PaperSettings`]), everything unusual about it ([`Quirk`]), training and
-//! scoring under it, and the experiments that set it beside `causal`, under which claims are made ([`reproduce`]).
-//! Nothing outside this folder imports it.
+//! Owns the `as-published` recipe: its sizes ([`PaperSettings`]), its deviations from common practice ([`Quirk`]),
+//! training and scoring under it, and the experiments that compare it with `causal`, the recipe of our own results
+//! ([`reproduce`]). Nothing outside this folder imports it.
 
 mod answers;
 mod base;

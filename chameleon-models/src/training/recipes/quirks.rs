@@ -1,4 +1,4 @@
-//! What a faithful reader must know about the published script, one name for each point.
+//! Deviations of the published script from common practice, each with a name.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Something about the published setting that changes what its numbers mean.
+/// A property of the published setting that changes the meaning of its results.
 ///
-/// Each can be switched off alone with [`Quirks::without`]; what then holds instead is said beside it.
+/// Each can be switched off alone with [`Quirks::without`]; each variant documents what then holds instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -19,7 +19,7 @@ pub enum Quirk {
     /// Rows are padded to the full length with the end-of-text token, but attention and loss test for token 0:
     /// padding is attended to and scored, and a real token 0 is neither. Off: rows end where their text ends.
     ScoredPadding,
-    /// Mean embeddings include the padding (and leave out token 0), so that they largely tell how long a row is.
+    /// Mean embeddings include the padding (and leave out token 0), so that they mostly encode the length of a row.
     /// Off: the mean of the real tokens.
     PooledPadding,
     /// Groups and conditions are made of whole rows, the scored tokens included. Off: of the first tokens of a row,
@@ -27,7 +27,7 @@ pub enum Quirk {
     Leak,
     /// Validation rows are clustered on themselves. Off: they go to the nearest centroid of the training rows.
     OwnClusters,
-    /// What is reported is the best epoch on the validation rows, and there are no others. Off: the last epoch.
+    /// The best epoch on the validation rows is reported, and there are no test rows. Off: the last epoch.
     BestEpoch,
     /// Only the head is adapted, because the published wrapper looks for `Linear` and GPT-2's layers are `Conv1D`.
     /// Off: plain LoRA on every linear module of the layers as well, which then run in every step.
@@ -67,11 +67,11 @@ impl Quirk {
         Self::PlainGeneration,
     ];
 
-    /// The quirks that a name on the command line stands for: one, or with `padding` both about padding.
+    /// The quirks of a name on the command line: one, or for `padding` the two about padding.
     ///
     /// # Errors
     ///
-    /// When there is none of this name.
+    /// When the name is not that of a quirk.
     pub fn named(name: &str) -> Result<Vec<Self>, UnknownQuirk> {
         match name {
             "padding" => Ok(vec![Self::ScoredPadding, Self::PooledPadding]),
@@ -117,7 +117,7 @@ impl FromStr for Quirk {
     }
 }
 
-/// A name that no quirk has.
+/// A string that is not the name of a quirk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the published recipe has no quirk `{found}`; it has padding, {}",

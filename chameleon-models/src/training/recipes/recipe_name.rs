@@ -20,7 +20,7 @@ pub enum RecipeName {
 }
 
 impl RecipeName {
-    /// Whether conditions hold what is scored.
+    /// Whether conditions contain scored tokens.
     pub fn leaks(&self) -> bool {
         match self {
             Self::Causal => false,
@@ -77,7 +77,7 @@ pub enum UnknownRecipe {
         /// The string.
         found: String,
     },
-    /// A quirk that there is not.
+    /// An unknown quirk.
     #[error(transparent)]
     Quirk(#[from] UnknownQuirk),
 }

@@ -14,19 +14,19 @@ use super::findings::findings;
 use super::recipe_name::RecipeName;
 use super::runs::{Facts, Run, difference, of_method};
 
-/// What was found under every recipe.
+/// The results under every recipe.
 #[derive(Debug, Serialize)]
 pub struct ReproductionReport {
-    /// In the order asked for.
+    /// In the requested order.
     pub recipes: Vec<RecipeRow>,
-    /// What the results allow one to say.
+    /// Conclusions and warnings.
     pub findings: Vec<Finding>,
-    /// The most memory that the process held, where the system tells.
+    /// Peak memory of the process, if the system reports it.
     pub peak_memory_bytes: Option<u64>,
 }
 
 impl ReproductionReport {
-    /// Puts finished runs together. `seed` resamples for the intervals.
+    /// Summarises finished runs. `seed` draws the resamples of the intervals.
     ///
     /// # Panics
     ///
@@ -62,9 +62,9 @@ impl ReproductionReport {
 pub struct RecipeRow {
     /// Its name.
     pub name: String,
-    /// Whether conditions hold what is scored.
+    /// Whether conditions contain scored tokens.
     pub leaks: bool,
-    /// What it makes of the data.
+    /// Sizes of its data.
     pub facts: Facts,
     /// One row for each method.
     pub methods: Vec<MethodRow>,
@@ -75,13 +75,13 @@ pub struct RecipeRow {
 pub struct MethodRow {
     /// The method.
     pub method: Method,
-    /// What the optimizer changed.
+    /// Number of trainable parameters.
     pub num_trainable_params: usize,
     /// Mean over the seeds, nats per token.
     pub valid_loss: f64,
     /// `exp` of the validation loss.
     pub valid_perplexity: f64,
-    /// On the test rows, where the recipe has some.
+    /// On the test rows, if the recipe has any.
     pub test_loss: Option<f64>,
     /// `exp` of the test loss.
     pub test_perplexity: Option<f64>,
@@ -89,7 +89,7 @@ pub struct MethodRow {
     pub difference: Option<Interval>,
     /// All runs together.
     pub seconds: f64,
-    /// The most memory that any of its runs needed.
+    /// The highest peak memory of its runs.
     pub peak_memory_bytes: Option<u64>,
     /// One for each seed.
     pub runs: Vec<RunRow>,
@@ -104,7 +104,7 @@ pub struct RunRow {
     pub chosen_epoch: Option<usize>,
     /// Nats per token.
     pub valid_loss: f64,
-    /// On the test rows, where the recipe has some.
+    /// On the test rows, if the recipe has any.
     pub test_loss: Option<f64>,
     /// Of generated answers.
     pub text: Option<TextScores>,
@@ -192,7 +192,7 @@ impl MethodRow {
 }
 
 impl fmt::Display for Facts {
-    /// What a recipe makes of the data, in a sentence.
+    /// Sizes of a recipe's data, in a sentence.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             num_train_rows,

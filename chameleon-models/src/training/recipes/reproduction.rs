@@ -51,7 +51,7 @@ struct Reproduction<'a> {
     config: &'a ReproductionConfig,
     base: &'a Base,
     texts: &'a Texts,
-    /// What finished runs must share with those that are missing.
+    /// The key that finished runs must have in common with the missing ones.
     key: String,
     store: RunStore,
     observer: &'a dyn Observer,
@@ -66,13 +66,13 @@ impl Reproduction<'_> {
         };
         let wanted = methods.into_iter().flat_map(|method| {
             let seeds = match method.head {
-                // Nothing is drawn, so one run is all runs.
+                // The frozen model is deterministic, so one run is enough.
                 Head::Frozen => &self.config.seeds[..1],
                 _ => &self.config.seeds,
             };
             seeds.iter().map(move |&seed| (method, seed))
         });
-        // Groups and states are made only where a run is missing.
+        // Groups and states are computed only if a run is missing.
         let mut prepared = None;
         for (method, seed) in wanted {
             let name = format!("{recipe}-{method}-seed-{}.json", seed.0);

@@ -20,9 +20,9 @@ pub struct Run {
     pub method: Method,
     /// The seed.
     pub seed: u64,
-    /// What the recipe makes of the data.
+    /// Sizes of the recipe's data.
     pub facts: Facts,
-    /// What the optimizer changed.
+    /// Number of trainable parameters.
     pub num_trainable_params: usize,
     /// One entry for each epoch; none for the frozen model.
     pub curve: Vec<EpochRecord>,
@@ -30,21 +30,21 @@ pub struct Run {
     pub chosen_epoch: Option<usize>,
     /// Nats per token on the validation rows, at the chosen epoch.
     pub valid_loss: f64,
-    /// Nats per token on the test rows, where the recipe has some.
+    /// Nats per token on the test rows, if the recipe has any.
     pub test_loss: Option<f64>,
-    /// What the paired difference is taken of: batches as published, test examples under `causal`.
+    /// The units of the paired difference: batches as published, test examples under `causal`.
     pub units: Vec<Unit>,
-    /// Of generated answers, where some were asked for.
+    /// Of generated answers, if requested.
     pub text: Option<TextScores>,
     /// Wall-clock time.
     pub seconds: f64,
-    /// The most memory it needed, where the system tells.
+    /// Its peak memory, if the system reports it.
     #[serde(default)]
     pub peak_memory_bytes: Option<u64>,
 }
 
 impl Run {
-    /// A run of which nothing is known yet but what it is.
+    /// A run without results.
     pub(super) fn new(recipe: &str, method: Method, seed: RunSeed, facts: Facts) -> Self {
         Self {
             recipe: recipe.to_owned(),
@@ -75,7 +75,7 @@ pub struct Unit {
     pub document_idx: usize,
 }
 
-/// What a recipe makes of the data.
+/// Sizes of a recipe's data.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::struct_field_names, reason = "every count starts with `num_`")]
 pub struct Facts {
@@ -93,11 +93,11 @@ pub struct Facts {
     pub num_scored: usize,
     /// How many of them are padding.
     pub num_scored_padding: usize,
-    /// How many of them are the commonest token.
+    /// How many of them are the most common token.
     pub num_commonest: usize,
 }
 
-/// How often the commonest of some tokens occurs.
+/// The number of occurrences of the most common token.
 pub(super) fn count_commonest<'a>(ids: impl Iterator<Item = &'a u32>) -> usize {
     let mut counts = HashMap::<u32, usize>::new();
     for &id in ids {
@@ -107,7 +107,7 @@ pub(super) fn count_commonest<'a>(ids: impl Iterator<Item = &'a u32>) -> usize {
 }
 
 impl Run {
-    /// The loss that counts: of the test rows where there are some.
+    /// The reported loss: of the test rows if there are any, otherwise of the validation rows.
     pub(super) fn loss(&self) -> f64 {
         self.test_loss.unwrap_or(self.valid_loss)
     }
@@ -121,8 +121,8 @@ pub(super) fn of_method<'a>(runs: &[&'a Run], method: Method) -> Vec<&'a Run> {
         .collect()
 }
 
-/// What one method lost less what another lost, paired by unit; runs are paired by seed, and a method without
-/// randomness has one run for all seeds.
+/// The loss of one method minus that of another, paired by unit; runs are paired by seed, and a deterministic method
+/// has one run for all seeds.
 pub(super) fn difference(runs: &[&Run], others: &[&Run], seed: RunSeed) -> Option<Interval> {
     let last = |runs: &[&Run]| runs.len().checked_sub(1);
     let (last_run, last_other) = (last(runs)?, last(others)?);

@@ -24,9 +24,9 @@ impl std::fmt::Display for Experiment {
 /// The settings that both recipes share, as the paper's experiments have them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PaperSettings {
-    /// Rows of a batch at most; the number of clusters is the number of rows divided by it.
+    /// Largest number of rows of a batch; the number of clusters is the number of rows divided by it.
     pub batch_size: usize,
-    /// Tokens kept of a row.
+    /// Largest number of tokens of a row.
     pub seq_len: usize,
     /// Passes over the data.
     pub num_epochs: usize,

@@ -1,4 +1,4 @@
-//! The texts of an experiment: fetched or read, limited, tokenised, and cut for the recipe `causal`.
+//! The texts of an experiment: downloaded or read, limited, tokenised, and split into examples for the recipe `causal`.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use super::quirks::{Quirk, Quirks};
 use super::settings::Experiment;
 use super::texts::{PaperRows, PaperTexts};
 
-/// A quarter as many rows are validated and tested on as are trained on, when their number is limited.
+/// If the number of training rows is limited, those of validation and test rows are limited to a quarter of it.
 const HELD_OUT_SHARE: usize = 4;
 
 /// The rows of an experiment.
@@ -26,7 +26,7 @@ pub(super) struct Texts {
     pub(super) test: Part,
 }
 
-/// Rows of one part as both recipes see them.
+/// Rows of one split, for both recipes.
 pub(super) struct Part {
     /// Every row.
     pub(super) rows: Vec<PublishedText>,
@@ -73,7 +73,7 @@ impl Texts {
         })
     }
 
-    /// What the published recipe trains on.
+    /// The training rows of the published recipe.
     pub(super) fn published_train(
         &self,
         experiment: Experiment,
@@ -103,11 +103,11 @@ impl Part {
         let options = WindowOptions::new(config.settings.seq_len, config.prefix)?;
         let tokenise =
             |text: &str| Ok::<_, TokeniseError>(loaded.tokenizer.encode_with_ends(text)?);
-        // The seed decides nothing: these rows are split already.
+        // The seed has no effect, because these rows are split already.
         let mut examples = rows.examples(options, RunSeed(0), &tokenise)?;
         for (row, exchange) in published.iter_mut().zip(&rows.exchanges) {
             if exchange.is_some() {
-                // Unless an example says otherwise below, no room was left for an answer.
+                // Without an example (below), the row has no room for an answer.
                 row.scored_from = config.settings.seq_len;
             }
         }
@@ -117,7 +117,7 @@ impl Part {
                 published[row_idx].prompt = example.prompt.clone();
                 published[row_idx].scored_from = example.sequence.boundary();
             }
-            // Rows of one article resemble each other, so articles are what the interval resamples.
+            // Rows of one article are correlated, so the interval resamples articles.
             example.document_idx = rows.document_indices[row_idx];
         }
         Ok(Self {
@@ -127,7 +127,7 @@ impl Part {
     }
 }
 
-/// The folder of a data set of the hub.
+/// Downloads a data set of the hub; returns its folder.
 fn fetched(dataset: &HubDataset, options: &HubOptions) -> Result<PathBuf, TrainingError> {
     Ok(hub_dataset::resolve(dataset, options)?)
 }

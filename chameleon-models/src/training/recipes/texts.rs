@@ -25,21 +25,21 @@ pub struct PaperTexts {
 /// Some rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PaperRows {
-    /// Texts; of WikiText one line each with its line break, or nothing at all for a blank line.
+    /// Texts; of WikiText one line each with its line break, empty for a blank line.
     pub texts: Vec<String>,
-    /// Where the answer of each row is, in data of exchanges.
+    /// The range of each row's answer, in data of exchanges.
     pub exchanges: Vec<Option<Exchange>>,
-    /// What each row was cut from: an article of WikiText, or the row itself.
+    /// The document of each row: an article of WikiText, or the row itself.
     pub document_indices: Vec<usize>,
 }
 
 impl PaperTexts {
-    /// WikiText from a folder with one file for each part, known by `train`, `valid` and `test` in their names:
+    /// WikiText from a folder with one file for each split, identified by `train`, `valid` or `test` in its name: plain
     /// text, or a table of rows with a `text`.
     ///
     /// # Errors
     ///
-    /// When a part is missing, or a file cannot be read or is not UTF-8.
+    /// When a split is missing, or a file cannot be read or is not UTF-8.
     pub fn wikitext(folder: &Path) -> Result<Self, DataError> {
         let part = |name| PaperRows::of_wikitext(&part_file(folder, name)?);
         Ok(Self {
@@ -49,8 +49,8 @@ impl PaperTexts {
         })
     }
 
-    /// Alpaca from one file of records with `instruction`, `input` and `output`, a tenth of the rows kept aside to
-    /// validate and a tenth to test on. Rows without an answer are left out.
+    /// Alpaca from one file of records with `instruction`, `input` and `output`, with a tenth of the rows held out for
+    /// validation and a tenth for testing. Rows without an answer are left out.
     ///
     /// # Errors
     ///
@@ -171,7 +171,7 @@ impl PaperRows {
         tokenise: &Tokenise<'_>,
     ) -> Result<Vec<Example>, DataError> {
         let path: Arc<Path> = Path::new("the rows of the experiment").into();
-        // Blank documents are left out, which would shift the indices of the rows behind them.
+        // Blank documents would be left out, which would shift the indices of the later rows.
         let filled: Vec<usize> = (0..self.texts.len())
             .filter(|&row_idx| !self.texts[row_idx].trim().is_empty())
             .collect();
@@ -197,7 +197,7 @@ fn is_title(line: &str) -> bool {
     line.len() > 3 && line.starts_with("= ") && line.ends_with(" =") && !line.starts_with("= =")
 }
 
-/// The one file of a folder whose name says that it holds this part.
+/// The one file of a folder whose name contains the name of this split.
 fn part_file(folder: &Path, part: &'static str) -> Result<PathBuf, DataError> {
     let failed = |source| DataError::Read {
         path: folder.to_owned(),

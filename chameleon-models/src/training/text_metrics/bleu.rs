@@ -5,19 +5,19 @@ use super::tokens::words_13a;
 
 const MAX_ORDER: usize = 4;
 
-/// A corpus score and what it is made of.
+/// A corpus score and its components.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bleu {
     /// From 0 to 100.
     pub score: f64,
     /// Share of runs of 1, 2, 3 and 4 words that the references have, in percent, smoothed.
     pub precisions: [f64; MAX_ORDER],
-    /// What answers shorter than their references lose, from 0 to 1.
+    /// The factor for answers shorter than their references, from 0 to 1.
     pub brevity_penalty: f64,
 }
 
 impl Bleu {
-    /// How the score was counted, in `sacrebleu`'s words, so that two scores can be compared.
+    /// `sacrebleu`'s signature of the score, so that two scores can be compared.
     pub fn signature() -> String {
         let version = env!("CARGO_PKG_VERSION");
         format!("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:chameleon-{version}")

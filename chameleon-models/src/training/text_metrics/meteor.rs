@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use super::porter::stem;
 use super::tokens::words_13a;
 
-/// How much more recall weighs than precision.
+/// Weight of recall against precision.
 const ALPHA: f64 = 0.9;
-/// How fast the penalty grows with the number of pieces.
+/// Exponent of the fragmentation penalty.
 const BETA: f64 = 3.0;
-/// The penalty when every matched word is a piece of its own.
+/// The penalty if every matched word is its own chunk.
 const GAMMA: f64 = 0.5;
 
 /// A mean over all pairs.

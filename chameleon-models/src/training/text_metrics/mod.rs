@@ -1,10 +1,10 @@
-//! How near generated answers come to reference answers: BLEU, ROUGE and METEOR.
+//! Scores of generated answers against reference answers: BLEU, ROUGE and METEOR.
 //!
 //! Owns: the scores and the tokenisation each of them prescribes. They equal those of the Python packages that
 //! papers cite: BLEU as `sacrebleu` counts it (13a tokens, exponential smoothing), ROUGE-1, ROUGE-2 and ROUGE-L as
 //! `rouge-score` does, METEOR as `nltk` does with its exact and stem stages. The synonym stage needs `WordNet`,
-//! which is not part of this program, so our METEOR is at most that of a run with it; a [`Meteor`] says which stages
-//! it had. Does not own: reading files, and the generation of answers.
+//! which is not part of this program, so our METEOR is at most that of a run with it; a [`Meteor`] lists its stages.
+//! Does not own: reading files, and the generation of answers.
 //!
 //! All scores are on the scale from 0 to 100.
 //!

@@ -1,8 +1,8 @@
-//! Runs of words and how often they occur.
+//! Word n-grams and their counts.
 
 use std::collections::HashMap;
 
-/// How often each run of `length` words occurs.
+/// The count of each n-gram of `length` words.
 pub(super) fn counts(words: &[String], length: usize) -> HashMap<&[String], usize> {
     let mut counts = HashMap::new();
     for ngram in words.windows(length) {
@@ -11,7 +11,7 @@ pub(super) fn counts(words: &[String], length: usize) -> HashMap<&[String], usiz
     counts
 }
 
-/// How many runs of `length` words two texts share, each as often as both have it.
+/// The number of n-grams of `length` words that two texts share, each counted as often as it is in both.
 pub(super) fn num_shared(words: &[String], others: &[String], length: usize) -> usize {
     let counts_of_others = counts(others, length);
     counts(words, length)
@@ -20,7 +20,7 @@ pub(super) fn num_shared(words: &[String], others: &[String], length: usize) -> 
         .sum()
 }
 
-/// How many runs of `length` words there are.
+/// The number of n-grams of `length` words.
 pub(super) fn num_runs(words: &[String], length: usize) -> usize {
     (words.len() + 1).saturating_sub(length)
 }

@@ -1,4 +1,4 @@
-//! The parts of the page that show prompts: a map of their groups, and the texts that gained and lost most.
+//! The parts of the page that show prompts: a map of their groups, and the texts with the largest gains and losses.
 
 use std::fmt::Write as _;
 
@@ -18,13 +18,13 @@ use crate::{
 
 use super::{heading, or_empty};
 
-/// Samples shown of each kind.
+/// Number of samples of each kind.
 const NUM_SAMPLES: usize = 4;
 
-/// Prompts drawn on the map at most.
+/// Largest number of prompts on the map.
 const MAX_MAP_POINTS: usize = 800;
 
-/// Where the training prompts lie, in the plane in which they differ most.
+/// The training prompts on the plane of their first two principal components.
 pub(super) fn map(comparison: &Comparison<'_>) -> Result<Block, CliError> {
     let prepared = &comparison.texts.data;
     let data = &prepared.train.data;
@@ -63,7 +63,7 @@ pub(super) fn map(comparison: &Comparison<'_>) -> Result<Block, CliError> {
     })
 }
 
-/// Where points lie along the first two components.
+/// Coordinates of points along the first two components.
 fn places(components: &PrincipalComponents, points: &Tensor<2>) -> Vec<[f64; 2]> {
     let flat = components.project(points).into_data();
     let values: Vec<f64> = flat.iter::<f32>().map(f64::from).collect();
@@ -90,7 +90,7 @@ fn prompt_title(
     Ok(title)
 }
 
-/// How many prompts a group has, and the first of them.
+/// The number of prompts of each group, and its first prompt.
 fn group_table(comparison: &Comparison<'_>) -> Result<HtmlTable, CliError> {
     let data = &comparison.texts.data.train.data;
     let mut table = HtmlTable::of_numbers(

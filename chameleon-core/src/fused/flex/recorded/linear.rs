@@ -144,7 +144,7 @@ impl Backward<Flex, 4> for MixedLinearBackward {
     }
 }
 
-/// `output + narrow · b`, in the memory of `output`.
+/// `output + narrow · b`, in the buffer of `output`.
 pub(super) fn widen(mut output: FlexTensor, narrow: &[f32], b: &FlexTensor) -> FlexTensor {
     let b = matrix(b);
     Product::of(Matrix::from_rows(narrow, b.shape[0]), b).add_to(output.storage_mut());

@@ -1,4 +1,4 @@
-//! Rows in groups: embeddings, conditions of batches, and the states that score them.
+//! Grouped rows: embeddings, conditions of batches, and the states from which they are scored.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::training::grouped_examples::{
 };
 use crate::training::hidden_cache::{HiddenCache, HiddenCacheError, RowType};
 
-/// Rows that were put in groups.
+/// Grouped rows.
 #[derive(Debug, Clone)]
 pub struct PublishedData {
     /// The rows.
@@ -31,7 +31,7 @@ pub struct PublishedData {
 }
 
 impl PublishedData {
-    /// Takes the mean embedding of every batch.
+    /// Computes the mean embedding of every batch.
     ///
     /// # Shapes
     ///
@@ -57,7 +57,7 @@ impl PublishedData {
         }
     }
 
-    /// What the rows of a batch are scored against, one row after the other.
+    /// The target tokens of the rows of a batch, one row after the other.
     ///
     /// # Shapes
     ///
@@ -74,7 +74,7 @@ impl PublishedData {
     }
 }
 
-/// Embeds rows: the unit-norm mean of the embeddings of their pooled tokens, zero where there are none.
+/// Embeds rows: the unit-norm mean of the embeddings of their pooled tokens, zero for a row without any.
 ///
 /// # Shapes
 ///
@@ -104,17 +104,17 @@ pub fn embed_rows(model: &impl CausalLm, rows: &[PublishedRow]) -> Tensor<2> {
     embeddings * kept
 }
 
-/// Rows that read the same tokens share their states: in WikiText-2 every third row is empty.
+/// Rows with the same tokens share their states: in WikiText-2 every third row is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateIndex {
     /// The first row of each kind.
     distinct: Vec<usize>,
-    /// For every row, which of `distinct` it is like.
+    /// For every row, the index into `distinct` of the row with the same tokens.
     index: Vec<usize>,
 }
 
 impl StateIndex {
-    /// Finds the rows that are alike.
+    /// Finds the rows with the same tokens.
     pub fn of(rows: &[PublishedRow]) -> Self {
         let mut seen = HashMap::new();
         let mut distinct = Vec::new();
@@ -131,7 +131,7 @@ impl StateIndex {
         Self { distinct, index }
     }
 
-    /// How many rows go through the trunk.
+    /// The number of distinct rows, whose states are computed.
     pub fn num_distinct(&self) -> usize {
         self.distinct.len()
     }
@@ -144,21 +144,21 @@ impl StateIndex {
     }
 }
 
-/// Where the states of a batch come from.
+/// The source of the states of a batch.
 #[derive(Debug, Clone, Copy)]
 pub enum PublishedStates<'a> {
-    /// Computed earlier: nothing below the head trains.
+    /// From the cache: only the head is trained.
     Cached {
         /// The states of the distinct rows.
         cache: &'a HiddenCache,
-        /// Which rows those are.
+        /// The distinct row of each row.
         index: &'a StateIndex,
     },
     /// All layers are run.
     Layers {
         /// The model, frozen and off the autodiff device.
         model: &'a LanguageModel,
-        /// Which tokens attention leaves out.
+        /// Which tokens attention masks.
         visibility: Visibility,
     },
 }
@@ -185,7 +185,7 @@ impl PublishedStates<'_> {
             PublishedStates::Cached { cache, index } => {
                 assert!(
                     factors.first_layer().is_none(),
-                    "cached states know of no adapted layer"
+                    "cached states are of layers without adaptation"
                 );
                 let distinct: Vec<usize> = rows.iter().map(|&row| index.index[row]).collect();
                 cache.gather(&distinct, device)
@@ -199,7 +199,7 @@ impl PublishedStates<'_> {
     }
 }
 
-/// What the cached states of these rows depend on.
+/// The fingerprint of the cached states of these rows.
 pub fn published_fingerprint(
     model_fingerprint: &str,
     rows: &[PublishedRow],
@@ -226,9 +226,9 @@ pub fn published_fingerprint(
         .finish()
 }
 
-/// Computes the states of all distinct rows once, or finds them in `folder`.
+/// Computes the states of all distinct rows once, or reads them from `folder`.
 ///
-/// Returns `None` when `observe` asked to stop; the chunks that are written are kept.
+/// Returns `None` when `observe` returned [`Proceed::Stop`]; written chunks are kept.
 ///
 /// # Errors
 ///
@@ -246,7 +246,7 @@ pub fn cache_published_states(
         fingerprint,
         requests: &index.requests(rows),
         hidden_size: model.sizes().hidden_size,
-        // One state a row takes no room; one for each token does.
+        // One state for each row needs little space; one for each token needs much.
         row_type: match options.loss {
             PublishedLoss::Last => RowType::F32,
             PublishedLoss::Full => RowType::F16,

@@ -46,7 +46,7 @@ pub(in crate::training::recipes) struct Published<'a> {
     options: RowOptions,
     train: Part,
     valid: Part,
-    /// Prompts that are answered.
+    /// Prompts for which answers are generated.
     answered: Vec<Example>,
     facts: Facts,
 }
@@ -210,8 +210,8 @@ impl<'a> Published<'a> {
 }
 
 impl Published<'_> {
-    /// Prompts in the order of the rows, and what the head adds for each batch of them: LoRA always, the hypernetwork
-    /// only where generation has conditions.
+    /// Prompts in the order of the rows, and the head factors of each batch of them: LoRA always, the hypernetwork only
+    /// if generation has conditions.
     fn prompt_batches(
         &self,
         method: Method,
@@ -241,7 +241,7 @@ impl Published<'_> {
             .collect()
     }
 
-    /// LoRA in the layers, where the recipe asks for it.
+    /// LoRA in the layers, if the recipe adapts them.
     fn layers(
         &self,
         seed: RunSeed,
@@ -268,7 +268,7 @@ impl Published<'_> {
         Ok(Some(config.init(seed.derive("layers"), device)))
     }
 
-    /// From the cache, unless layers change them in every step.
+    /// Cached states, unless adapted layers change them in every step.
     fn states<'s>(&'s self, part: &'s Part, module: Option<&AdapterModule>) -> PublishedStates<'s> {
         if module.is_some_and(|module| module.layers.is_some()) {
             return PublishedStates::Layers {

@@ -1,4 +1,4 @@
-//! Hidden states of a pass in which attention leaves some tokens out, as the published script does with padding.
+//! Hidden states of a forward pass in which attention masks some tokens, as the published script does with padding.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Tensor, TensorData};
@@ -12,12 +12,12 @@ use crate::training::grouped_examples::{
     StatePass, StateRequest, requested_hidden_states, select_positions,
 };
 
-/// Which tokens attention may look at, besides being causal.
+/// The tokens that causal attention attends to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visibility {
-    /// Every token that came before.
+    /// Every earlier token.
     AllTokens,
-    /// All but those with this id, which keep their positions.
+    /// All earlier tokens except those with this id, which keep their positions.
     AllBut(u32),
 }
 
@@ -54,19 +54,19 @@ pub(super) fn hidden_states(
     select_positions(states, positions)
 }
 
-/// Causal attention that leaves some tokens out.
+/// Causal attention that masks some tokens.
 struct MaskedAttention {
-    /// `[batch, 1, seq, seq]`, `true` where a query does not look.
+    /// `[batch, 1, seq, seq]`, `true` where a key is masked for a query.
     hidden: Tensor<4, Bool>,
 }
 
 impl MaskedAttention {
-    /// No query looks at the tokens marked in `unseen`, not even at itself; a query to which no token would be left
-    /// looks at itself.
+    /// No query attends to the tokens marked in `unseen`, not even to itself; a query whose keys would all be masked
+    /// attends to itself.
     ///
     /// # Shapes
     ///
-    /// - `unseen`: `[batch, seq]`, `true` on tokens that are left out
+    /// - `unseen`: `[batch, seq]`, `true` on masked tokens
     fn without(unseen: Tensor<2, Bool>) -> Self {
         let device = unseen.device();
         let [batch, seq_len] = unseen.dims();
@@ -96,7 +96,7 @@ impl Attend for MaskedAttention {
             return attend_recorded(query, &key, value, &self.hidden);
         }
         let is_autodiff = query.is_autodiff();
-        // Nothing is recorded below the first adapter: the fused operation of the plain backend serves.
+        // Below the first adapter no gradient is needed, so the fused operation of the plain backend is used.
         let plain = |x: Tensor<4>| if is_autodiff { x.inner() } else { x };
         let attended = attend(AttentionInput {
             query: plain(query),
@@ -112,7 +112,7 @@ impl Attend for MaskedAttention {
     }
 }
 
-/// Masked attention from separate operations, whose gradients Burn knows.
+/// Masked attention from separate operations, which Burn differentiates.
 ///
 /// # Shapes
 ///
@@ -129,7 +129,7 @@ fn attend_recorded(
     let [_, num_kv_heads, num_slots, _] = key.dims();
     let group_size = num_heads / num_kv_heads;
 
-    // The queries that share a key-value head stand below one another, so no key or value is copied.
+    // The queries that share a key-value head are stacked, so that no key or value is copied.
     let query = (query * (head_dim as f64).sqrt().recip()).reshape([
         batch,
         num_kv_heads,

@@ -1,4 +1,4 @@
-//! From token ids to rows: what the model reads, what is scored and what is averaged into an embedding.
+//! From token ids to rows: the input tokens, the scored tokens and the tokens averaged into an embedding.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::masked::Visibility;
 use crate::training::grouped_examples::StateRequest;
 use crate::training::recipes::quirks::{Quirk, Quirks};
 
-/// The id that the published masks and losses take for padding.
+/// The id that the published masks and losses treat as padding.
 pub(crate) const TESTED_ID: u32 = 0;
 
 /// Which tokens of a row are scored.
@@ -18,7 +18,7 @@ pub enum PublishedLoss {
     /// The last one, the script's default.
     #[default]
     Last,
-    /// Every token but the first, each predicted from what precedes it.
+    /// Every token but the first, each predicted from the earlier ones.
     Full,
 }
 
@@ -27,15 +27,15 @@ pub enum PublishedLoss {
 pub struct RowOptions {
     /// Which tokens are scored.
     pub loss: PublishedLoss,
-    /// What is unusual.
+    /// The deviations from common practice.
     pub quirks: Quirks,
-    /// Tokens kept of a row, and with padding the length of every row.
+    /// Largest number of tokens of a row, and with padding the length of every row.
     pub seq_len: usize,
-    /// The token that fills rows up.
+    /// The padding token.
     pub pad_id: u32,
 }
 
-/// A tokenised text, and what of it may be looked at without [`Quirk::Leak`].
+/// A tokenised text, and its condition without [`Quirk::Leak`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedText {
     /// All of its tokens.
@@ -60,21 +60,21 @@ impl PublishedText {
 /// One row of the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedRow {
-    /// What the model reads.
+    /// The input tokens.
     token_ids: Vec<u32>,
-    /// Whose states score something.
+    /// Positions whose states predict a target.
     positions: Vec<usize>,
-    /// What each of them is scored against.
+    /// The target token of each of them.
     targets: Vec<u32>,
     /// Tokens whose embeddings are averaged; may be empty.
     pooled: Vec<u32>,
     /// How many of `targets` are padding.
     num_scored_padding: usize,
-    /// Where it stands in the data.
+    /// Its index in the data.
     source_idx: usize,
 }
 
-/// Makes rows of tokenised texts. Texts of which nothing would be scored are left out.
+/// Makes rows of tokenised texts. Texts without a scored token are left out.
 pub fn published_rows(texts: &[PublishedText], options: &RowOptions) -> Vec<PublishedRow> {
     texts
         .iter()
@@ -85,7 +85,7 @@ pub fn published_rows(texts: &[PublishedText], options: &RowOptions) -> Vec<Publ
 }
 
 impl RowOptions {
-    /// Which tokens attention leaves out.
+    /// The tokens that attention masks.
     pub fn visibility(&self) -> Visibility {
         if self.quirks.has(Quirk::ScoredPadding) {
             Visibility::AllBut(TESTED_ID)
@@ -142,12 +142,12 @@ impl PublishedRow {
         }
     }
 
-    /// Where this row stands in the data that it was made of.
+    /// The index of this row in the source data.
     pub fn source_idx(&self) -> usize {
         self.source_idx
     }
 
-    /// What the scored states are scored against.
+    /// The target tokens of the scored states.
     pub fn targets(&self) -> &[u32] {
         &self.targets
     }
@@ -162,7 +162,7 @@ impl PublishedRow {
         self.num_scored_padding
     }
 
-    /// The states that score this row.
+    /// The request for the states that predict the targets of this row.
     pub(crate) fn request(&self) -> StateRequest<'_> {
         StateRequest {
             token_ids: &self.token_ids,
@@ -171,7 +171,7 @@ impl PublishedRow {
     }
 }
 
-/// Pairs of a state's position and the position of the token it is scored against.
+/// Pairs of a state's position and the position of its target token.
 fn alignment(len: usize, options: &RowOptions) -> Vec<(usize, usize)> {
     match options.loss {
         PublishedLoss::Last if len == 0 => Vec::new(),
@@ -211,7 +211,7 @@ mod tests {
         let long = row(&[1, 2, 3, 4, 5, 6, 7], PublishedLoss::Last, &[]).unwrap();
         assert_eq!(scored(&long), (&[5][..], &[6][..]));
         assert_eq!(long.num_scored_padding(), 0);
-        // The loss takes token 0 for padding.
+        // The loss treats token 0 as padding.
         assert!(row(&[1, 2, 3, 4, 5, 0], PublishedLoss::Last, &[]).is_none());
     }
 

@@ -10,7 +10,7 @@ use super::train::batch_condition;
 use crate::adapter::adaptation::{AdapterModule, layer_factors};
 use crate::training::recipes::quirks::{Quirk, Quirks};
 
-/// What one batch lost.
+/// The loss of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BatchScore {
     /// Negative log-likelihood of its scored tokens, in nats.
@@ -19,12 +19,12 @@ pub struct BatchScore {
     pub num_tokens: usize,
 }
 
-/// What all batches lost.
+/// The losses of all batches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PublishedScore {
     /// In the order of the plan.
     pub batches: Vec<BatchScore>,
-    /// Nats per token, averaged as the quirks say.
+    /// Nats per token, averaged according to the quirks.
     pub loss: f64,
 }
 
@@ -35,7 +35,7 @@ impl PublishedScore {
     }
 }
 
-/// What scores rows.
+/// Scores rows.
 #[derive(Debug, Clone)]
 pub struct PublishedScorer<'a> {
     /// The adapter, off the autodiff device; `None` scores the frozen model.
@@ -44,9 +44,9 @@ pub struct PublishedScorer<'a> {
     pub states: PublishedStates<'a>,
     /// `[hidden, vocab]`, frozen.
     pub head_weight: Tensor<2>,
-    /// Whose condition a batch is given; planned for as many clusters as there are batches.
+    /// Which condition a batch receives; planned for as many clusters as there are batches.
     pub control: ControlPlan,
-    /// What is unusual.
+    /// The active quirks.
     pub quirks: &'a Quirks,
 }
 

@@ -10,7 +10,7 @@ use crate::adapter::adaptation::{AdapterModule, layer_factors};
 use crate::training::recipes::quirks::{Quirk, Quirks};
 use crate::training::train::{BatchLoss, Objective};
 
-/// What an adapter minimises under a published recipe.
+/// The objective under a published recipe.
 #[derive(Debug, Clone)]
 pub struct PublishedObjective<'a> {
     /// The training rows.
@@ -19,11 +19,11 @@ pub struct PublishedObjective<'a> {
     pub states: PublishedStates<'a>,
     /// `[hidden, vocab]`, frozen.
     pub head_weight: Tensor<2>,
-    /// Whose condition a batch is given; planned for as many clusters as there are batches.
+    /// Which condition a batch receives; planned for as many clusters as there are batches.
     pub control: ControlPlan,
-    /// What is unusual.
+    /// The active quirks.
     pub quirks: Quirks,
-    /// Seed of the order of batches, where it changes.
+    /// Seed of the order of batches, if it changes.
     pub seed: RunSeed,
 }
 
