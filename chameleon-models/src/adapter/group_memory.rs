@@ -35,7 +35,7 @@ pub struct MemoryConfig {
 }
 
 impl MemoryConfig {
-    /// States two thirds of the way up, where they tell best what comes next: `docs/method.md`.
+    /// States two thirds of the way up, where they tell best what comes next: `docs/concepts/method.md`.
     pub fn for_model(sizes: &ModelSizes) -> Self {
         Self {
             layer_idx: sizes.num_layers * 2 / 3,

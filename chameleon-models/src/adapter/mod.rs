@@ -7,7 +7,7 @@
 //! training_state/step-N  state.json, optimizer.burnpack, trainee.safetensors: for --resume
 //! ```
 //!
-//! The format is described in `docs/adapter-format.md`. Nothing in a folder is believed: every tensor
+//! The format is described in `docs/reference/adapter-format.md`. Nothing in a folder is believed: every tensor
 //! must be there with the shape the configuration asks for, and hold finite numbers.
 
 pub mod adaptation;
