@@ -84,7 +84,7 @@ async function ask(address, options) {
 
 async function refusal(response) {
   const body = await response.json().catch(() => ({}));
-  const message = body.error?.message ?? `the server answered with status ${response.status}`;
+  const message = body.error?.message ?? `the server returned status ${response.status}`;
   const after = response.headers.get("retry-after");
   const advice = response.status === 429 && after ? ` Try again in ${after} s.` : "";
   return new Failure(response.status, body.error?.code ?? "", `${sentence(message)}${advice}`);
