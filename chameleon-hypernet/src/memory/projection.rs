@@ -9,7 +9,7 @@ use crate::error::HypernetError;
 ///
 /// A few directions of a state carry most of its variance and predict little of what follows. Dividing each principal
 /// direction by the root of its standard deviation (half of a whitening) was better than no whitening and than full
-/// whitening on SmolLM2: `docs/method.md`.
+/// whitening on SmolLM2: `docs/concepts/method.md`.
 #[derive(Module, Debug)]
 pub struct KeyProjection {
     /// `[hidden]`, of the training states.

@@ -34,7 +34,7 @@ pub struct MemoryConfig {
 }
 
 impl MemoryConfig {
-    /// Hidden states of the layer at two thirds of the depth, which predict the next token best: `docs/method.md`.
+    /// Hidden states of the layer at two thirds of the depth, which predict the next token best: `docs/concepts/method.md`.
     pub fn for_model(sizes: &ModelSizes) -> Self {
         Self {
             layer_idx: sizes.num_layers * 2 / 3,

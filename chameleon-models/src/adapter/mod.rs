@@ -7,7 +7,7 @@
 //! training_state/step-N  state.json, optimizer.burnpack, trainee.safetensors: for --resume
 //! ```
 //!
-//! The format is described in `docs/adapter-format.md`. The contents of a folder are validated: every tensor must
+//! The format is described in `docs/reference/adapter-format.md`. The contents of a folder are validated: every tensor must
 //! exist, have the shape given by the configuration, and hold finite values.
 
 pub mod adaptation;

@@ -1,4 +1,4 @@
-//! Results of `bench peers` as a table for `docs/performance.md` and as JSON.
+//! Results of `bench peers` as a table for `docs/reference/performance.md` and as JSON.
 
 use std::fmt::Write as _;
 
