@@ -223,7 +223,7 @@ fn sequences_longer_than_learned_positions_are_refused() {
             "{command:?}: {stderr}"
         );
         assert!(
-            stderr.contains("help: give `--context` or `--seq-len` 32 or less"),
+            stderr.contains("help: make `--context` or `--seq-len` smaller"),
             "{command:?}: {stderr}"
         );
     }

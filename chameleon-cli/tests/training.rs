@@ -252,7 +252,7 @@ fn a_memory_is_made_scored_told_and_decoded_with() {
 
     let info = run(&mut with_adapter("info", &out, &[]));
     let info = String::from_utf8(info.stdout).unwrap();
-    let line = "tokens by 16 numbers of the states that enter layer 1, 0.1 MiB";
+    let line = "tokens by keys of 16 values from the states that enter layer 1, 0.1 MiB";
     assert!(info.contains(line), "{info}");
 
     let prompts = ["The fox", "fn total_count", "The heron", "let offset"];

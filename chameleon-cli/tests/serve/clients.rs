@@ -44,29 +44,30 @@ fn the_page_works_in_a_browser() {
     assert!(output.status.success(), "{told}{complaints}");
 }
 
-/// The commands of the README's section "Serve".
-fn readme_commands() -> Vec<String> {
+/// The README's lines that start the server and ask it.
+fn readme_commands() -> (String, String) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
     let text = std::fs::read_to_string(path).unwrap();
-    let (_, section) = text.split_once("\n## Serve\n").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
-    let blocks = section.split("```sh\n").skip(1);
-    blocks
-        .map(|block| block.split("```").next().unwrap().replace("\\\n", " "))
-        .collect()
+    let blocks = || {
+        let blocks = text.split("```sh\n").skip(1);
+        blocks.map(|block| block.split("```").next().unwrap())
+    };
+    let serve = blocks()
+        .flat_map(str::lines)
+        .find(|line| line.starts_with("chameleon serve "));
+    let ask = blocks().find(|block| block.starts_with("curl "));
+    (serve.unwrap().to_owned(), ask.unwrap().replace("\\\n", " "))
 }
 
 #[test]
 fn the_commands_of_the_readme_work() {
-    let commands = readme_commands();
-    let [serve, ask] = commands.as_slice() else {
-        panic!("{commands:?}");
+    let (serve, ask) = readme_commands();
+    let flags: Vec<&str> = serve.split_whitespace().collect();
+    let ["chameleon", "serve", "--model", "MODEL", flags @ ..] = flags.as_slice() else {
+        panic!("{serve}");
     };
-    let flags = serve
-        .trim()
-        .strip_prefix("chameleon serve --model MODEL ")
-        .unwrap();
     let mix = adapter_dir().join("mix");
+    let flags = flags.join(" ");
     let flags = flags.replace("mix=adapter", &format!("mix={}", mix.display()));
     let served = Served::start_bare(&flags.split(' ').collect::<Vec<_>>());
     let ask = ask.replace("127.0.0.1:8080", &served.address);

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use chameleon_core::RunSeed;
+use chameleon_hypernet::memory::MemoryGate;
 use chameleon_hypernet::{Condition, GeneratorConfig, HyperLoraHeadConfig};
 use serde::{Deserialize, Serialize};
 
 use super::error::{AdapterError, ImpossibleAdapter};
-use super::memory::MemoryDescription;
+use super::group_memory::MemoryConfig;
 use super::{CONFIG_FILE, FORMAT_VERSION, OLDEST_VERSION, read};
 use crate::adapter::adaptation::HeadAdaptation;
 use crate::adapter::identity::ModelIdentity;
@@ -57,6 +58,76 @@ pub struct AdapterConfig {
     /// The groups' memories, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryDescription>,
+}
+
+/// The section `memory` of `adapter_config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemoryDescription {
+    /// Settings of the memories.
+    #[serde(flatten)]
+    pub config: MemoryConfig,
+    /// Entries of all groups together.
+    pub num_entries: usize,
+    /// Computes the weight of the memory in a prediction.
+    pub gate: MemoryGate,
+}
+
+impl MemoryDescription {
+    /// Bytes of keys and tokens in a file.
+    pub fn num_bytes(&self) -> usize {
+        self.config.num_bytes(self.num_entries)
+    }
+
+    pub(super) fn check(&self, adapter: &AdapterConfig) -> Result<(), ImpossibleAdapter> {
+        check_memory(&self.config, adapter)?;
+        if !self.gate.is_sound(adapter.num_clusters) {
+            return Err(ImpossibleAdapter::MemoryGate {
+                num_clusters: adapter.num_clusters,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Rejects settings of a memory that are invalid for an adapter.
+///
+/// # Errors
+///
+/// Names the first invalid setting.
+pub fn check_memory(
+    memory: &MemoryConfig,
+    adapter: &AdapterConfig,
+) -> Result<(), ImpossibleAdapter> {
+    let sizes = &adapter.base.sizes;
+    if memory.layer_idx >= sizes.num_layers {
+        return Err(ImpossibleAdapter::MemoryLayer {
+            found: memory.layer_idx,
+            num_layers: sizes.num_layers,
+        });
+    }
+    // Keys are states of the frozen model, but decoding has only the states of the adapted model.
+    if let Some(layers) = &adapter.layers {
+        let first_adapted = match layers.layers {
+            LayerRange::All => 0,
+            LayerRange::Between { first, .. } => first,
+        };
+        if first_adapted < memory.layer_idx {
+            return Err(ImpossibleAdapter::MemoryAboveAdapted {
+                layer_idx: memory.layer_idx,
+                first_adapted,
+            });
+        }
+    }
+    if !(1..=sizes.hidden_size).contains(&memory.key_size) {
+        return Err(ImpossibleAdapter::MemoryKeys {
+            found: memory.key_size,
+            hidden_size: sizes.hidden_size,
+        });
+    }
+    if memory.max_entries == 0 {
+        return Err(ImpossibleAdapter::MemoryOfNothing);
+    }
+    Ok(())
 }
 
 /// Reads `adapter_config.json` alone.

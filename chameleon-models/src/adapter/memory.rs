@@ -7,27 +7,13 @@ use burn::tensor::{Device, Tensor, TensorData, f16};
 use chameleon_hypernet::memory::{GroupMemory, KeyProjection, MemoryGate};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use serde::{Deserialize, Serialize};
 
-use super::config::AdapterConfig;
-use super::error::{AdapterError, ImpossibleAdapter};
+use super::config::{AdapterConfig, MemoryDescription};
+use super::error::AdapterError;
 use super::read;
 use super::tensors::{check_names, finite_f32, mismatch};
 use crate::adapter::group_memory::{GroupMemories, MemoryConfig};
-use crate::adapter::layer_adaptation::LayerRange;
 use crate::families::indices::index_tensor;
-
-/// The section `memory` of `adapter_config.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MemoryDescription {
-    /// Settings of the memories.
-    #[serde(flatten)]
-    pub config: MemoryConfig,
-    /// Entries of all groups together.
-    pub num_entries: usize,
-    /// Computes the weight of the memory in a prediction.
-    pub gate: MemoryGate,
-}
 
 /// The memories of an adapter's groups.
 #[derive(Debug, Clone)]
@@ -88,64 +74,6 @@ impl AdapterMemory {
                 .expect("the data was just converted to f32"),
         }
     }
-}
-
-impl MemoryDescription {
-    /// Bytes of keys and tokens in a file.
-    pub fn num_bytes(&self) -> usize {
-        self.config.num_bytes(self.num_entries)
-    }
-
-    pub(super) fn check(&self, adapter: &AdapterConfig) -> Result<(), ImpossibleAdapter> {
-        check_memory(&self.config, adapter)?;
-        if !self.gate.is_sound(adapter.num_clusters) {
-            return Err(ImpossibleAdapter::MemoryGate {
-                num_clusters: adapter.num_clusters,
-            });
-        }
-        Ok(())
-    }
-}
-
-/// Rejects settings of a memory that are invalid for an adapter.
-///
-/// # Errors
-///
-/// Names the first invalid setting.
-pub fn check_memory(
-    memory: &MemoryConfig,
-    adapter: &AdapterConfig,
-) -> Result<(), ImpossibleAdapter> {
-    let sizes = &adapter.base.sizes;
-    if memory.layer_idx >= sizes.num_layers {
-        return Err(ImpossibleAdapter::MemoryLayer {
-            found: memory.layer_idx,
-            num_layers: sizes.num_layers,
-        });
-    }
-    // Keys are states of the frozen model, but decoding has only the states of the adapted model.
-    if let Some(layers) = &adapter.layers {
-        let first_adapted = match layers.layers {
-            LayerRange::All => 0,
-            LayerRange::Between { first, .. } => first,
-        };
-        if first_adapted < memory.layer_idx {
-            return Err(ImpossibleAdapter::MemoryAboveAdapted {
-                layer_idx: memory.layer_idx,
-                first_adapted,
-            });
-        }
-    }
-    if !(1..=sizes.hidden_size).contains(&memory.key_size) {
-        return Err(ImpossibleAdapter::MemoryKeys {
-            found: memory.key_size,
-            hidden_size: sizes.hidden_size,
-        });
-    }
-    if memory.max_entries == 0 {
-        return Err(ImpossibleAdapter::MemoryOfNothing);
-    }
-    Ok(())
 }
 
 const MEAN: &str = "projection.mean";

@@ -27,9 +27,9 @@ use burn::tensor::{Device, Tensor};
 use chameleon_hypernet::{ConditionNorm, ConditionScaling};
 
 pub(crate) use self::config::read_config_for;
-pub use self::config::{AdapterConfig, Recipe, read_config};
+pub use self::config::{AdapterConfig, MemoryDescription, Recipe, check_memory, read_config};
 pub use self::error::{AdapterError, ImpossibleAdapter};
-pub use self::memory::{AdapterMemory, MemoryDescription, MemoryMatch, check_memory};
+pub use self::memory::{AdapterMemory, MemoryMatch};
 pub(crate) use self::tensors::{load_tensors, tensor_bytes};
 use crate::adapter::adaptation::AdapterModule;
 use crate::adapter::identity::ModelIdentity;

@@ -66,7 +66,7 @@ pub(crate) fn load_tensors(
     if num_params > bytes.len() / size_of::<f32>() {
         return Err(mismatch(
             path,
-            format!("the configuration has {num_params} parameters"),
+            format!("the configuration has {num_params} parameters, more than the file can hold"),
         ));
     }
     let mut module = empty_module(&config, model, device)?;

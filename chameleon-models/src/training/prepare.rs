@@ -114,6 +114,10 @@ impl TrainingData {
     ///
     /// When the adapter does not fit the model, `seq_len` exceeds the model's learned positions, texts cannot be read,
     /// or there are fewer prompts than clusters.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "validation texts are always held out"
+    )]
     pub fn prepare(
         mut loaded: LoadedModel,
         sources: &TrainingSources<'_>,

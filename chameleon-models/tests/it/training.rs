@@ -525,7 +525,7 @@ fn spoilt_adapter_folders_are_refused_by_name() {
         with_layers(r#"{"targets": ["q_proj"], "rank": 1, "scale": 1}"#),
     );
     refused(
-        "asks for",
+        "the configuration has",
         with_layers(r#"{"targets": ["q_proj"], "kind": "core", "rank": 16, "scale": 1}"#),
     );
     refused("prefix of 0", |folder| {

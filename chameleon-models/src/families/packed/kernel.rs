@@ -12,10 +12,7 @@
 
 use half::f16;
 
-use super::rows::{PADDED, PackedRows};
-
-/// Values that share a scale.
-pub(super) const BLOCK: usize = 32;
+use super::rows::{BLOCK, PADDED, PackedRows};
 
 /// Integers of a block of weights.
 pub(super) trait Quants: Copy + Send + Sync {

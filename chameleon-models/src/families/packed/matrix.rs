@@ -5,8 +5,8 @@ use half::f16;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use super::kernel::{self, BLOCK, Quants, WeightRow};
-use super::rows::{PADDED, PackedRows};
+use super::kernel::{self, Quants, WeightRow};
+use super::rows::{BLOCK, PADDED, PackedRows};
 use crate::files::tensor_dtype::TensorDtype;
 
 /// A weight, output by output, in blocks along its input.

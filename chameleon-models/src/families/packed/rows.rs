@@ -1,6 +1,7 @@
 //! Rows of values quantised to eight bits in blocks of 32, which share one scale.
 
-use super::kernel::BLOCK;
+/// Values that share a scale.
+pub(super) const BLOCK: usize = 32;
 
 /// Packed rows.
 #[derive(Debug)]

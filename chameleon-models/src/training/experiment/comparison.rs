@@ -15,232 +15,27 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use chameleon_core::RunSeed;
-use chameleon_hypernet::memory::MemoryGate;
-use chameleon_hypernet::{Condition, ConditionControl};
-use serde::{Deserialize, Serialize};
+use chameleon_hypernet::ConditionControl;
 
 use crate::adapter::adaptation::AdapterModule;
 use crate::adapter::group_memory::MemoryConfig;
 use crate::adapter::{self, Adapter, AdapterConfig};
-use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
-use crate::training::eval::{ExampleScore, ScoreSummary, TokenScores};
-use crate::training::fit::{Conditions, EpochRecord, KeptEpoch, NoHooks, Selection, fit};
-use crate::training::grouped_examples::GroupedExamples;
-use crate::training::hidden_cache::HiddenCache;
+use crate::training::eval::ScoreSummary;
+use crate::training::fit::{Conditions, NoHooks, Selection, fit};
 use crate::training::known_states::KnownStates;
 use crate::training::method::{Head, MemoryControl, Method};
 use crate::training::new_adapter::{autodiff_device, untrained};
 use crate::training::observer::Observer;
-use crate::training::prepare::{Split, TrainingData, json};
+use crate::training::prepare::{Split, json};
 use crate::training::states::HiddenStates;
 
-use super::memories::{ExperimentMemories, ScoredTexts, SplitScores};
+use super::config::ComparisonConfig;
+use super::memories::{ScoredTexts, SplitScores};
 use super::peak_memory;
+use super::runs::{ADAPTER_FILES, MethodRuns, RunName, ScoredRun, TrainedRun, best};
 use super::store::RunStore;
-
-/// Settings of a comparison.
-#[derive(Debug, Clone)]
-pub struct ComparisonConfig {
-    /// In the order of the tables, each once.
-    pub methods: Vec<Method>,
-    /// At least one, each once.
-    pub seeds: Vec<RunSeed>,
-    /// Tuned over for every method; at least one, each once.
-    pub learning_rates: Vec<f64>,
-    /// Everything else, the same for all methods.
-    pub training: TrainingConfig,
-}
-
-/// Texts with the hidden states that training does not change.
-#[derive(Debug)]
-pub struct ComparisonTexts {
-    /// The model and the texts.
-    pub data: TrainingData,
-    states: States,
-    /// The groups' memories, if a method uses them.
-    pub memories: Option<ExperimentMemories>,
-}
-
-#[derive(Debug)]
-struct States {
-    train: KnownStates,
-    valid: KnownStates,
-    test: KnownStates,
-    /// The final hidden states, from which the frozen model is scored.
-    frozen_test: HiddenCache,
-}
-
-impl ComparisonTexts {
-    /// Computes hidden states and memories, or reads them from disk.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be read or written, or the observer interrupts.
-    ///
-    /// # Panics
-    ///
-    /// When `data` has no test texts.
-    pub fn prepare(
-        data: TrainingData,
-        config: &ComparisonConfig,
-        seed: RunSeed,
-        observer: &dyn Observer,
-    ) -> Result<Self, TrainingError> {
-        let training = &config.training;
-        let test = test_of(&data);
-        let cache_dir = &training.cache_dir;
-        let frozen_test = data.final_states(test, training.span, cache_dir, observer)?;
-        let known = |split| data.known_states(split, training, observer);
-        let states = States {
-            train: known(&data.train)?,
-            valid: known(&data.valid)?,
-            test: known(test)?,
-            frozen_test,
-        };
-        let has_memory = config.methods.iter().any(|method| method.memory.is_some());
-        let memories = if has_memory {
-            let with_prompts = training.adapter.condition == Condition::Batch;
-            // The clusters are the same for all seeds of a comparison, and so are their memories.
-            let seed = seed.derive("memory");
-            Some(ExperimentMemories::prepare(
-                &data,
-                training,
-                with_prompts,
-                seed,
-                observer,
-            )?)
-        } else {
-            None
-        };
-        Ok(Self {
-            data,
-            states,
-            memories,
-        })
-    }
-
-    /// The test texts.
-    ///
-    /// # Panics
-    ///
-    /// When there are none.
-    pub fn test(&self) -> &Split {
-        test_of(&self.data)
-    }
-
-    /// The test texts in batches of another size.
-    ///
-    /// # Errors
-    ///
-    /// When the size is zero.
-    pub fn test_in_batches_of(&self, batch_size: usize) -> Result<Split, TrainingError> {
-        let test = self.test().clone();
-        let GroupedExamples {
-            examples,
-            prompt_embeddings,
-            assignments,
-            ..
-        } = test.data;
-        Ok(Split {
-            data: GroupedExamples::plan(examples, prompt_embeddings, assignments, batch_size)?,
-            ..test
-        })
-    }
-}
-
-fn test_of(data: &TrainingData) -> &Split {
-    let test = data.test.as_ref();
-    test.expect("a comparison is prepared with test texts")
-}
-
-/// `run.json`: a finished training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainedRun {
-    /// The seed.
-    pub seed: RunSeed,
-    /// The highest learning rate.
-    pub learning_rate: f64,
-    /// Number of trainable parameters.
-    pub num_trainable_params: usize,
-    /// The epoch that was kept; `None` if the training diverged before the end of the first.
-    pub kept: Option<KeptEpoch>,
-    /// Every epoch, in order.
-    pub curve: Vec<EpochRecord>,
-    /// The step at which the loss was not finite.
-    pub diverged_at_step: Option<usize>,
-    /// Wall-clock time.
-    pub seconds: f64,
-    /// Peak memory of the process during the run, if the system reports it.
-    pub peak_memory_bytes: Option<u64>,
-}
-
-/// `scores.json`: the scores of a run on the test texts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ScoredRun {
-    /// Of each example.
-    pub scores: Vec<ExampleScore>,
-    /// Nats of every scored token of every example, rounded to three digits: for display, not for sums.
-    pub token_nlls: Vec<Vec<f32>>,
-    /// The gate of the memory, if there is one.
-    #[serde(default)]
-    pub gate: Option<MemoryGate>,
-    /// Wall-clock time.
-    pub seconds: f64,
-}
-
-impl ScoredRun {
-    fn new(scores: Vec<TokenScores>, seconds: f64) -> Self {
-        let rounded = |nll: f32| (nll * 1000.0).round() / 1000.0;
-        Self {
-            token_nlls: scores
-                .iter()
-                .map(|score| score.token_nlls.iter().copied().map(rounded).collect())
-                .collect(),
-            scores: scores.into_iter().map(|score| score.total).collect(),
-            gate: None,
-            seconds,
-        }
-    }
-}
-
-/// All runs of one method.
-#[derive(Debug)]
-pub struct MethodRuns {
-    /// The method.
-    pub method: Method,
-    /// Of the first seed, one for each learning rate.
-    pub trials: Vec<TrainedRun>,
-    /// With the chosen learning rate, one for each seed; none for the frozen model.
-    pub chosen: Vec<TrainedRun>,
-    /// One for each seed; one for the frozen model.
-    pub scored: Vec<ScoredRun>,
-}
-
-/// One training that belongs to a comparison.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct RunName {
-    method: Method,
-    seed: RunSeed,
-    learning_rate: f64,
-}
-
-impl fmt::Display for RunName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (method, seed, learning_rate) = (self.method, self.seed.0, self.learning_rate);
-        write!(f, "{method}-seed-{seed}-lr-{learning_rate}")
-    }
-}
-
-impl RunName {
-    fn record(self) -> String {
-        format!("{self}/run.json")
-    }
-}
-
-/// The files of an adapter in its folder; the weights are deleted first, so that the configuration alone is never
-/// mistaken for an adapter.
-const ADAPTER_FILES: [&str; 2] = ["adapter.safetensors", "adapter_config.json"];
+use super::texts::ComparisonTexts;
 
 /// The shared state of the runs of a comparison.
 pub struct Comparison<'a> {
@@ -279,7 +74,7 @@ impl Comparison<'_> {
                 continue;
             }
             for &learning_rate in &self.config.learning_rates {
-                let name = self.name(method, self.config.seeds[0], learning_rate);
+                let name = RunName::new(method, self.config.seeds[0], learning_rate);
                 let config = self.adapter_config(name)?;
                 let key = self.key(&config, name.method.control, Selection::BestEpoch);
                 self.store.find::<TrainedRun>(&name.record(), &key)?;
@@ -312,7 +107,7 @@ impl Comparison<'_> {
         let seed = self.config.seeds[0];
         let mut trials = Vec::new();
         for &learning_rate in &self.config.learning_rates {
-            let name = self.name(method, seed, learning_rate);
+            let name = RunName::new(method, seed, learning_rate);
             trials.push(self.training(name, Selection::BestEpoch)?);
         }
         let diverged = |seed: RunSeed| TrainingError::AllDiverged {
@@ -321,14 +116,14 @@ impl Comparison<'_> {
         };
         let (best, kept) = best(&trials).ok_or_else(|| diverged(seed))?;
         let learning_rate = best.learning_rate;
-        let best_name = self.name(method, seed, learning_rate);
+        let best_name = RunName::new(method, seed, learning_rate);
         if !self.has_adapter(best_name) {
             // Its adapter was deleted when a learning rate that is no longer requested had a lower loss.
             self.store.forget(&best_name.to_string())?;
             self.training(best_name, Selection::BestEpoch)?;
         }
         for trial in &trials {
-            let name = self.name(method, seed, trial.learning_rate);
+            let name = RunName::new(method, seed, trial.learning_rate);
             if name != best_name {
                 for file in ADAPTER_FILES {
                     self.store.drop_file(&format!("{name}/{file}"))?;
@@ -342,7 +137,7 @@ impl Comparison<'_> {
             trials,
         };
         for &seed in &self.config.seeds[1..] {
-            let name = self.name(method, seed, learning_rate);
+            let name = RunName::new(method, seed, learning_rate);
             let run = self.training(name, Selection::Epoch(kept.epoch))?;
             if run.kept.is_none() {
                 return Err(diverged(seed));
@@ -353,7 +148,7 @@ impl Comparison<'_> {
             if self.observer.is_interrupted() {
                 return Err(TrainingError::Interrupted);
             }
-            let name = self.name(method, run.seed, run.learning_rate);
+            let name = RunName::new(method, run.seed, run.learning_rate);
             runs.scored.push(match method.memory {
                 None => self.test_score(name)?,
                 Some(control) => self.memory_score(name, method, control)?,
@@ -513,7 +308,7 @@ impl Comparison<'_> {
 
     fn frozen(&self) -> Result<ScoredRun, TrainingError> {
         let seed = self.config.seeds[0];
-        let name = self.name(Method::FROZEN, seed, self.config.learning_rates[0]);
+        let name = RunName::new(Method::FROZEN, seed, self.config.learning_rates[0]);
         let config = self.adapter_config(name)?;
         let place = self.score_place("frozen", None);
         let key = self.texts.data.fingerprint(b"frozen", &[self.test]);
@@ -544,14 +339,6 @@ impl Comparison<'_> {
         let run = ScoredRun::new(scores, start.elapsed().as_secs_f64());
         self.store.keep(place, key, &run)?;
         Ok(run)
-    }
-
-    fn name(&self, method: Method, seed: RunSeed, learning_rate: f64) -> RunName {
-        RunName {
-            method: method.adapter(),
-            seed,
-            learning_rate,
-        }
     }
 
     fn adapter_config(&self, name: RunName) -> Result<AdapterConfig, TrainingError> {
@@ -595,43 +382,5 @@ impl Comparison<'_> {
         let settings = (env!("CARGO_PKG_VERSION"), config, control, memory);
         let data = &self.texts.data;
         data.fingerprint(&json(&settings), &[&data.train, &data.valid, self.test])
-    }
-}
-
-/// The trial with the lowest validation loss.
-fn best(trials: &[TrainedRun]) -> Option<(&TrainedRun, KeptEpoch)> {
-    trials
-        .iter()
-        .filter_map(|trial| Some((trial, trial.kept?)))
-        .min_by(|(_, left), (_, right)| left.valid_loss.total_cmp(&right.valid_loss))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_lowest_validation_loss_is_chosen_and_diverged_trials_are_not() {
-        let trial = |learning_rate, valid_loss: Option<f64>| TrainedRun {
-            seed: RunSeed(1),
-            learning_rate,
-            num_trainable_params: 1,
-            kept: valid_loss.map(|valid_loss| KeptEpoch {
-                epoch: 1,
-                valid_loss,
-            }),
-            curve: Vec::new(),
-            diverged_at_step: None,
-            seconds: 0.0,
-            peak_memory_bytes: None,
-        };
-        let trials = [
-            trial(0.1, Some(2.0)),
-            trial(0.2, Some(1.5)),
-            trial(0.4, None),
-        ];
-        let (chosen, _) = best(&trials).unwrap();
-        assert!((chosen.learning_rate - 0.2).abs() < 1e-12);
-        assert!(best(&[trial(0.4, None)]).is_none());
     }
 }

@@ -13,10 +13,12 @@ use crate::training::method::Method;
 use crate::training::prepare::Split;
 
 use super::bootstrap::Interval;
-use super::comparison::{Comparison, ComparisonConfig, MethodRuns, TrainedRun};
+use super::comparison::Comparison;
+use super::config::ComparisonConfig;
 use super::memories::{ExperimentMemories, MemoryFacts};
 use super::peak_memory;
 use super::protocol;
+use super::runs::{MethodRuns, TrainedRun};
 use super::scores::{
     Against, BreakdownRow, Finding, MethodScores, PairedComparison, breakdown, finding,
 };

@@ -77,7 +77,6 @@ pub struct Unit {
 
 /// Sizes of a recipe's data.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::struct_field_names, reason = "every count starts with `num_`")]
 pub struct Facts {
     /// Training rows.
     pub num_train_rows: usize,
