@@ -14,7 +14,7 @@ use crate::{
     errors::FlagError,
 };
 
-/// Whether what an adapter remembers counts.
+/// Whether an adapter's memory is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MemoryUse {
     Used,
