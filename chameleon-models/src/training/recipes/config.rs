@@ -1,4 +1,4 @@
-//! What is reproduced, and how.
+//! The settings of a reproduction.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use super::published::rows::PublishedLoss;
 use super::recipe_name::RecipeName;
 use super::settings::{Experiment, PaperSettings};
 
-/// What is reproduced, and how.
+/// Settings of a reproduction.
 #[derive(Debug, Clone)]
 pub struct ReproductionConfig {
     /// The experiment of the paper.
