@@ -29,7 +29,7 @@ pub struct LoadedModel {
     pub report: ImportReport,
     /// Its identity.
     pub identity: ModelIdentity,
-    /// How it wants conversations written, if it was made for them.
+    /// Its chat template, if it has one.
     pub chat_template: Option<String>,
     /// With the keys of Hugging Face's `config.json`.
     config: serde_json::Value,
@@ -71,7 +71,7 @@ pub fn load(
     load_as(WeightStorage::F32, source, options, device)
 }
 
-/// Loads a model onto a device, its weights held as asked for. A model with packed weights can run with adapters;
+/// Loads a model onto a device, with its weights stored as given. A model with packed weights can run with adapters;
 /// nothing below its head can be trained.
 ///
 /// # Errors

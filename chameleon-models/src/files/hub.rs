@@ -145,7 +145,7 @@ pub(crate) fn file_names(api: &ApiRepo) -> Result<Vec<String>, ApiError> {
 /// The folder or the GGUF file of a model, fetched if it has to be and may be.
 ///
 /// # Errors
-/// When the cache lacks the model and the hub may not be asked, or does not give it.
+/// When the cache lacks the model and the hub may not be used, or does not provide it.
 pub(crate) fn resolve(model: &HubModel, options: &HubOptions) -> Result<PathBuf, ModelError> {
     let repo = HubRepo {
         repo: Repo::with_revision(

@@ -12,22 +12,22 @@ use crate::training::error::TrainingError;
 use crate::training::texts::SpanConfig;
 use crate::training::train::TrainOptions;
 
-/// Everything that fixes an adapter and its training but the method and the seed.
+/// All settings of an adapter and its training, except the method and the seed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingConfig {
     /// The shape of the adapter.
     pub adapter: AdapterOptions,
     /// Clusters of the training prompts.
     pub num_clusters: usize,
-    /// What groups remember.
+    /// Settings of the groups' memories.
     pub memory: MemoryOptions,
-    /// How texts are cut.
+    /// How texts are split into prompt and scored tokens.
     pub span: SpanConfig,
-    /// Examples in a batch at most.
+    /// Largest number of examples in a batch.
     pub batch_size: usize,
-    /// How the optimizer runs.
+    /// Settings of the optimizer.
     pub optimizer: TrainOptions,
-    /// The folder of hidden states, which later runs find again.
+    /// The folder of cached hidden states, which later runs reuse.
     pub cache_dir: PathBuf,
 }
 
@@ -38,15 +38,15 @@ pub struct AdapterOptions {
     pub rank: usize,
     /// Multiplies the factors; alpha / rank.
     pub scale: f64,
-    /// Modules inside the layers; the head only if empty.
+    /// Adapted modules inside the layers; only the head is adapted if empty.
     pub targets: Vec<String>,
     /// The layers they are in.
     pub layers: LayerRange,
     /// Rank of the factors inside the layers.
     pub layer_rank: usize,
-    /// How prompts become vectors.
+    /// How prompts are embedded.
     pub encoding: PromptEncoding,
-    /// How a group becomes a condition.
+    /// How the condition of a group is computed.
     pub condition: Condition,
     /// Widths of the hypernetwork's hidden layers.
     pub hidden_sizes: Vec<usize>,
@@ -54,17 +54,17 @@ pub struct AdapterOptions {
     pub dropout: f64,
 }
 
-/// What groups remember.
+/// Settings of the groups' memories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryOptions {
-    /// States that enter this layer make the keys; two thirds of the way up if `None`.
+    /// The layer whose input states are the keys; at two thirds of the depth if `None`.
     pub layer_idx: Option<usize>,
-    /// Tokens of a group at most.
+    /// Largest number of entries of a group.
     pub max_entries: usize,
 }
 
 impl TrainingConfig {
-    /// The settings of `chameleon train` without flags. `cache_dir` keeps hidden states of the frozen model.
+    /// The settings of `chameleon train` without flags. `cache_dir` holds hidden states of the frozen model.
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
         Self {
             adapter: AdapterOptions::default(),

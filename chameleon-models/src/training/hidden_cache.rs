@@ -5,11 +5,11 @@
 //! positions of a sequence are stored.
 //!
 //! The folder holds one safetensors file for each chunk of consecutive examples, `0-64.safetensors` and so on, with
-//! one tensor, `states` of shape `[rows, hidden]`. Its metadata names the fingerprint and the examples. A file appears
-//! whole or not at all, and one that is missing, truncated or of other contents is computed again: so an interrupted
-//! fill continues with the chunks that exist, and two processes that fill one folder write files of equal contents.
-//! Values are not verified. Files are mapped into memory: a batch of rows is read without reading its chunk, and its
-//! pages are given back.
+//! one tensor, `states` of shape `[rows, hidden]`. Its metadata names the fingerprint and the examples. A file is
+//! written atomically, and one that is missing, truncated or has another fingerprint is computed again: an interrupted
+//! fill continues after the chunks that exist, and two processes that fill one folder write identical files. Values are
+//! not verified. Files are mapped into memory: a batch of rows is read without reading its chunk, and its pages are
+//! given back.
 
 use std::collections::HashMap;
 use std::fmt;

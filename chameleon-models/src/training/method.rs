@@ -6,7 +6,7 @@ use std::str::FromStr;
 use chameleon_hypernet::{ConditionControl, GeneratorKind};
 use serde::{Deserialize, Serialize};
 
-/// One way to adapt a model, by three independent choices.
+/// One way to adapt a model: three independent choices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Method {
@@ -100,7 +100,7 @@ impl Method {
         self.with_control(ConditionControl::Redrawn)
     }
 
-    /// The same adapter with a memory beside it.
+    /// The same adapter with a memory.
     #[must_use]
     pub const fn with_memory(self, memory: MemoryControl) -> Self {
         Self {

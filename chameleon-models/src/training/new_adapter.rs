@@ -18,8 +18,8 @@ use crate::training::method::Head;
 use crate::training::prepare::TrainingData;
 
 impl TrainingConfig {
-    /// The description of an adapter that is about to be trained. A frozen head is described as LoRA: nothing of it
-    /// but sizes and clusters is used.
+    /// The configuration of an adapter before its training. A frozen head is described as LoRA; only its sizes and
+    /// clusters are used.
     ///
     /// # Errors
     ///
@@ -47,13 +47,13 @@ impl TrainingConfig {
             seed,
             memory: None,
         };
-        // What a reader would refuse is not trained.
+        // A configuration that the reader would reject is not trained.
         config.check()?;
         Ok(config)
     }
 }
 
-/// What is adapted: the head, and layers if any are named.
+/// The adapted head, and the adapted layers if there are any.
 struct Parts {
     head: HeadAdaptation,
     layers: Option<LayerAdaptation>,
@@ -115,8 +115,8 @@ impl AdapterOptions {
         })
     }
 
-    /// Plain LoRA at the same places with about as many trainable parameters. Inside layers the rank grows there, and
-    /// the head makes up for what is left.
+    /// Plain LoRA at the same places with about as many trainable parameters. If layers are adapted, their rank is
+    /// raised first; the rank of the head makes up the remaining difference.
     fn matched_lora(
         &self,
         num_params: usize,
@@ -124,7 +124,7 @@ impl AdapterOptions {
     ) -> Result<Parts, TrainingError> {
         let mut lora = self.parts(Head::Lora, model, 1)?;
         let shape = head_shape(model, self.rank);
-        // A rank above the width adds parameters and no change that a lower one could not make.
+        // A rank above the width adds parameters but no expressiveness.
         let widest = shape.in_size;
         let mut rest = num_params;
         if let Some(layers) = &mut lora.layers {
@@ -162,7 +162,7 @@ impl AdapterOptions {
     }
 }
 
-/// An adapter before its first step, on the autodiff device of the model.
+/// An untrained adapter, on the autodiff device of the model.
 ///
 /// # Errors
 ///

@@ -71,7 +71,7 @@ pub(super) struct ScoredTexts<'a> {
     pub(super) group_size: Option<usize>,
 }
 
-/// What an adapter alone scored.
+/// The scores of an adapter without memory.
 #[derive(Debug)]
 pub(super) struct SplitScores {
     pub(super) valid: Vec<TokenScores>,

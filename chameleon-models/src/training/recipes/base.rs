@@ -33,7 +33,7 @@ impl Base {
         &self.loaded.model
     }
 
-    /// The token that fills rows up, as the published tokenizer is configured.
+    /// The padding token, as in the published tokenizer's configuration.
     pub fn end_of_text(&self) -> u32 {
         let tokenizer = &self.loaded.tokenizer;
         let ends = &tokenizer.special_token_ids().eos;

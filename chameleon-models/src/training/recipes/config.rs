@@ -1,4 +1,4 @@
-//! What is reproduced, and how.
+//! The settings of a reproduction.
 
 use std::path::PathBuf;
 
@@ -11,14 +11,14 @@ use super::published::rows::PublishedLoss;
 use super::recipe_name::RecipeName;
 use super::settings::{Experiment, PaperSettings};
 
-/// What is reproduced, and how.
+/// Settings of a reproduction.
 #[derive(Debug, Clone)]
 pub struct ReproductionConfig {
-    /// Which of the paper's experiments.
+    /// The experiment of the paper.
     pub experiment: Experiment,
     /// Local data; the hub's if `None`.
     pub data: Option<PathBuf>,
-    /// How the hub may be reached.
+    /// Access to the hub.
     pub hub: HubOptions,
     /// At least one, each once.
     pub recipes: Vec<RecipeName>,
@@ -26,13 +26,13 @@ pub struct ReproductionConfig {
     pub loss: PublishedLoss,
     /// At least one, each once.
     pub seeds: Vec<RunSeed>,
-    /// Training rows at most.
+    /// Largest number of training rows.
     pub max_examples: Option<usize>,
-    /// Tokens of a row of WikiText that conditions are made of, unless the recipe leaks.
+    /// Tokens of a row of WikiText that conditions are computed from, unless the recipe leaks.
     pub prefix: usize,
-    /// Part of a row of Alpaca that conditions are made of, unless the recipe leaks.
+    /// Part of a row of Alpaca that conditions are computed from, unless the recipe leaks.
     pub condition: InstructionCondition,
-    /// Answers that each method generates.
+    /// Number of answers that each method generates.
     pub num_answers: usize,
     /// Sizes.
     pub settings: PaperSettings,

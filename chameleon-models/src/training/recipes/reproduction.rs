@@ -17,7 +17,7 @@ use super::recipe_name::RecipeName;
 use super::runs::Run;
 use super::splits::Texts;
 
-/// Trains and scores every method under every recipe; what is finished in `out` is not done again.
+/// Trains and scores every method under every recipe; runs that are finished in `out` are not repeated.
 ///
 /// # Errors
 ///
