@@ -98,7 +98,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "tidy",
         needs: None,
-        run: |workspace, _| tidy::run(workspace, &tidy::TidyArgs::default()),
+        run: |workspace, _| tidy::run(workspace),
     },
     Step {
         name: "deny",

@@ -43,7 +43,7 @@ enum Command {
     /// Run the benches and name the machine and commit they ran on
     Bench(bench::BenchArgs),
     /// Rules of this project that no other tool checks
-    Tidy(tidy::TidyArgs),
+    Tidy,
     /// From nothing to a trained adapter: fetch a small model, gather text, compare, train
     Quickstart(quickstart::QuickstartArgs),
     /// Compare greedy texts of a real model with those of transformers
@@ -70,7 +70,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Check(args) => check::run(&workspace, &args),
         Command::Fixtures(args) => fixtures::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
-        Command::Tidy(args) => tidy::run(&workspace, &args),
+        Command::Tidy => tidy::run(&workspace),
         Command::Quickstart(args) => quickstart::run(&workspace, &args),
         Command::RealModel(args) => real_model::run(&workspace, &args),
         Command::Docs => docs::run(&workspace),

@@ -12,12 +12,10 @@ mod phrases;
 mod text;
 mod vocabulary;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use clap::Args;
 
 use crate::workspace::Workspace;
 
@@ -54,35 +52,15 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Options of `tidy`.
-#[derive(Debug, Default, Args)]
-pub(crate) struct TidyArgs {
-    /// Only list files that import each other
-    #[arg(long, conflicts_with = "phrases")]
-    circles: bool,
-    /// Only list phrases and names to avoid, and count each
-    #[arg(long)]
-    phrases: bool,
-}
-
 /// Prints every finding; any finding is a failure.
-pub(crate) fn run(workspace: &Workspace, args: &TidyArgs) -> anyhow::Result<()> {
-    let findings = if args.circles {
-        circles::findings(workspace)?
-    } else if args.phrases {
-        all_phrases(workspace)?
-    } else {
-        all_findings(workspace)?
-    };
+pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
+    let findings = all_findings(workspace)?;
     if findings.is_empty() {
         println!("tidy");
         return Ok(());
     }
     for finding in &findings {
         println!("{finding}");
-    }
-    if args.phrases {
-        print_counts(&findings);
     }
     bail!("{} findings", findings.len())
 }
@@ -91,20 +69,15 @@ fn all_findings(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (path, contents) in text_files(workspace)? {
         findings.extend(text::check(&workspace.root, &path, &contents));
+        findings.extend(phrases::check(&path, &contents));
         if path.ends_with("Cargo.toml") {
             findings.extend(manifests::inherits_from_the_root(&path, &contents)?);
         }
     }
     findings.extend(manifests::edges(workspace));
     findings.extend(features::one_build_of_burn(workspace)?);
+    findings.extend(circles::findings(workspace)?);
     Ok(findings)
-}
-
-fn all_phrases(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
-    Ok(text_files(workspace)?
-        .iter()
-        .flat_map(|(path, contents)| phrases::check(path, contents))
-        .collect())
 }
 
 /// The files of the checkout with their contents; weights and other binary files are left out.
@@ -114,20 +87,6 @@ fn text_files(workspace: &Workspace) -> anyhow::Result<Vec<(PathBuf, String)>> {
         Some((path, contents))
     };
     Ok(workspace.files()?.into_iter().filter_map(read).collect())
-}
-
-/// How often each message was given, the most frequent first.
-fn print_counts(findings: &[Finding]) {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for finding in findings {
-        *counts.entry(&finding.message).or_default() += 1;
-    }
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    println!();
-    for (message, count) in counts {
-        println!("{count:>5}  {message}");
-    }
 }
 
 #[cfg(test)]

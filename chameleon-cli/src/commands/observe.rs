@@ -20,7 +20,7 @@ impl Observer for Context {
             (_, total) => self.output.progress(name, total.unwrap_or(0)),
         };
         Box::new(Bar {
-            bar,
+            drawn: bar,
             start: Instant::now(),
             num_tokens: 0,
             loss: None,
@@ -42,7 +42,7 @@ impl Observer for Context {
 
 /// A progress bar; that of a training shows its loss and tokens per second.
 struct Bar {
-    bar: ProgressBar,
+    drawn: ProgressBar,
     start: Instant,
     num_tokens: usize,
     loss: Option<f64>,
@@ -50,16 +50,16 @@ struct Bar {
 
 impl Progress for Bar {
     fn set_position(&mut self, num_done: u64) {
-        if self.bar.position() == 0 && num_done > 0 && self.start.elapsed().as_secs() == 0 {
+        if self.drawn.position() == 0 && num_done > 0 && self.start.elapsed().as_secs() == 0 {
             // For resumed work, so that the estimate covers the remaining part only.
-            self.bar.set_position(num_done);
-            self.bar.reset_eta();
+            self.drawn.set_position(num_done);
+            self.drawn.reset_eta();
         }
-        self.bar.set_position(num_done);
+        self.drawn.set_position(num_done);
     }
 
     fn scored(&mut self, mean_nll: f64) {
-        self.bar
+        self.drawn
             .set_message(format!("perplexity {:.3},", mean_nll.exp()));
     }
 
@@ -68,15 +68,15 @@ impl Progress for Bar {
         let loss = moving_average(self.loss, report.loss);
         self.loss = Some(loss);
         let rate = self.num_tokens as f64 / self.start.elapsed().as_secs_f64();
-        self.bar
+        self.drawn
             .set_message(format!("loss {loss:.4}, {rate:.0} tokens/s,"));
-        self.bar.set_position(report.step as u64);
+        self.drawn.set_position(report.step as u64);
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.drawn.finish_and_clear();
     }
 }
 
