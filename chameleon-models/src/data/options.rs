@@ -19,7 +19,7 @@ pub struct ReadOptions {
     pub instruction_condition: InstructionCondition,
     /// Larger files in a folder are skipped and counted; a file that was named itself is always read.
     pub max_file_bytes: u64,
-    /// More text than this is refused where all documents are kept in memory, as by [`read_documents`].
+    /// More text than this is refused where all documents are kept in memory, as by [`read_documents`](super::read_documents).
     pub max_total_bytes: u64,
     /// A longer row of a file of records is refused.
     pub max_record_bytes: u64,
