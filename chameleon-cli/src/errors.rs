@@ -14,12 +14,11 @@ use std::{
 
 use chameleon_cluster::ClusterError;
 use chameleon_core::device::DeviceError;
-use chameleon_models::{
-    AdapterError, ModelError,
-    data::DataError,
-    engine::{EngineError, RequestFailure},
-    training::TrainingError,
-};
+use chameleon_models::ModelError;
+use chameleon_models::adapter::AdapterError;
+use chameleon_models::data::DataError;
+use chameleon_models::engine::{EngineError, RequestFailure};
+use chameleon_models::training::TrainingError;
 
 pub(crate) use flags::{ConfigFileError, FlagError};
 

@@ -13,11 +13,12 @@ use std::{
 use burn::tensor::{Device, Tensor};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig};
-use chameleon_models::{
-    Adapter, AdapterConfig, AdapterModule, CausalLm, HeadAdaptation, HubOptions, LoadedModel,
-    ModelSource, PromptEncoding, Recipe, TrainOptions, adapter::FORMAT_VERSION,
-    adapter::adaptation::head_shape, load,
+use chameleon_models::adapter::{
+    Adapter, AdapterConfig, AdapterModule, FORMAT_VERSION, HeadAdaptation, PromptEncoding, Recipe,
+    head_shape,
 };
+use chameleon_models::training::TrainOptions;
+use chameleon_models::{CausalLm, HubOptions, LoadedModel, ModelSource, load};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 

@@ -15,15 +15,17 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig};
-use chameleon_models::adapter::adaptation::head_shape;
+use chameleon_models::adapter::head_shape;
+use chameleon_models::adapter::{
+    Adapter, AdapterConfig, HeadAdaptation, PromptEncoding, Recipe, embed_prompts,
+};
 use chameleon_models::adapter::{FORMAT_VERSION, empty_module};
 use chameleon_models::engine::{
     EndOfText, Engine, EngineOptions, Event, Logprobs, Request, Ticket,
 };
-use chameleon_models::{
-    Adapter, AdapterConfig, HeadAdaptation, HubOptions, ModelSource, PromptEncoding,
-    RandomSampling, Recipe, Sampling, TrainOptions, embed_prompts, load,
-};
+use chameleon_models::engine::{RandomSampling, Sampling};
+use chameleon_models::training::TrainOptions;
+use chameleon_models::{HubOptions, ModelSource, load};
 
 /// Texts of many kinds. Each is the centre of a group, and requests begin at different places of them.
 const TEXTS: [&str; 8] = [

@@ -7,7 +7,8 @@ use burn::module::Module as _;
 use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ConditionControl};
-use chameleon_models::{CausalLm as _, HiddenStates, ScoreSummary, Scorer};
+use chameleon_models::CausalLm as _;
+use chameleon_models::training::{HiddenStates, ScoreSummary, Scorer};
 use serde_json::json;
 
 use crate::{inputs, rounds};

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use burn::tensor::Device;
-use chameleon_models::embed_prompts;
+use chameleon_models::adapter::embed_prompts;
 use serde_json::json;
 
 use crate::{decode_groups, inputs, rounds};

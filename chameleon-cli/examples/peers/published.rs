@@ -10,11 +10,11 @@ use burn::module::Module as _;
 use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig};
-use chameleon_models::adapter::adaptation::head_shape;
-use chameleon_models::training::grouped_examples::cache_hidden_states;
-use chameleon_models::{
-    AdapterModule, CausalLm as _, HeadAdaptation, HiddenStates, Proceed, TrainOptions, TrainSetup,
-};
+use chameleon_models::CausalLm as _;
+use chameleon_models::adapter::head_shape;
+use chameleon_models::adapter::{AdapterModule, HeadAdaptation};
+use chameleon_models::training::cache_hidden_states;
+use chameleon_models::training::{HiddenStates, Proceed, TrainOptions, TrainSetup};
 use serde_json::json;
 
 use crate::{inputs, rounds};

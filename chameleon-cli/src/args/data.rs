@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use chameleon_models::{Representation, data::InstructionCondition};
+use chameleon_models::adapter::Representation;
+use chameleon_models::data::InstructionCondition;
 use clap::Args;
 
 use super::values::{at_least, fraction, instruction_condition};

@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use chameleon_models::{
-    data::InstructionCondition,
-    training::recipes::{Experiment, PaperSettings, PublishedLoss, RecipeName},
-};
+use chameleon_models::data::InstructionCondition;
+use chameleon_models::training::recipes::{Experiment, PaperSettings, PublishedLoss, RecipeName};
 use clap::Args;
 
 use super::values::{

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use chameleon_hypernet::Condition;
-use chameleon_models::{LayerRange, training::method::Method};
+use chameleon_models::adapter::LayerRange;
+use chameleon_models::training::Method;
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 
 use super::{

@@ -4,12 +4,10 @@
 use std::time::Duration;
 
 use chameleon_cluster::Engine;
-use chameleon_models::{
-    WeightStorage,
-    data::InstructionCondition,
-    training::method::Method,
-    training::recipes::{Experiment, PublishedLoss},
-};
+use chameleon_models::WeightStorage;
+use chameleon_models::data::InstructionCondition;
+use chameleon_models::training::Method;
+use chameleon_models::training::recipes::{Experiment, PublishedLoss};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 /// A whole number of at least `MIN`.

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use chameleon_models::{Adapter, AdapterError, CausalLm, LoadedModel, MemoryConfig};
+use chameleon_models::adapter::{Adapter, AdapterError, MemoryConfig};
+use chameleon_models::{CausalLm, LoadedModel};
 
 use crate::resolve::MemoryUse;
 

@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chameleon_models::{
-    Adapter, LoadedModel,
-    data::{Document, Place},
-    engine::{Cancellation, ConditionChoice, Engine, Event, Request, RequestFailure},
-    files::fingerprint::Fingerprint,
+use chameleon_models::LoadedModel;
+use chameleon_models::adapter::Adapter;
+use chameleon_models::data::{Document, Place};
+use chameleon_models::engine::{
+    Cancellation, ConditionChoice, Engine, Event, Request, RequestFailure,
 };
+use chameleon_models::files::fingerprint::Fingerprint;
 use serde::Serialize;
 
 use self::journal::Journal;

@@ -7,11 +7,8 @@ use chameleon_cluster::{
     Convergence, KMeans, KMeansConfig, LabelAgreement, SilhouetteSample, assign, cluster_sizes,
     label_agreement, silhouette,
 };
-use chameleon_models::{
-    data::{Example, TokenisedCorpus},
-    training::prepare::{check_encoding, encode_training_prompts},
-    training::texts::CutTexts,
-};
+use chameleon_models::data::{Example, TokenisedCorpus};
+use chameleon_models::training::{CutTexts, check_encoding, encode_training_prompts};
 use serde::Serialize;
 
 use crate::{

@@ -7,13 +7,11 @@ mod table;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use chameleon_models::{
-    files::atomic_file,
-    training::TrainingError,
-    training::experiment::{Comparison, ComparisonReport, ComparisonTexts, RunStore},
-    training::prepare::{Split, TrainingData, TrainingSources},
-    training::session::Start,
+use chameleon_models::files::atomic_file;
+use chameleon_models::training::experiment::{
+    Comparison, ComparisonReport, ComparisonTexts, RunStore,
 };
+use chameleon_models::training::{Split, Start, TrainingData, TrainingError, TrainingSources};
 
 use crate::{
     commands::{Context, observe::unless_interrupted},

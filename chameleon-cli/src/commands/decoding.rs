@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use chameleon_models::{
-    Adapter, LoadedModel,
-    engine::{
-        ConditionChoice, EndReason, Engine, EngineError, EngineOptions, GivenCondition, Request,
-    },
-    files::chat::{ChatEnding, ChatMessage},
+use chameleon_models::adapter::Adapter;
+use chameleon_models::engine::{
+    ConditionChoice, EndReason, Engine, EngineError, EngineOptions, GivenCondition, Request,
 };
+use chameleon_models::{ChatEnding, ChatMessage, LoadedModel};
 
 use crate::{
     commands::Context,

@@ -3,13 +3,12 @@
 use std::time::Instant;
 
 use burn::module::Module as _;
-use chameleon_models::{
-    Adapter, CausalLm as _, LoadedModel, Recipe,
-    data::sliding,
-    training::TrainingError,
-    training::evaluation::{score_adapter, score_windows},
-    training::texts::{SpanConfig, TextSource},
+use chameleon_models::adapter::{Adapter, Recipe};
+use chameleon_models::data::sliding;
+use chameleon_models::training::{
+    SpanConfig, TextSource, TrainingError, score_adapter, score_windows,
 };
+use chameleon_models::{CausalLm as _, LoadedModel};
 use serde::Serialize;
 
 use crate::{

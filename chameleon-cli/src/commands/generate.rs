@@ -8,10 +8,8 @@ use std::{
     time::Duration,
 };
 
-use chameleon_models::{
-    data::{self, ReadOptions},
-    engine::{Engine, Event, RequestFailure, StartedGroup, Ticket},
-};
+use chameleon_models::data::{self, ReadOptions};
+use chameleon_models::engine::{Engine, Event, RequestFailure, StartedGroup, Ticket};
 use serde::Serialize;
 
 use crate::{

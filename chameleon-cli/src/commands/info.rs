@@ -5,10 +5,11 @@ use std::path::Path;
 use burn::module::Module;
 use chameleon_core::device::BackendKind;
 use chameleon_hypernet::{ConditionScaling, GeneratorConfig};
-use chameleon_models::{
-    AdapterConfig, CausalLm, HeadAdaptation, LayerKind, LayerRange, LoadedModel, MemoryDescription,
-    ModelSizes, Recipe, adapter as adapter_folder,
+use chameleon_models::adapter::{
+    AdapterConfig, HeadAdaptation, LayerKind, LayerRange, MemoryDescription, Recipe,
 };
+use chameleon_models::families::ModelSizes;
+use chameleon_models::{CausalLm, LoadedModel, adapter as adapter_folder};
 use serde::Serialize;
 
 use crate::{

@@ -2,11 +2,7 @@
 
 use std::time::Instant;
 
-use chameleon_models::{
-    StepReport,
-    training::TrainingError,
-    training::observer::{Observer, Progress, Work, WorkUnit},
-};
+use chameleon_models::training::{Observer, Progress, StepReport, TrainingError, Work, WorkUnit};
 use indicatif::ProgressBar;
 
 use crate::{commands::Context, errors::CliError};

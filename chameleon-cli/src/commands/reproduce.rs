@@ -5,9 +5,9 @@ mod report;
 
 use std::time::Instant;
 
-use chameleon_models::{
-    files::atomic_file,
-    training::recipes::{Base, RecipeName, ReproductionConfig, curves_csv, reproduce},
+use chameleon_models::files::atomic_file;
+use chameleon_models::training::recipes::{
+    Base, RecipeName, ReproductionConfig, curves_csv, reproduce,
 };
 
 use crate::{

@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use chameleon_models::{
-    data::{self, ReadOptions},
-    training::text_metrics::{Bleu, Meteor, Stemming, bleu, meteor, rouge},
-};
+use chameleon_models::data::{self, ReadOptions};
+use chameleon_models::training::text_metrics::{Bleu, Meteor, Stemming, bleu, meteor, rouge};
 use serde::Serialize;
 
 use crate::{

@@ -3,10 +3,7 @@
 mod curve;
 mod watch;
 
-use chameleon_models::training::{
-    prepare::{TrainingData, TrainingSources},
-    session::{TrainingReport, TrainingRun},
-};
+use chameleon_models::training::{TrainingData, TrainingReport, TrainingRun, TrainingSources};
 
 use self::watch::CurveObserver;
 use crate::{

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use chameleon_cluster::ClusterError;
 use chameleon_core::device::DeviceError;
-use chameleon_models::{
-    AdapterError, HubDatasetError, MemoryError, ModelError, TrainError, adapter::ImpossibleAdapter,
-    data::DataError, engine::EngineError, training::TrainingError,
-    training::hidden_cache::HiddenCacheError,
-};
+use chameleon_models::ModelError;
+use chameleon_models::adapter::{AdapterError, ImpossibleAdapter, MemoryError};
+use chameleon_models::data::{DataError, HubDatasetError};
+use chameleon_models::engine::EngineError;
+use chameleon_models::training::{HiddenCacheError, TrainError, TrainingError};
 
 const OTHER_BASE: &str =
     "give `--model` the model it was trained on, or train an adapter for this one";

@@ -1,6 +1,7 @@
 //! Texts whose tokens show by colour where one method predicts better than another.
 
-use chameleon_models::{Example, ModelError, Tokenizer};
+use chameleon_models::data::Example;
+use chameleon_models::{ModelError, Tokenizer};
 use serde::Serialize;
 
 /// A text, token by token.

@@ -1,10 +1,8 @@
 //! The checked config of `chameleon cluster`.
 
 use chameleon_cluster::Engine;
-use chameleon_models::{
-    PromptEncoding,
-    training::texts::{SpanConfig, TextSource},
-};
+use chameleon_models::adapter::PromptEncoding;
+use chameleon_models::training::{SpanConfig, TextSource};
 
 use super::data::{data, encoding, span};
 use crate::{args::ClusterArgs, errors::FlagError};

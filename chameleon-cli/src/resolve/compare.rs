@@ -4,10 +4,8 @@ use std::path::PathBuf;
 
 use chameleon_core::RunSeed;
 use chameleon_hypernet::Condition;
-use chameleon_models::training::{
-    config::TrainingConfig, experiment::ComparisonConfig, method::Method, prepare::HeldOut,
-    session::Start, texts::TextSource,
-};
+use chameleon_models::training::experiment::ComparisonConfig;
+use chameleon_models::training::{HeldOut, Method, Start, TextSource, TrainingConfig};
 
 use super::{
     data::{checked_span, data},

@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 
 use chameleon_hypernet::ConditionScaling;
-use chameleon_models::{
-    PromptEncoding,
-    data::{InstructionFields, LabelField, ReadOptions, TextFields},
-    training::texts::{SpanConfig, TextSource},
-};
+use chameleon_models::adapter::PromptEncoding;
+use chameleon_models::data::{InstructionFields, LabelField, ReadOptions, TextFields};
+use chameleon_models::training::{SpanConfig, TextSource};
 
 use crate::{
     args::{DataArgs, MemoryArg, PromptArgs, SpanArgs},

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use chameleon_models::{RandomSampling, Sampling, WeightStorage, training::texts::TextSource};
+use chameleon_models::WeightStorage;
+use chameleon_models::engine::{RandomSampling, Sampling};
+use chameleon_models::training::TextSource;
 
 use super::data::{MemoryUse, data, memory_use};
 use crate::{

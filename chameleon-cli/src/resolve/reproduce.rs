@@ -3,12 +3,9 @@
 use std::path::PathBuf;
 
 use chameleon_core::RunSeed;
-use chameleon_models::{
-    data::InstructionCondition,
-    training::recipes::{Experiment, PaperSettings, PublishedLoss, RecipeName},
-    training::session::Start,
-    training::texts::SpanConfig,
-};
+use chameleon_models::data::InstructionCondition;
+use chameleon_models::training::recipes::{Experiment, PaperSettings, PublishedLoss, RecipeName};
+use chameleon_models::training::{SpanConfig, Start};
 
 use super::{
     data::{checked_span, hidden_states_folder},

@@ -3,11 +3,10 @@
 use std::{ffi::OsString, io::Write};
 
 use chameleon_hypernet::Condition;
-use chameleon_models::{
-    Sampling, WeightStorage,
-    data::InstructionCondition,
-    training::{prepare::HeldOut, session::Start, texts::SpanConfig},
-};
+use chameleon_models::WeightStorage;
+use chameleon_models::data::InstructionCondition;
+use chameleon_models::engine::Sampling;
+use chameleon_models::training::{HeldOut, SpanConfig, Start};
 
 use super::{training::EvalWindows, *};
 use crate::errors::{ConfigFileError, FlagError};

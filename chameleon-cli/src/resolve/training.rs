@@ -4,13 +4,11 @@ use std::path::PathBuf;
 
 use chameleon_core::RunSeed;
 use chameleon_hypernet::GeneratorKind;
-use chameleon_models::{
-    PromptEncoding, TrainOptions, WeightStorage,
-    training::config::{AdapterOptions, MemoryOptions, TrainingConfig},
-    training::method::Head,
-    training::prepare::HeldOut,
-    training::session::{MemoryStage, Start},
-    training::texts::TextSource,
+use chameleon_models::WeightStorage;
+use chameleon_models::adapter::PromptEncoding;
+use chameleon_models::training::{
+    AdapterOptions, Head, HeldOut, MemoryOptions, MemoryStage, Start, TextSource, TrainOptions,
+    TrainingConfig,
 };
 
 use super::data::{MemoryUse, data, encoding, hidden_states_folder, memory_use, span};

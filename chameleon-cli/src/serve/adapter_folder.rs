@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use chameleon_models::AdapterError;
+use chameleon_models::adapter::AdapterError;
 
 use super::error::ApiError;
 use crate::errors::CliError;

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use chameleon_cluster::principal_components;
-use chameleon_models::Adapter;
+use chameleon_models::adapter::Adapter;
 
 /// A loaded adapter.
 #[derive(Debug)]

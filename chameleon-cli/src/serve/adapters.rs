@@ -8,7 +8,8 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use chameleon_models::{MemoryDescription, engine::AdapterInfo};
+use chameleon_models::adapter::MemoryDescription;
+use chameleon_models::engine::AdapterInfo;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -7,10 +7,8 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use chameleon_models::{
-    ChatMessage,
-    engine::{Logprobs, TokenEvent},
-};
+use chameleon_models::ChatMessage;
+use chameleon_models::engine::{Logprobs, TokenEvent};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use chameleon_models::{
-    Tokenizer,
-    engine::{TokenChoice, TokenEvent},
-};
+use chameleon_models::Tokenizer;
+use chameleon_models::engine::{TokenChoice, TokenEvent};
 use serde::Serialize;
 use utoipa::ToSchema;
 

@@ -4,9 +4,8 @@ use std::ops::RangeInclusive;
 
 use chameleon_core::RunSeed;
 use chameleon_hypernet::Condition;
-use chameleon_models::{
-    RandomSampling, Sampling,
-    engine::{ConditionChoice, EndOfText, Logprobs, Request},
+use chameleon_models::engine::{
+    ConditionChoice, EndOfText, Logprobs, RandomSampling, Request, Sampling,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;

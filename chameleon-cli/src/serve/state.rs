@@ -12,9 +12,9 @@ use std::{
 
 use axum::http::StatusCode;
 use chameleon_core::RunSeed;
-use chameleon_models::{
-    Adapter, CausalLm as _, ChatTemplate, ModelError, Tokenizer, engine::Engine,
-};
+use chameleon_models::adapter::Adapter;
+use chameleon_models::engine::Engine;
+use chameleon_models::{CausalLm as _, ChatTemplate, ModelError, Tokenizer};
 use tokio::sync::Semaphore;
 
 use super::{

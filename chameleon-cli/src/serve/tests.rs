@@ -15,11 +15,8 @@ use axum::{
 };
 use burn::module::Module as _;
 use chameleon_core::RunSeed;
-use chameleon_models::{
-    HubOptions, ModelSource,
-    engine::{Engine, EngineOptions},
-    load,
-};
+use chameleon_models::engine::{Engine, EngineOptions};
+use chameleon_models::{HubOptions, ModelSource, load};
 use futures_util::stream;
 use tokio::{runtime::Runtime, sync::oneshot, task::JoinHandle};
 

@@ -8,9 +8,9 @@ use burn::tensor::Device;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use chameleon_core::RunSeed;
-use chameleon_models::{
-    HubOptions, LlamaConfig, LoadedModel, ModelSource, WeightStorage, files::atomic_file, load_as,
-};
+use chameleon_models::families::LlamaConfig;
+use chameleon_models::files::atomic_file;
+use chameleon_models::{HubOptions, LoadedModel, ModelSource, WeightStorage, load_as};
 use rand::RngExt as _;
 
 /// Words of the texts. Pieces of them are tokens.

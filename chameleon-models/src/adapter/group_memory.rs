@@ -16,7 +16,7 @@ use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 use serde::{Deserialize, Serialize};
 
-pub use self::mixed_scores::{Observed, fit_gate, with_memory};
+pub(crate) use self::mixed_scores::{Observed, fit_gate, with_memory};
 use crate::families::indices::index_tensor;
 use crate::families::sizes::ModelSizes;
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
@@ -336,7 +336,7 @@ impl ArrivedPrompts {
 }
 
 /// Candidate temperatures of a gate; fitting chooses one.
-pub const TEMPERATURES: [f64; 4] = [15.0, 20.0, 25.0, 30.0];
+pub(crate) const TEMPERATURES: [f64; 4] = [15.0, 20.0, 25.0, 30.0];
 
 /// Grouped texts and the states of all their tokens that enter the memory's layer.
 #[derive(Debug, Clone, Copy)]

@@ -143,7 +143,10 @@ impl LayerAdaptation {
 /// # Errors
 ///
 /// Names the first one.
-pub fn check_targets(model: &impl CausalLm, targets: &[String]) -> Result<(), UnknownTarget> {
+pub(crate) fn check_targets(
+    model: &impl CausalLm,
+    targets: &[String],
+) -> Result<(), UnknownTarget> {
     let modules = model.linear_modules();
     let is_known = |target: &String| modules.iter().any(|module| module.is_named(target));
     match targets.iter().find(|target| !is_known(target)) {

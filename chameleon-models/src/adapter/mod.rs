@@ -10,11 +10,11 @@
 //! The format is described in `docs/reference/adapter-format.md`. The contents of a folder are validated: every tensor must
 //! exist, have the shape given by the configuration, and hold finite values.
 
-pub mod adaptation;
-pub mod group_memory;
-pub mod identity;
-pub mod layer_adaptation;
-pub mod prompts;
+pub(crate) mod adaptation;
+pub(crate) mod group_memory;
+pub(crate) mod identity;
+pub(crate) mod layer_adaptation;
+pub(crate) mod prompts;
 
 mod config;
 mod error;
@@ -26,13 +26,22 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use chameleon_hypernet::{ConditionNorm, ConditionScaling};
 
+pub use self::adaptation::{
+    AdapterModule, FactorProducer, GroupFactors, HeadAdaptation, HeadAdapter, head_shape,
+};
 pub(crate) use self::config::read_config_for;
 pub use self::config::{AdapterConfig, MemoryDescription, Recipe, check_memory, read_config};
 pub use self::error::{AdapterError, ImpossibleAdapter};
+pub use self::group_memory::{
+    GroupMemories, MemoryConfig, MemoryError, MemorySource, TextsWithStates,
+};
+pub use self::identity::ModelIdentity;
+pub use self::layer_adaptation::{
+    LayerAdaptation, LayerKind, LayerRange, NotALayerRange, UnknownTarget,
+};
 pub use self::memory::{AdapterMemory, MemoryMatch};
+pub use self::prompts::{PromptEncoding, Representation, UnknownRepresentation, embed_prompts};
 pub(crate) use self::tensors::{load_tensors, tensor_bytes};
-use crate::adapter::adaptation::AdapterModule;
-use crate::adapter::identity::ModelIdentity;
 use crate::adapter::prompts::represent_prompts;
 use crate::families::causal_lm::CausalLm;
 use crate::families::language_model::LanguageModel;

@@ -85,7 +85,7 @@ pub fn embed_prompts(model: &impl CausalLm, prompts: &[&[u32]]) -> Tensor<2> {
 /// # Panics
 ///
 /// When there is no prompt, one is empty, or the model has fewer layers.
-pub fn represent_prompts(
+pub(crate) fn represent_prompts(
     model: &impl CausalLm,
     representation: Representation,
     prompts: &[&[u32]],
@@ -119,7 +119,7 @@ pub fn represent_prompts(
 /// # Panics
 ///
 /// As [`represent_prompts`].
-pub fn represent_examples(
+pub(crate) fn represent_examples(
     model: &impl CausalLm,
     representation: Representation,
     examples: &[Example],

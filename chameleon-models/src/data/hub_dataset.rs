@@ -102,7 +102,10 @@ pub enum HubDatasetError {
 /// # Errors
 ///
 /// When the cache lacks the data set and the hub may not be used or does not provide it, or a file is damaged.
-pub fn resolve(dataset: &HubDataset, options: &HubOptions) -> Result<PathBuf, HubDatasetError> {
+pub(crate) fn resolve(
+    dataset: &HubDataset,
+    options: &HubOptions,
+) -> Result<PathBuf, HubDatasetError> {
     let repo = HubRepo {
         repo: dataset.repo(),
         options,
@@ -163,7 +166,7 @@ fn is_parquet(path: &Path) -> bool {
 /// # Errors
 ///
 /// When the folder cannot be read.
-pub fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>, HubDatasetError> {
+pub(crate) fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>, HubDatasetError> {
     let failed = |source| HubDatasetError::Read {
         path: folder.to_owned(),
         source,

@@ -38,7 +38,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub mod hub_dataset;
+pub(crate) mod hub_dataset;
 
 mod conversation;
 mod csv_file;
@@ -74,6 +74,7 @@ pub use document::{AnswerEnd, Document, Exchange, Origin, Place, SkippedInput};
 pub use error::DataError;
 pub use eval_windows::{EvalWindow, sliding};
 pub use example::{Example, Examples, Skipped};
+pub use hub_dataset::{HubDataset, HubDatasetError};
 pub use instruction::InstructionCondition;
 pub use options::{Format, InstructionFields, LabelField, ReadOptions, TextFields};
 pub use read::{Documents, read_documents};

@@ -4,7 +4,7 @@
 //! prompt, join and leave the running batch between steps, and may each use another adapter. Conditioned on
 //! centroids, an answer is the same, bit for bit, whichever requests are in the batch. Owns no transport.
 
-pub mod sampling;
+pub(crate) mod sampling;
 
 mod active;
 mod adapters;
@@ -35,5 +35,6 @@ pub use grouping::PromptGrouping;
 pub use handle::Engine;
 pub use options::EngineOptions;
 pub use request::{ConditionChoice, EndOfText, GivenCondition, Logprobs, Request};
+pub use sampling::{RandomSampling, Sampling};
 pub use stats::EngineStats;
 pub use ticket::{Cancellation, Completion, Ticket};

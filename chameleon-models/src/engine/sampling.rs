@@ -84,14 +84,14 @@ impl RandomSampling {
 
 /// Samples the tokens of one row, from a random stream of its own.
 #[derive(Debug, Clone)]
-pub struct Sampler {
+pub(crate) struct Sampler {
     sampling: Sampling,
     stream: ChaCha8Rng,
 }
 
 impl Sampler {
     /// A sampler that draws from `stream`.
-    pub fn new(sampling: Sampling, stream: ChaCha8Rng) -> Self {
+    pub(crate) fn new(sampling: Sampling, stream: ChaCha8Rng) -> Self {
         Self { sampling, stream }
     }
 
@@ -100,7 +100,7 @@ impl Sampler {
     /// # Panics
     ///
     /// Panics if there are no logits.
-    pub fn sample(&mut self, logits: &[f32]) -> u32 {
+    pub(crate) fn sample(&mut self, logits: &[f32]) -> u32 {
         match self.sampling {
             Sampling::Greedy => argmax(logits),
             Sampling::Random(random) => random.draw(logits, self.stream.random()),

@@ -2,7 +2,7 @@
 //! they come from.
 
 pub mod atomic_file;
-pub mod chat;
+pub(crate) mod chat;
 pub mod fingerprint;
 
 pub(crate) mod architecture;

@@ -87,7 +87,7 @@ impl<'a> FromIterator<&'a ExampleScore> for ScoreSummary {
 }
 
 /// One summary for each value of `key`, in the order of the keys.
-pub fn summaries_by<K: Ord>(
+pub(crate) fn summaries_by<K: Ord>(
     scores: &[ExampleScore],
     key: impl Fn(&ExampleScore) -> K,
 ) -> BTreeMap<K, ScoreSummary> {
@@ -227,7 +227,7 @@ impl Scorer<'_> {
 /// # Panics
 ///
 /// When the window scores its first token, which has no context.
-pub fn window_nll(model: &impl CausalLm, window: &EvalWindow<'_>) -> f64 {
+pub(crate) fn window_nll(model: &impl CausalLm, window: &EvalWindow<'_>) -> f64 {
     let device = model.head_weight().device();
     let token_ids: Vec<i64> = window.token_ids.iter().map(|&id| i64::from(id)).collect();
     let seq_len = token_ids.len();

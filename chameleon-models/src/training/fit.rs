@@ -16,7 +16,7 @@ use crate::training::train::{StepReport, TrainError, Trainer};
 
 /// Which epoch of a training is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Selection {
+pub(crate) enum Selection {
     /// The one with the lowest validation loss.
     BestEpoch,
     /// The last.
@@ -47,7 +47,7 @@ pub struct KeptEpoch {
 
 /// A finished training.
 #[derive(Debug)]
-pub struct Fitted {
+pub(crate) struct Fitted {
     /// The adapter of the kept epoch; `None` if the training diverged in its first epoch.
     pub module: Option<AdapterModule>,
     /// The kept epoch.
@@ -59,7 +59,7 @@ pub struct Fitted {
 }
 
 /// Callbacks between the steps of a training; the defaults do nothing.
-pub trait FitHooks {
+pub(crate) trait FitHooks {
     /// After each step, except the last one of an epoch.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ pub trait FitHooks {
 
 /// Hooks that do nothing.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NoHooks;
+pub(crate) struct NoHooks;
 
 impl FitHooks for NoHooks {}
 
@@ -106,7 +106,7 @@ impl FitHooks for NoHooks {}
 /// # Errors
 ///
 /// When a step or a validation fails other than by diverging, a hook fails, or the observer interrupts.
-pub fn fit(
+pub(crate) fn fit(
     name: &str,
     mut trainer: Trainer<'_>,
     selection: Selection,

@@ -43,7 +43,7 @@ pub fn embed_examples(model: &impl CausalLm, examples: &[Example]) -> Tensor<2> 
 /// # Shapes
 ///
 /// - output: `[rows]`
-pub fn scored_targets(examples: &[&Example], device: &Device) -> Tensor<1, Int> {
+pub(crate) fn scored_targets(examples: &[&Example], device: &Device) -> Tensor<1, Int> {
     let ids: Vec<i64> = examples
         .iter()
         .flat_map(|example| example.sequence.scored())
@@ -55,7 +55,7 @@ pub fn scored_targets(examples: &[&Example], device: &Device) -> Tensor<1, Int> 
 
 /// A sequence and the positions whose final hidden states are requested.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct StateRequest<'a> {
+pub(crate) struct StateRequest<'a> {
     /// The tokens, at least one.
     pub token_ids: &'a [u32],
     /// Positions among them, in the order of the returned states.
@@ -74,7 +74,7 @@ impl<'a> From<&'a Example> for StateRequest<'a> {
 
 /// A forward pass over some sequences.
 #[derive(Debug, Clone, Copy)]
-pub struct StatePass<'a> {
+pub(crate) struct StatePass<'a> {
     /// The layer at which it ends.
     pub end: PassEnd,
     /// The factors of adapted modules.
@@ -90,7 +90,7 @@ pub struct StatePass<'a> {
 /// # Panics
 ///
 /// When there is no sequence, or a position is past the longest one.
-pub fn requested_hidden_states(
+pub(crate) fn requested_hidden_states(
     model: &impl CausalLm,
     requests: &[StateRequest<'_>],
     pass: StatePass<'_>,
@@ -164,7 +164,7 @@ pub fn cache_entering_states(
 }
 
 /// The fingerprint of states that enter a layer: of the model's weights, the layer and every token.
-pub fn entering_fingerprint(
+pub(crate) fn entering_fingerprint(
     model_fingerprint: &str,
     examples: &[Example],
     layer_idx: usize,
@@ -275,7 +275,7 @@ pub(crate) fn cache_requested_states(
 }
 
 /// The fingerprint of cached states: of the model's weights and every token.
-pub fn states_fingerprint(model_fingerprint: &str, examples: &[Example]) -> Fingerprint {
+pub(crate) fn states_fingerprint(model_fingerprint: &str, examples: &[Example]) -> Fingerprint {
     Fingerprint::builder()
         .part("model", model_fingerprint.as_bytes())
         .sequences(examples.iter().map(|example| &example.sequence))

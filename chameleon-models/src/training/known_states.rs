@@ -129,7 +129,7 @@ impl TrainingData {
 /// # Errors
 ///
 /// When they cannot be read or written, or the observer interrupts.
-pub fn entering_states(
+pub(crate) fn entering_states(
     model: &LanguageModel,
     model_fingerprint: &str,
     examples: &[Example],
@@ -156,7 +156,7 @@ pub fn entering_states(
 /// # Errors
 ///
 /// As [`entering_states`].
-pub fn final_states(
+pub(crate) fn final_states(
     model: &LanguageModel,
     model_fingerprint: &str,
     examples: &[Example],

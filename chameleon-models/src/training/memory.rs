@@ -64,7 +64,7 @@ impl TrainingData {
 }
 
 /// The probabilities that memories give for some texts.
-pub fn observe_memories(
+pub(crate) fn observe_memories(
     memories: &GroupMemories,
     texts: TextsWithStates<'_>,
     source: &MemorySource<'_>,

@@ -167,7 +167,7 @@ impl AdapterOptions {
 /// # Errors
 ///
 /// When the configuration names modules that the model does not have.
-pub fn untrained(
+pub(crate) fn untrained(
     config: &AdapterConfig,
     data: &TrainingData,
 ) -> Result<AdapterModule, TrainingError> {

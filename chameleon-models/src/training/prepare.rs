@@ -395,7 +395,7 @@ pub fn encode_training_prompts(
 /// # Shapes
 ///
 /// - output: `[prompts, hidden]`
-pub fn encode_prompts(
+pub(crate) fn encode_prompts(
     model: &LanguageModel,
     encoding: PromptEncoding,
     norm: Option<&ConditionNorm>,

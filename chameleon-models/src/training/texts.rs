@@ -216,7 +216,7 @@ fn renderer(
 /// # Errors
 ///
 /// When there is none.
-pub fn examples(
+pub(crate) fn examples(
     corpus: &TokenisedCorpus,
     documents: &[usize],
     span: SpanConfig,

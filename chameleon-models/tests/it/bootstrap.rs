@@ -1,7 +1,7 @@
 //! Intervals against those that numpy draws.
 
 use chameleon_core::RunSeed;
-use chameleon_models::{Interval, PairedSequence, paired_interval};
+use chameleon_models::training::experiment::{Interval, PairedSequence, paired_interval};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -9,17 +9,20 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig, LayerFactors, LoraConfig};
-use chameleon_models::adapter::adaptation::head_shape;
+use chameleon_models::adapter::head_shape;
+use chameleon_models::adapter::{
+    Adapter, AdapterConfig, HeadAdaptation, LayerAdaptation, LayerKind, LayerRange, PromptEncoding,
+    Recipe, Representation,
+};
 use chameleon_models::adapter::{FORMAT_VERSION, empty_module};
 use chameleon_models::engine::{
     ConditionChoice, EndReason, Engine, EngineError, EngineOptions, Event, Logprobs, Request,
     RequestFailure, Ticket,
 };
-use chameleon_models::{
-    Adapter, AdapterConfig, CausalLm, HeadAdaptation, LayerAdaptation, LayerKind, LayerRange,
-    LoadedModel, PassEnd, PassInput, PromptEncoding, RandomSampling, Recipe, Representation,
-    Sampling, SequencePass, TrainOptions,
-};
+use chameleon_models::engine::{RandomSampling, Sampling};
+use chameleon_models::families::{PassEnd, PassInput, SequencePass};
+use chameleon_models::training::TrainOptions;
+use chameleon_models::{CausalLm, LoadedModel};
 
 use crate::load::tiny_with_letters;
 
@@ -702,7 +705,7 @@ fn embeddings_are_those_of_training() {
     let found = engine.embed(&tokens, Some("core")).unwrap();
     // The recipe looks at six tokens.
     let rows: [&[u32]; 1] = [&tokens[..6]];
-    let expected = chameleon_models::embed_prompts(&loaded.model, &rows).into_data();
+    let expected = chameleon_models::adapter::embed_prompts(&loaded.model, &rows).into_data();
     assert_eq!(found.embedding, expected.try_into_vec::<f32>().unwrap());
     assert!(found.nearest.is_some());
     assert!(engine.embed(&tokens, None).unwrap().nearest.is_none());

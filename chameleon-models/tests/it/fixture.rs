@@ -7,10 +7,10 @@ use burn::module::Param;
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{AdaptedLayers, LayerFactors};
+use chameleon_models::adapter::{LayerAdaptation, LayerKind, LayerRange};
+use chameleon_models::families::{PassEnd, PassInput, SequencePass};
 use chameleon_models::files::atomic_file;
-use chameleon_models::{
-    CausalLm, Checkpoint, LayerAdaptation, LayerKind, LayerRange, PassEnd, PassInput, SequencePass,
-};
+use chameleon_models::{CausalLm, Checkpoint};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;

@@ -5,10 +5,10 @@ use chameleon_core::RunSeed;
 use chameleon_models::engine::{
     Completion, EndOfText, EndReason, Engine, EngineOptions, Event, Request, Ticket,
 };
-use chameleon_models::{
-    CacheRow, CausalLm, HubOptions, KvCache, LanguageModel, LoadedModel, ModelSource,
-    RandomSampling, Sampling, Segment, files::atomic_file,
-};
+use chameleon_models::engine::{RandomSampling, Sampling};
+use chameleon_models::families::{CacheRow, KvCache, Segment};
+use chameleon_models::files::atomic_file;
+use chameleon_models::{CausalLm, HubOptions, LanguageModel, LoadedModel, ModelSource};
 use proptest::prelude::*;
 
 use crate::fixture::{Fixture, assert_all_close};

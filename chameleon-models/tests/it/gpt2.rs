@@ -1,7 +1,8 @@
 //! The GPT-2 family against Hugging Face transformers, on tiny seeded models.
 
 use burn::tensor::{Device, Tensor};
-use chameleon_models::{CausalLm, Gpt2, Gpt2Config, KvCache, LanguageModel, Segment};
+use chameleon_models::families::{Gpt2, Gpt2Config, KvCache, Segment};
+use chameleon_models::{CausalLm, LanguageModel};
 
 use crate::fixture::{Fixture, adapted_logits, next_token_loss};
 

@@ -4,10 +4,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{AdaptedLayers, GroupLayers, LayerFactors};
-use chameleon_models::{
-    CausalLm, LanguageModel, LayerAdaptation, LayerKind, LayerRange, PassEnd, PassInput,
-    SequencePass,
-};
+use chameleon_models::adapter::{LayerAdaptation, LayerKind, LayerRange};
+use chameleon_models::families::{PassEnd, PassInput, SequencePass};
+use chameleon_models::{CausalLm, LanguageModel};
 
 use crate::fixture::{Fixture, adapted_logits, next_token_loss};
 

@@ -1,7 +1,8 @@
 //! The Llama family against Hugging Face transformers, on tiny seeded models.
 
 use burn::tensor::{Device, Tensor};
-use chameleon_models::{CausalLm, LanguageModel, Llama, LlamaConfig};
+use chameleon_models::families::{Llama, LlamaConfig};
+use chameleon_models::{CausalLm, LanguageModel};
 
 use crate::fixture::{Fixture, adapted_logits, next_token_loss};
 

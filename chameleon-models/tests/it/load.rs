@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Int, Tensor};
 use chameleon_hypernet::Condition;
 use chameleon_models::adapter::ImpossibleAdapter;
+use chameleon_models::adapter::{Adapter, AdapterError, ModelIdentity, Recipe};
 use chameleon_models::{
-    Adapter, AdapterError, CausalLm, HubAccess, HubOptions, HubProgress, LoadedModel, ModelError,
-    ModelIdentity, ModelSource, Recipe, load,
+    CausalLm, HubAccess, HubOptions, HubProgress, LoadedModel, ModelError, ModelSource, load,
 };
 
 use crate::engine::adapter;

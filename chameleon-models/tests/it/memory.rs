@@ -8,11 +8,12 @@ use chameleon_cluster::principal_components;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::memory::{GroupMemory, KeyProjection, MemoryGate, StateDirections};
 use chameleon_hypernet::{Condition, LayerFactors};
+use chameleon_models::adapter::{Adapter, AdapterMemory, GroupMemories, MemoryConfig};
 use chameleon_models::engine::{Engine, Event, Logprobs, Request, Ticket};
-use chameleon_models::{
-    Adapter, AdapterMemory, CausalLm, GroupMemories, LoadedModel, MemoryConfig, PassEnd, PassInput,
-    RandomSampling, Sampling, SequencePass, files::atomic_file,
-};
+use chameleon_models::engine::{RandomSampling, Sampling};
+use chameleon_models::families::{PassEnd, PassInput, SequencePass};
+use chameleon_models::files::atomic_file;
+use chameleon_models::{CausalLm, LoadedModel};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::engine::{adapter, heard, ids, options};
@@ -75,7 +76,10 @@ fn remembering(loaded: &LoadedModel, kind: &str) -> Adapter {
     adapter(loaded, kind, Condition::Centroid).with_memory(memory(loaded))
 }
 
-fn load(folder: &Path, loaded: &LoadedModel) -> Result<Adapter, chameleon_models::AdapterError> {
+fn load(
+    folder: &Path,
+    loaded: &LoadedModel,
+) -> Result<Adapter, chameleon_models::adapter::AdapterError> {
     Adapter::load(folder, &loaded.model, &loaded.identity, &Device::flex())
 }
 

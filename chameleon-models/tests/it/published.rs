@@ -9,16 +9,16 @@ use chameleon_core::{FactorShape, RunSeed};
 use chameleon_hypernet::{
     ConditionControl, Generator, GeneratorConfig, GeneratorKind, HyperLoraHeadConfig, LoraConfig,
 };
-use chameleon_models::families::gpt2::Gpt2Config;
+use chameleon_models::adapter::{AdapterModule, HeadAdapter};
+use chameleon_models::families::Gpt2Config;
 use chameleon_models::training::recipes::{
     PublishedData, PublishedLoss, PublishedObjective, PublishedRow, PublishedScorer,
     PublishedStates, PublishedText, Quirk, Quirks, RowOptions, StateIndex, cache_published_states,
     embed_rows, published_fingerprint, published_rows,
 };
-use chameleon_models::training::train::{LearningRate, Schedule};
-use chameleon_models::{
-    AdapterModule, CausalLm as _, HeadAdapter, HiddenCache, LanguageModel, Proceed, Trainer,
-};
+use chameleon_models::training::{HiddenCache, Proceed, Trainer};
+use chameleon_models::training::{LearningRate, Schedule};
+use chameleon_models::{CausalLm as _, LanguageModel};
 use serde::Deserialize;
 use serde_json::Value;
 

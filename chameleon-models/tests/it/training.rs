@@ -10,17 +10,19 @@ use chameleon_hypernet::{
     Condition, ConditionControl, ConditionScaling, GeneratorKind, HyperLoraHeadConfig, LoraConfig,
 };
 use chameleon_models::adapter;
+use chameleon_models::adapter::{
+    Adapter, AdapterConfig, AdapterError, AdapterModule, HeadAdaptation, LayerAdaptation,
+    LayerKind, LayerRange, ModelIdentity, PromptEncoding, Recipe, Representation,
+};
 use chameleon_models::data::Example;
-use chameleon_models::training::grouped_examples::{
-    cache_entering_states, cache_hidden_states, embed_examples,
-};
+use chameleon_models::families::LlamaConfig;
 use chameleon_models::training::training_state::{self, TrainingParts, TrainingState};
-use chameleon_models::{
-    Adapter, AdapterConfig, AdapterError, AdapterModule, CausalLm as _, Cursor, GroupedExamples,
-    HeadAdaptation, HiddenCache, HiddenStates, LanguageModel, LayerAdaptation, LayerKind,
-    LayerRange, LlamaConfig, ModelIdentity, Proceed, PromptEncoding, Recipe, Representation,
-    ScoreSummary, Scorer, StepReport, TrainError, TrainOptions, TrainSetup, Trainer,
+use chameleon_models::training::{
+    Cursor, GroupedExamples, HiddenCache, HiddenStates, Proceed, ScoreSummary, Scorer, StepReport,
+    TrainError, TrainOptions, TrainSetup, Trainer,
 };
+use chameleon_models::training::{cache_entering_states, cache_hidden_states, embed_examples};
+use chameleon_models::{CausalLm as _, LanguageModel};
 use rand::RngExt as _;
 
 const NUM_EXAMPLES: usize = 12;

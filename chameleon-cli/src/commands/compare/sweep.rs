@@ -6,11 +6,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use chameleon_models::{
-    files::atomic_file,
-    training::experiment::{Finding, Interval, percent, signed},
-    training::method::Method,
-};
+use chameleon_models::files::atomic_file;
+use chameleon_models::training::Method;
+use chameleon_models::training::experiment::{Finding, Interval, percent, signed};
 use serde::Serialize;
 
 use crate::{

@@ -1,7 +1,7 @@
 //! `report.html`: a reproduction on one page.
 
+use chameleon_models::training::Method;
 use chameleon_models::training::experiment::{Interval, signed};
-use chameleon_models::training::method::Method;
 use chameleon_models::training::recipes::RecipeRow;
 
 use crate::report::{

@@ -2,10 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chameleon_models::{
-    StepReport,
-    training::observer::{Observer, Progress, Work, WorkUnit},
-};
+use chameleon_models::training::{Observer, Progress, StepReport, Work, WorkUnit};
 use indicatif::ProgressBar;
 
 use super::curve::Curve;

@@ -21,7 +21,7 @@ pub struct Observed {
 /// # Panics
 ///
 /// When there is no temperature, or the scores are of other examples.
-pub fn fit_gate(
+pub(crate) fn fit_gate(
     observed: &[Observed],
     data: &GroupedExamples,
     scores: &[TokenScores],
@@ -47,7 +47,7 @@ pub fn fit_gate(
 /// # Panics
 ///
 /// When nothing was observed at the gate's temperature, or the scores are of other examples.
-pub fn with_memory(
+pub(crate) fn with_memory(
     gate: &MemoryGate,
     observed: &[Observed],
     data: &GroupedExamples,

@@ -7,4 +7,4 @@ mod names;
 pub use config::Gpt2Config;
 pub(crate) use names::NAMES;
 
-pub use model::{Gpt2, Gpt2Attention, Gpt2Layer, Gpt2Mlp};
+pub use model::Gpt2;

@@ -8,5 +8,5 @@ mod rope;
 pub use config::{LlamaConfig, RopeParameters};
 pub(crate) use names::NAMES;
 
-pub use model::{Llama, LlamaAttention, LlamaLayer, LlamaMlp};
+pub use model::Llama;
 pub use rope::{Llama3Scaling, RopeScaling};

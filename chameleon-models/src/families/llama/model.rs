@@ -65,6 +65,10 @@ pub struct LlamaAttention {
 
 /// The gated feed-forward part.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the names that Burn's modules and checkpoints have"
+)]
 pub struct LlamaMlp {
     /// `[hidden, intermediate]`
     pub gate_proj: Linear,

@@ -4,11 +4,8 @@ use std::fmt::Write as _;
 
 use burn::tensor::{Int, Tensor};
 use chameleon_cluster::{PrincipalComponents, principal_components};
-use chameleon_models::{
-    GroupedExamples,
-    training::experiment::{Comparison, ComparisonReport, MethodRuns},
-    training::method::Method,
-};
+use chameleon_models::training::experiment::{Comparison, ComparisonReport, MethodRuns};
+use chameleon_models::training::{GroupedExamples, Method};
 
 use crate::{
     commands::texts::excerpt,
