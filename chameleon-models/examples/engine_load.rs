@@ -15,15 +15,13 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig};
-use chameleon_models::adapter::head_shape;
 use chameleon_models::adapter::{
-    Adapter, AdapterConfig, HeadAdaptation, PromptEncoding, Recipe, embed_prompts,
+    Adapter, AdapterConfig, FORMAT_VERSION, HeadAdaptation, PromptEncoding, Recipe, embed_prompts,
+    empty_module, head_shape,
 };
-use chameleon_models::adapter::{FORMAT_VERSION, empty_module};
 use chameleon_models::engine::{
-    EndOfText, Engine, EngineOptions, Event, Logprobs, Request, Ticket,
+    EndOfText, Engine, EngineOptions, Event, Logprobs, RandomSampling, Request, Sampling, Ticket,
 };
-use chameleon_models::engine::{RandomSampling, Sampling};
 use chameleon_models::training::TrainOptions;
 use chameleon_models::{HubOptions, ModelSource, load};
 

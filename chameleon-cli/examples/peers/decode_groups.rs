@@ -14,10 +14,9 @@ use chameleon_core::LoraFactors;
 use chameleon_hypernet::memory::{GroupMemory, KeyProjection, MemoryGate};
 use chameleon_hypernet::{Condition, GroupLayers, LayerModule};
 use chameleon_models::LoadedModel;
-use chameleon_models::adapter::empty_module;
 use chameleon_models::adapter::{
     Adapter, AdapterConfig, AdapterMemory, GroupMemories, LayerAdaptation, LayerKind, MemoryConfig,
-    Recipe, embed_prompts,
+    Recipe, embed_prompts, empty_module,
 };
 use chameleon_models::engine::{EndOfText, Engine, EngineOptions, Request};
 use safetensors::tensor::{Dtype, TensorView};

@@ -8,8 +8,7 @@ use burn::tensor::Device;
 use chameleon_cluster::{BatchPlan, PlannedBatch};
 use chameleon_core::SplitSequence;
 use chameleon_models::data::Example;
-use chameleon_models::training::GroupedExamples;
-use chameleon_models::training::embed_examples;
+use chameleon_models::training::{GroupedExamples, embed_examples};
 use chameleon_models::{HubOptions, LoadedModel, ModelSource, load};
 
 pub(crate) fn model(folder: &Path, device: &Device) -> Result<LoadedModel, Box<dyn Error>> {

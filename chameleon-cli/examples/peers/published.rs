@@ -11,10 +11,10 @@ use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig};
 use chameleon_models::CausalLm as _;
-use chameleon_models::adapter::head_shape;
-use chameleon_models::adapter::{AdapterModule, HeadAdaptation};
-use chameleon_models::training::cache_hidden_states;
-use chameleon_models::training::{HiddenStates, Proceed, TrainOptions, TrainSetup};
+use chameleon_models::adapter::{AdapterModule, HeadAdaptation, head_shape};
+use chameleon_models::training::{
+    HiddenStates, Proceed, TrainOptions, TrainSetup, cache_hidden_states,
+};
 use serde_json::json;
 
 use crate::{inputs, rounds};

@@ -7,11 +7,10 @@ use burn::module::Module as _;
 use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig};
-use chameleon_models::adapter::head_shape;
 use chameleon_models::adapter::{
-    AdapterConfig, HeadAdaptation, LayerAdaptation, LayerKind, LayerRange, PromptEncoding, Recipe,
+    AdapterConfig, FORMAT_VERSION, HeadAdaptation, LayerAdaptation, LayerKind, LayerRange,
+    PromptEncoding, Recipe, empty_module, head_shape,
 };
-use chameleon_models::adapter::{FORMAT_VERSION, empty_module};
 use chameleon_models::training::{HiddenStates, TrainOptions, TrainSetup};
 use chameleon_models::{CausalLm as _, LoadedModel};
 use serde_json::json;

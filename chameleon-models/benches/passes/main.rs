@@ -11,15 +11,14 @@ use burn::tensor::{Device, Tensor};
 use chameleon_cluster::{BatchPlan, PlannedBatch};
 use chameleon_core::{RunSeed, SplitSequence, TokenBatch};
 use chameleon_hypernet::{Condition, ConditionControl, GeneratorKind, HyperLoraHeadConfig};
-use chameleon_models::adapter::head_shape;
 use chameleon_models::adapter::{
-    AdapterModule, HeadAdaptation, LayerAdaptation, LayerKind, LayerRange,
+    AdapterModule, HeadAdaptation, LayerAdaptation, LayerKind, LayerRange, head_shape,
 };
-use chameleon_models::data::Example;
-use chameleon_models::data::{Document, Origin, WindowOptions, tokenise_documents};
+use chameleon_models::data::{Document, Example, Origin, WindowOptions, tokenise_documents};
 use chameleon_models::families::{CacheRow, KvCache, Segment};
-use chameleon_models::training::embed_examples;
-use chameleon_models::training::{GroupedExamples, HiddenStates, TrainOptions, TrainSetup};
+use chameleon_models::training::{
+    GroupedExamples, HiddenStates, TrainOptions, TrainSetup, embed_examples,
+};
 use chameleon_models::{CausalLm as _, LanguageModel, LoadedModel, WeightStorage};
 use divan::{Bencher, Divan};
 

@@ -9,17 +9,14 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig, LayerFactors, LoraConfig};
-use chameleon_models::adapter::head_shape;
 use chameleon_models::adapter::{
-    Adapter, AdapterConfig, HeadAdaptation, LayerAdaptation, LayerKind, LayerRange, PromptEncoding,
-    Recipe, Representation,
+    Adapter, AdapterConfig, FORMAT_VERSION, HeadAdaptation, LayerAdaptation, LayerKind, LayerRange,
+    PromptEncoding, Recipe, Representation, empty_module, head_shape,
 };
-use chameleon_models::adapter::{FORMAT_VERSION, empty_module};
 use chameleon_models::engine::{
-    ConditionChoice, EndReason, Engine, EngineError, EngineOptions, Event, Logprobs, Request,
-    RequestFailure, Ticket,
+    ConditionChoice, EndReason, Engine, EngineError, EngineOptions, Event, Logprobs,
+    RandomSampling, Request, RequestFailure, Sampling, Ticket,
 };
-use chameleon_models::engine::{RandomSampling, Sampling};
 use chameleon_models::families::{PassEnd, PassInput, SequencePass};
 use chameleon_models::training::TrainOptions;
 use chameleon_models::{CausalLm, LoadedModel};

@@ -3,9 +3,9 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::RunSeed;
 use chameleon_models::engine::{
-    Completion, EndOfText, EndReason, Engine, EngineOptions, Event, Request, Ticket,
+    Completion, EndOfText, EndReason, Engine, EngineOptions, Event, RandomSampling, Request,
+    Sampling, Ticket,
 };
-use chameleon_models::engine::{RandomSampling, Sampling};
 use chameleon_models::families::{CacheRow, KvCache, Segment};
 use chameleon_models::files::atomic_file;
 use chameleon_models::{CausalLm, HubOptions, LanguageModel, LoadedModel, ModelSource};

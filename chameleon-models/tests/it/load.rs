@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor};
 use chameleon_hypernet::Condition;
-use chameleon_models::adapter::ImpossibleAdapter;
-use chameleon_models::adapter::{Adapter, AdapterError, ModelIdentity, Recipe};
+use chameleon_models::adapter::{Adapter, AdapterError, ImpossibleAdapter, ModelIdentity, Recipe};
 use chameleon_models::{
     CausalLm, HubAccess, HubOptions, HubProgress, LoadedModel, ModelError, ModelSource, load,
 };

@@ -9,8 +9,9 @@ use chameleon_core::RunSeed;
 use chameleon_hypernet::memory::{GroupMemory, KeyProjection, MemoryGate, StateDirections};
 use chameleon_hypernet::{Condition, LayerFactors};
 use chameleon_models::adapter::{Adapter, AdapterMemory, GroupMemories, MemoryConfig};
-use chameleon_models::engine::{Engine, Event, Logprobs, Request, Ticket};
-use chameleon_models::engine::{RandomSampling, Sampling};
+use chameleon_models::engine::{
+    Engine, Event, Logprobs, RandomSampling, Request, Sampling, Ticket,
+};
 use chameleon_models::families::{PassEnd, PassInput, SequencePass};
 use chameleon_models::files::atomic_file;
 use chameleon_models::{CausalLm, LoadedModel};

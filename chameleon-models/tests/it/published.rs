@@ -16,8 +16,7 @@ use chameleon_models::training::recipes::{
     PublishedStates, PublishedText, Quirk, Quirks, RowOptions, StateIndex, cache_published_states,
     embed_rows, published_fingerprint, published_rows,
 };
-use chameleon_models::training::{HiddenCache, Proceed, Trainer};
-use chameleon_models::training::{LearningRate, Schedule};
+use chameleon_models::training::{HiddenCache, LearningRate, Proceed, Schedule, Trainer};
 use chameleon_models::{CausalLm as _, LanguageModel};
 use serde::Deserialize;
 use serde_json::Value;

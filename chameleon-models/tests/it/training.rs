@@ -9,7 +9,6 @@ use chameleon_core::{FactorShape, RunSeed, SplitSequence};
 use chameleon_hypernet::{
     Condition, ConditionControl, ConditionScaling, GeneratorKind, HyperLoraHeadConfig, LoraConfig,
 };
-use chameleon_models::adapter;
 use chameleon_models::adapter::{
     Adapter, AdapterConfig, AdapterError, AdapterModule, HeadAdaptation, LayerAdaptation,
     LayerKind, LayerRange, ModelIdentity, PromptEncoding, Recipe, Representation,
@@ -19,10 +18,10 @@ use chameleon_models::families::LlamaConfig;
 use chameleon_models::training::training_state::{self, TrainingParts, TrainingState};
 use chameleon_models::training::{
     Cursor, GroupedExamples, HiddenCache, HiddenStates, Proceed, ScoreSummary, Scorer, StepReport,
-    TrainError, TrainOptions, TrainSetup, Trainer,
+    TrainError, TrainOptions, TrainSetup, Trainer, cache_entering_states, cache_hidden_states,
+    embed_examples,
 };
-use chameleon_models::training::{cache_entering_states, cache_hidden_states, embed_examples};
-use chameleon_models::{CausalLm as _, LanguageModel};
+use chameleon_models::{CausalLm as _, LanguageModel, adapter};
 use rand::RngExt as _;
 
 const NUM_EXAMPLES: usize = 12;
