@@ -10,7 +10,7 @@ use crate::families::sizes::{ModelSizes, TokenIds};
 /// In JSON the sizes are called `n_embd`, `n_layer` and so on; keys that are not listed here are ignored.
 ///
 /// ```
-/// # use chameleon_models::families::gpt2::Gpt2Config;
+/// # use chameleon_models::families::Gpt2Config;
 /// let json = r#"{"vocab_size": 96, "n_positions": 64, "n_embd": 16, "n_layer": 2, "n_head": 4}"#;
 /// let config: Gpt2Config = serde_json::from_str(json)?;
 /// config.validate()?;

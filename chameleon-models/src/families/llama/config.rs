@@ -11,7 +11,7 @@ use crate::families::sizes::{ModelSizes, TokenIds};
 /// The fields carry the names of `config.json`; keys that are not listed here are ignored.
 ///
 /// ```
-/// # use chameleon_models::families::llama::LlamaConfig;
+/// # use chameleon_models::families::LlamaConfig;
 /// let json = r#"{"vocab_size": 96, "hidden_size": 16, "intermediate_size": 32,
 ///     "num_hidden_layers": 2, "num_attention_heads": 4, "torch_dtype": "float32"}"#;
 /// let config: LlamaConfig = serde_json::from_str(json)?;
