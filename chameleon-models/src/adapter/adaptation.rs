@@ -105,6 +105,21 @@ impl HeadAdaptation {
 }
 
 impl HeadAdapter {
+    /// A generated head standardises its conditions by the mean and variance of the training prompts.
+    ///
+    /// # Shapes
+    ///
+    /// - `prompts`: `[prompts, hidden]`
+    #[must_use]
+    pub(crate) fn with_condition_norm_of(self, prompts: &Tensor<2>) -> Self {
+        match self {
+            Self::Hyper(head) => {
+                Self::Hyper(head.with_condition_norm(ConditionNorm::fit(prompts.clone())))
+            }
+            other => other,
+        }
+    }
+
     /// The factors for a group: one pair, or one for each condition.
     ///
     /// # Shapes

@@ -9,7 +9,6 @@ use crate::adapter::group_memory::{
     GroupMemories, MemoryConfig, MemorySource, Observed, TEMPERATURES, TextsWithStates, fit_gate,
     with_memory,
 };
-use crate::families::causal_lm::CausalLm;
 use crate::training::error::TrainingError;
 use crate::training::eval::{ScoreSummary, TokenScores};
 use crate::training::observer::{Observer, Work};
@@ -44,9 +43,8 @@ impl TrainingData {
             data: &self.train.data,
             entering: &train,
         };
-        let device = self.model().head_weight().device();
         let [num_groups, _] = self.centroids.dims();
-        let memories = GroupMemories::of(&config, num_groups, texts, seed, &device)?;
+        let memories = GroupMemories::of(&config, num_groups, texts, seed, &self.device())?;
         let data = &self.valid.data;
         let texts = TextsWithStates {
             data,

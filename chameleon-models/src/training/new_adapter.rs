@@ -3,11 +3,9 @@
 use burn::module::Module as _;
 use burn::tensor::Device;
 use chameleon_core::{FactorShape, RunSeed};
-use chameleon_hypernet::{
-    ConditionNorm, GeneratorConfig, GeneratorKind, HyperLoraHeadConfig, LoraConfig,
-};
+use chameleon_hypernet::{GeneratorConfig, GeneratorKind, HyperLoraHeadConfig, LoraConfig};
 
-use crate::adapter::adaptation::{AdapterModule, HeadAdaptation, HeadAdapter, head_shape};
+use crate::adapter::adaptation::{AdapterModule, HeadAdaptation, head_shape};
 use crate::adapter::layer_adaptation::{LayerAdaptation, LayerKind};
 use crate::adapter::{self, AdapterConfig, AdapterError, FORMAT_VERSION, Recipe};
 use crate::families::causal_lm::CausalLm;
@@ -173,10 +171,8 @@ pub(crate) fn untrained(
 ) -> Result<AdapterModule, TrainingError> {
     let device = autodiff_device(data.model());
     let mut module = adapter::empty_module(config, data.model(), &device)?;
-    if let HeadAdapter::Hyper(head) = module.head {
-        let norm = ConditionNorm::fit(data.train.data.prompt_embeddings.clone());
-        module.head = HeadAdapter::Hyper(head.with_condition_norm(norm));
-    }
+    let prompts = &data.train.data.prompt_embeddings;
+    module.head = module.head.with_condition_norm_of(prompts);
     let prompt_norm = data.prompt_norm.clone();
     Ok(module.with_prompt_norm(prompt_norm.map(|norm| norm.to_device(&device))))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use burn::module::Module as _;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use chameleon_cluster::{KMeansConfig, LabelAgreement, assign, label_agreement, plan};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{ConditionNorm, ConditionScaling};
@@ -182,6 +182,11 @@ impl TrainingData {
     /// The frozen model.
     pub fn model(&self) -> &LanguageModel {
         &self.loaded.model
+    }
+
+    /// The device of the frozen model.
+    pub(crate) fn device(&self) -> Device {
+        self.model().head_weight().device()
     }
 
     /// The fingerprint that a resumed training must have in common with the interrupted one: of settings, model, texts

@@ -1,7 +1,7 @@
 //! `report.html`: a reproduction on one page.
 
 use chameleon_models::training::Method;
-use chameleon_models::training::experiment::{Interval, signed};
+use chameleon_models::training::experiment::Interval;
 use chameleon_models::training::recipes::RecipeRow;
 
 use crate::report::{
@@ -9,7 +9,7 @@ use crate::report::{
     interval_figure,
 };
 
-use super::report::{ANSWER_COLUMNS, ReproduceResults, answer_rows};
+use super::report::{ANSWER_COLUMNS, ReproduceResults, answer_rows, method_cells};
 
 /// The page of a finished reproduction.
 pub(super) fn page(report: &ReproduceResults) -> ReportPage {
@@ -92,19 +92,8 @@ fn methods_table(recipe: &RecipeRow) -> HtmlTable {
         ],
     );
     for row in &recipe.methods {
-        table.row([
-            row.method.to_string(),
-            row.num_trainable_params.to_string(),
-            format!("{:.4}", row.valid_loss),
-            format!("{:.3}", row.valid_perplexity),
-            row.epochs(),
-            row.test_perplexity
-                .map_or_else(String::new, |value| format!("{value:.3}")),
-            row.difference
-                .map_or_else(String::new, |difference| signed(difference, 4)),
-            format!("{:.0}", row.seconds),
-            row.peak_memory_bytes.map_or_else(String::new, gibibytes),
-        ]);
+        let memory = row.peak_memory_bytes.map_or_else(String::new, gibibytes);
+        table.row(method_cells(row).into_iter().chain([memory]));
     }
     table
 }

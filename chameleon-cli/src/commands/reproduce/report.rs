@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use chameleon_core::device::BackendKind;
 use chameleon_models::training::experiment::signed;
 use chameleon_models::training::recipes::{
-    Experiment, PaperSettings, PublishedLoss, RecipeRow, ReproductionReport, Run,
+    Experiment, MethodRow, PaperSettings, PublishedLoss, RecipeRow, ReproductionReport, Run,
 };
 use serde::Serialize;
 
@@ -115,21 +115,26 @@ fn write_recipe(recipe: &RecipeRow, page: &mut Page) {
         Column::number("seconds"),
     ]);
     for row in &recipe.methods {
-        table.row([
-            row.method.to_string(),
-            row.num_trainable_params.to_string(),
-            format!("{:.4}", row.valid_loss),
-            format!("{:.3}", row.valid_perplexity),
-            row.epochs(),
-            row.test_perplexity
-                .map_or_else(String::new, |value| format!("{value:.3}")),
-            row.difference
-                .map_or_else(String::new, |difference| signed(difference, 4)),
-            format!("{:.0}", row.seconds),
-        ]);
+        table.row(method_cells(row));
     }
     page.table(&table);
     write_answers(recipe, page);
+}
+
+/// What both tables of a recipe show of a method.
+pub(super) fn method_cells(row: &MethodRow) -> [String; 8] {
+    [
+        row.method.to_string(),
+        row.num_trainable_params.to_string(),
+        format!("{:.4}", row.valid_loss),
+        format!("{:.3}", row.valid_perplexity),
+        row.epochs(),
+        row.test_perplexity
+            .map_or_else(String::new, |value| format!("{value:.3}")),
+        row.difference
+            .map_or_else(String::new, |difference| signed(difference, 4)),
+        format!("{:.0}", row.seconds),
+    ]
 }
 
 /// Scores of the first seed's answers.

@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use burn::tensor::Device;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::memory::MemoryGate;
 use serde::Serialize;
@@ -103,7 +102,7 @@ impl ExperimentMemories {
             entering: &train,
         };
         let num_groups = training.num_clusters;
-        let memories = GroupMemories::of(&config, num_groups, texts, seed, &device(data))?;
+        let memories = GroupMemories::of(&config, num_groups, texts, seed, &data.device())?;
         Ok(Self {
             config,
             memories,
@@ -160,7 +159,7 @@ impl ExperimentMemories {
                     data: &data.train.data,
                     entering: &self.train,
                 };
-                Some(self.memories.constant(texts, self.seed, &device(data)))
+                Some(self.memories.constant(texts, self.seed, &data.device()))
             }
             _ => None,
         };
@@ -184,8 +183,4 @@ impl ExperimentMemories {
         self.observed.borrow_mut().insert(key, Rc::clone(&observed));
         observed
     }
-}
-
-fn device(data: &TrainingData) -> Device {
-    data.model().head_weight().device()
 }

@@ -7,9 +7,9 @@ use burn::module::Module as _;
 use burn::tensor::Tensor;
 use chameleon_cluster::{KMeansConfig, assign};
 use chameleon_core::RunSeed;
-use chameleon_hypernet::{Condition, ConditionControl, ConditionNorm, ControlPlan, PromptGroup};
+use chameleon_hypernet::{Condition, ConditionControl, ControlPlan, PromptGroup};
 
-use crate::adapter::adaptation::{AdapterModule, HeadAdapter, head_shape};
+use crate::adapter::adaptation::{AdapterModule, head_shape};
 use crate::families::causal_lm::CausalLm;
 use crate::training::causal_objective::TrainSetup;
 use crate::training::error::TrainingError;
@@ -19,6 +19,7 @@ use crate::training::grouped_examples::{GroupedExamples, embed_examples};
 use crate::training::hidden_cache::HiddenCache;
 use crate::training::known_states::final_states;
 use crate::training::method::Method;
+use crate::training::new_adapter::autodiff_device;
 use crate::training::observer::Observer;
 use crate::training::states::HiddenStates;
 use crate::training::train::TrainOptions;
@@ -145,12 +146,10 @@ impl<'a> Causal<'a> {
         let fitted = match head {
             None => None,
             Some(head) => {
-                let device = self.base.model().head_weight().device().autodiff();
-                let mut head = head.init(seed.derive("adapter"), &device);
-                if let HeadAdapter::Hyper(hyper) = head {
-                    let norm = ConditionNorm::fit(self.train.data.prompt_embeddings.clone());
-                    head = HeadAdapter::Hyper(hyper.with_condition_norm(norm));
-                }
+                let device = autodiff_device(self.base.model());
+                let head = head
+                    .init(seed.derive("adapter"), &device)
+                    .with_condition_norm_of(&self.train.data.prompt_embeddings);
                 let module = AdapterModule::head_only(head);
                 run.num_trainable_params = module.num_trainable_params();
                 let setup = TrainSetup {

@@ -18,6 +18,7 @@ use crate::training::fit::{NoHooks, Selection, fit};
 use crate::training::hidden_cache::HiddenCache;
 use crate::training::known_states::{cache_path, observed};
 use crate::training::method::Method;
+use crate::training::new_adapter::autodiff_device;
 use crate::training::observer::Observer;
 use crate::training::recipes::answers::{PromptBatch, answer};
 use crate::training::recipes::base::Base;
@@ -163,7 +164,7 @@ impl<'a> Published<'a> {
         let head = heads::published(method, &self.config.settings, quirks, shape);
         let mut adapter = None;
         let scored = if let Some(head) = head {
-            let device = self.base.model().head_weight().device().autodiff();
+            let device = autodiff_device(self.base.model());
             let head = head.init(seed.derive("adapter"), &device);
             let module = AdapterModule::new(head, self.layers(seed, &device)?);
             run.num_trainable_params = module.num_trainable_params();
