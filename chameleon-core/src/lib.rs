@@ -12,7 +12,10 @@ mod sequence;
 
 pub use batch::TokenBatch;
 pub use factors::{FactorShape, LoraFactors};
-pub use loss::{HeadInput, LinearCrossEntropy, linear_cross_entropy, perplexity, score_rows};
+pub use loss::{
+    HeadInput, LinearCrossEntropy, RowMatches, linear_cross_entropy, perplexity, score_rows,
+    score_rows_with_matches,
+};
 pub use low_rank::{LowRankChange, RankMix};
 pub use pooling::{masked_mean, prompt_embeddings};
 pub use seed::{RunSeed, fnv1a};

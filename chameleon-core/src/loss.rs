@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Int, Tensor, assert_shape};
+use burn::tensor::{Bool, Int, Tensor, assert_shape};
 
 use crate::factors::LoraFactors;
 use crate::fused::{add_product, cross_entropy, cross_entropy_losses, product};
@@ -66,6 +66,43 @@ pub fn linear_cross_entropy(input: HeadInput, targets: Tensor<1, Int>) -> Linear
 /// When the shapes disagree or there is no row.
 pub fn score_rows(input: HeadInput, targets: Tensor<1, Int>) -> Tensor<1> {
     score_in_chunks(input, targets, CHUNK_ROWS)
+}
+
+/// Scores of rows, and whether greedy decoding would find them.
+#[derive(Debug, Clone)]
+pub struct RowMatches {
+    /// `[rows]`, negative log-likelihood of each target in nats.
+    pub losses: Tensor<1>,
+    /// `[rows]`, whether the target is the likeliest token.
+    pub matches: Tensor<1, Bool>,
+}
+
+/// Like [`score_rows`], and whether each target is the likeliest token.
+///
+/// # Shapes
+///
+/// As [`score_rows`].
+///
+/// # Panics
+///
+/// When the shapes disagree or there is no row.
+pub fn score_rows_with_matches(input: HeadInput, targets: Tensor<1, Int>) -> RowMatches {
+    let scored = map_chunks(input, targets, CHUNK_ROWS, |logits, targets| RowMatches {
+        matches: logits
+            .clone()
+            .argmax(1)
+            .squeeze_dim::<1>(1)
+            .equal(targets.clone()),
+        losses: cross_entropy_losses(logits, targets),
+    });
+    let (losses, matches) = scored
+        .into_iter()
+        .map(|chunk| (chunk.losses, chunk.matches))
+        .unzip();
+    RowMatches {
+        losses: Tensor::cat(losses, 0),
+        matches: Tensor::cat(matches, 0),
+    }
 }
 
 /// `exp` of a mean negative log-likelihood in nats.
@@ -149,6 +186,16 @@ fn cross_entropy_in_chunks(
 }
 
 fn score_in_chunks(input: HeadInput, targets: Tensor<1, Int>, chunk_rows: usize) -> Tensor<1> {
+    Tensor::cat(map_chunks(input, targets, chunk_rows, cross_entropy_losses), 0)
+}
+
+/// What `score` makes of the logits and targets of each chunk of rows, without gradients.
+fn map_chunks<T>(
+    input: HeadInput,
+    targets: Tensor<1, Int>,
+    chunk_rows: usize,
+    score: impl Fn(Tensor<2>, Tensor<1, Int>) -> T,
+) -> Vec<T> {
     let [num_rows, _] = input.hidden.dims();
     assert_shape!(targets, [num_rows]);
     let HeadInput {
@@ -166,13 +213,12 @@ fn score_in_chunks(input: HeadInput, targets: Tensor<1, Int>, chunk_rows: usize)
         weight: weight.without_autodiff(),
         hidden,
     };
-    let losses = chunks(num_rows, chunk_rows)
+    chunks(num_rows, chunk_rows)
         .map(|range| {
             let targets = targets.clone().slice([range.clone()]);
-            cross_entropy_losses(plain.logits(range), targets)
+            score(plain.logits(range), targets)
         })
-        .collect();
-    Tensor::cat(losses, 0)
+        .collect()
 }
 
 /// The narrow product of the factors and what it is multiplied with.

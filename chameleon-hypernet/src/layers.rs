@@ -237,6 +237,26 @@ impl SharedLayers {
         }
     }
 
+    /// The static factors, in the order of the modules.
+    pub fn factors(&self) -> &[LoraFactors] {
+        &self.0.factors
+    }
+
+    /// The same modules with other factors and without cores: the layers of one group, as a new adapter.
+    ///
+    /// # Panics
+    ///
+    /// When there is not one pair of factors for each module.
+    #[must_use]
+    pub fn with_factors(&self, factors: Vec<LoraFactors>) -> Self {
+        assert_eq!(factors.len(), self.0.modules.len(), "a pair for each module");
+        Self(Arc::new(StaticLayers {
+            modules: self.0.modules.clone(),
+            factors,
+            cores: None,
+        }))
+    }
+
     fn rank(&self) -> usize {
         self.0.factors.first().map_or(0, LoraFactors::rank)
     }

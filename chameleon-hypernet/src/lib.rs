@@ -9,6 +9,7 @@ mod head;
 mod init;
 mod layer_factors;
 mod layers;
+mod learned_steps;
 mod lora;
 pub mod memory;
 mod network;
@@ -28,5 +29,6 @@ pub use layer_factors::LayerFactors;
 pub use layers::{
     AdaptedLayers, AdaptedLayersConfig, GroupLayers, LayerCores, LayerModule, SharedLayers,
 };
+pub use learned_steps::{LearnedSteps, after_steps, normalised};
 pub use lora::{Lora, LoraConfig};
 pub use network::{HyperNetwork, HyperNetworkConfig, OutputInit};

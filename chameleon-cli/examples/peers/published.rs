@@ -53,6 +53,7 @@ pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
             centroids: data.prompt_embeddings.clone().mean_dim(0),
             condition: Condition::Batch,
             control: ConditionControl::None.plan(1, SEED)?,
+            steps: None,
             options: TrainOptions {
                 num_epochs: NUM_EPOCHS,
                 learning_rate: 1e-7,
@@ -63,7 +64,7 @@ pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
             seed: SEED,
         };
         let module = head.init(SEED, &device.clone().autodiff());
-        let mut trainer = train_setup.trainer(AdapterModule::head_only(module));
+        let mut trainer = train_setup.trainer(AdapterModule::head_only(module))?;
         let mut losses = Vec::new();
         while let Some(report) = trainer.next_step()? {
             losses.push(report.loss);

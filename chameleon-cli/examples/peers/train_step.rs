@@ -48,10 +48,11 @@ pub(crate) fn run(folder: &Path, targets: &[&str]) -> Result<(), Box<dyn Error>>
         centroids: data.prompt_embeddings.clone().mean_dim(0),
         condition: Condition::Batch,
         control: ConditionControl::None.plan(1, SEED)?,
+        steps: None,
         options: config.training,
         seed: SEED,
     };
-    let mut trainer = train_setup.trainer(module);
+    let mut trainer = train_setup.trainer(module)?;
     rounds::serve(&setup, || {
         let report = trainer.next_step()?.ok_or("more rounds than steps")?;
         Ok(report.loss)
@@ -91,5 +92,6 @@ pub(crate) fn config(loaded: &LoadedModel, targets: &[&str]) -> AdapterConfig {
         },
         seed: SEED,
         memory: None,
+        steps: None,
     }
 }

@@ -44,6 +44,9 @@ pub(crate) struct DataArgs {
     /// Field that holds the label of each text, used in tables only
     #[arg(long, value_name = "NAME")]
     pub(crate) label_field: Option<String>,
+    /// Field that holds the key of each text's group, such as a customer; all texts of one group belong to the same split
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["label_field", "source_field"])]
+    pub(crate) group_field: Option<String>,
     /// Field that holds the source of each text; all texts of one source belong to the same split
     #[arg(long, value_name = "NAME")]
     pub(crate) source_field: Option<String>,

@@ -46,6 +46,8 @@ pub(crate) struct TrainArgs {
     pub(crate) valid: ValidArgs,
     #[command(flatten)]
     pub(crate) training: TrainingArgs,
+    #[command(flatten)]
+    pub(crate) steps: StepsArgs,
     /// Peak learning rate
     #[arg(
         long,
@@ -233,6 +235,18 @@ pub(crate) struct AdapterShapeArgs {
     pub(crate) dropout: f64,
 }
 
+/// Learned steps.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Learned steps")]
+pub(crate) struct StepsArgs {
+    /// Gradient steps that `--method steps` learns
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 4)]
+    pub(crate) inner_steps: usize,
+    /// Exemplars of a group: the answered requests that it is adapted by
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 16)]
+    pub(crate) exemplars: usize,
+}
+
 /// The shape of a memory.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Memory")]
@@ -275,6 +289,8 @@ pub(crate) enum TrainMethod {
     Dense,
     /// Shared LoRA factors, and a hypernetwork that generates the small matrix between them
     Core,
+    /// LoRA, adapted to each group of --group-field by a few learned gradient steps on its exemplars
+    Steps,
 }
 
 /// A setting and its values, one comparison for each.

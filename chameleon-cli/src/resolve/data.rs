@@ -32,8 +32,9 @@ pub(super) fn data(mut args: DataArgs) -> TextSource {
             label_field: args
                 .label_field
                 .take()
+                .or_else(|| args.group_field.clone())
                 .map_or(LabelField::Auto, LabelField::Named),
-            source_field: args.source_field.take(),
+            source_field: args.source_field.take().or(args.group_field.take()),
             text_fields: text_fields(args),
             ..ReadOptions::default()
         },

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::GeneratorKind;
 use chameleon_models::WeightStorage;
-use chameleon_models::adapter::PromptEncoding;
+use chameleon_models::adapter::{PromptEncoding, StepsConfig};
 use chameleon_models::training::{
     AdapterOptions, Head, HeldOut, MemoryOptions, MemoryStage, Start, TextSource, TrainOptions,
     TrainingConfig,
@@ -13,7 +13,7 @@ use chameleon_models::training::{
 
 use super::data::{MemoryUse, data, encoding, hidden_states_folder, memory_use, span};
 use crate::{
-    args::{AdapterShapeArgs, EvalArgs, TrainArgs, TrainMethod, TrainingArgs},
+    args::{AdapterShapeArgs, EvalArgs, StepsArgs, TrainArgs, TrainMethod, TrainingArgs},
     errors::FlagError,
 };
 
@@ -74,8 +74,12 @@ pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, FlagError> {
             TrainMethod::Lora => Head::Lora,
             TrainMethod::Dense => Head::Generated(GeneratorKind::Dense),
             TrainMethod::Core => Head::Generated(GeneratorKind::Core),
+            TrainMethod::Steps => Head::Steps,
         },
-        training: training(args.training, args.lr)?,
+        training: TrainingConfig {
+            steps: steps(&args.steps),
+            ..training(args.training, args.lr)?
+        },
         memory: if args.memory {
             MemoryStage::Build
         } else {
@@ -120,6 +124,7 @@ pub(super) fn training(
     Ok(TrainingConfig {
         adapter: adapter(args.adapter, encoding(&args.groups.prompts))?,
         num_clusters: args.groups.clusters,
+        steps: StepsConfig::default(),
         memory: MemoryOptions {
             layer_idx: args.memory.memory_layer,
             max_entries: args.memory.memory_tokens,
@@ -135,6 +140,13 @@ pub(super) fn training(
         },
         cache_dir: hidden_states_folder(args.cache_dir)?,
     })
+}
+
+pub(super) fn steps(args: &StepsArgs) -> StepsConfig {
+    StepsConfig {
+        num_steps: args.inner_steps,
+        num_exemplars: args.exemplars,
+    }
 }
 
 fn adapter(args: AdapterShapeArgs, encoding: PromptEncoding) -> Result<AdapterOptions, FlagError> {

@@ -98,6 +98,7 @@ fn train_step(bencher: Bencher, BatchSize(batch_size): BatchSize) {
         control: ConditionControl::None
             .plan(1, RunSeed(1))
             .expect("one group needs no other"),
+        steps: None,
         options: TrainOptions {
             // More than any bench takes.
             num_epochs: 1 << 20,
@@ -108,7 +109,7 @@ fn train_step(bencher: Bencher, BatchSize(batch_size): BatchSize) {
         },
         seed: RunSeed(1),
     };
-    let mut trainer = setup.trainer(module(&model));
+    let mut trainer = setup.trainer(module(&model)).expect("a training without keys");
     bencher.bench_local(|| trainer.next_step().expect("the loss is a number"));
 }
 
@@ -261,6 +262,7 @@ fn module(model: &LanguageModel) -> AdapterModule {
     AdapterModule::new(
         head.init(RunSeed(1), &device),
         Some(layers.init(RunSeed(2), &device)),
+        None,
     )
 }
 

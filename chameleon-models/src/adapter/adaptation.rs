@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use chameleon_core::{FactorShape, LoraFactors, RunSeed};
 use chameleon_hypernet::{
     AdaptedLayers, ConditionNorm, GeneratedFactors, Generator, GroupLayers, GroupedFactors,
-    HyperLoraHead, HyperLoraHeadConfig, LayerFactors, Lora, LoraConfig, SharedLayers,
+    HyperLoraHead, HyperLoraHeadConfig, LayerFactors, LearnedSteps, Lora, LoraConfig, SharedLayers,
 };
 use serde::{Deserialize, Serialize};
 
@@ -166,16 +166,23 @@ pub struct AdapterModule {
     pub head: HeadAdapter,
     /// The adapted layers, if any are.
     pub layers: Option<AdaptedLayers>,
+    /// The steps that adapt the layers to the exemplars of a group, if they are learned.
+    pub steps: Option<LearnedSteps>,
 }
 
 impl AdapterModule {
     /// A module whose parameters have ids derived from their position instead of random ones, so that a saved optimizer
     /// state applies to them in another process.
-    pub fn new(head: HeadAdapter, layers: Option<AdaptedLayers>) -> Self {
+    pub fn new(
+        head: HeadAdapter,
+        layers: Option<AdaptedLayers>,
+        steps: Option<LearnedSteps>,
+    ) -> Self {
         let module = Self {
             prompt_norm: None,
             head,
             layers,
+            steps,
         };
         module.map(&mut StableIds { path: Vec::new() })
     }
@@ -189,7 +196,7 @@ impl AdapterModule {
 
     /// A head-only module.
     pub fn head_only(head: HeadAdapter) -> Self {
-        Self::new(head, None)
+        Self::new(head, None, None)
     }
 
     /// A producer of the factors of groups, from the current parameters.

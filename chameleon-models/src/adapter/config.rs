@@ -58,6 +58,18 @@ pub struct AdapterConfig {
     /// The groups' memories, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryDescription>,
+    /// The steps that adapt the layers to a group's exemplars, if they are learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<StepsConfig>,
+}
+
+/// Learned gradient steps from the factors of the layers, down the loss of a group's exemplars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepsConfig {
+    /// Steps that were learned, and are taken.
+    pub num_steps: usize,
+    /// Exemplars of a group in most training steps.
+    pub num_exemplars: usize,
 }
 
 /// The section `memory` of `adapter_config.json`.
@@ -233,6 +245,9 @@ impl AdapterConfig {
         if let Some(memory) = &self.memory {
             memory.check(self)?;
         }
+        if let Some(steps) = &self.steps {
+            steps.check(&self.head, self.layers.as_ref())?;
+        }
         match &self.head {
             HeadAdaptation::Lora { config } => config.check()?,
             HeadAdaptation::Experts {
@@ -289,6 +304,38 @@ impl AdapterConfig {
     }
 }
 
+impl Default for StepsConfig {
+    fn default() -> Self {
+        Self {
+            num_steps: 4,
+            num_exemplars: 16,
+        }
+    }
+}
+
+impl StepsConfig {
+    fn check(
+        self,
+        head: &HeadAdaptation,
+        layers: Option<&LayerAdaptation>,
+    ) -> Result<(), ImpossibleAdapter> {
+        let Self {
+            num_steps,
+            num_exemplars,
+        } = self;
+        if !(1..=MAX_STEPS).contains(&num_steps) || !(1..=MAX_EXEMPLARS).contains(&num_exemplars) {
+            return Err(ImpossibleAdapter::Steps {
+                num_steps,
+                num_exemplars,
+            });
+        }
+        match (head, layers) {
+            (HeadAdaptation::Lora { .. }, Some(layers)) if layers.kind == LayerKind::Lora => Ok(()),
+            _ => Err(ImpossibleAdapter::StepsWithoutLora),
+        }
+    }
+}
+
 fn check_network(
     config: &HyperLoraHeadConfig,
     hidden_size: usize,
@@ -314,6 +361,8 @@ fn check_network(
 // Upper bounds above any real run; they limit the allocations for a damaged file.
 const MAX_CLUSTERS: usize = 1 << 16;
 const MAX_TARGETS: usize = 64;
+const MAX_STEPS: usize = 256;
+const MAX_EXEMPLARS: usize = 1 << 16;
 const MAX_HIDDEN_LAYERS: usize = 8;
 const MAX_HIDDEN_SIZE: usize = 1 << 13;
 

@@ -14,6 +14,7 @@ pub(crate) mod adaptation;
 pub(crate) mod group_memory;
 pub(crate) mod identity;
 pub(crate) mod layer_adaptation;
+pub(crate) mod learned_steps;
 pub(crate) mod prompts;
 
 mod config;
@@ -24,13 +25,15 @@ mod tensors;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use chameleon_hypernet::{ConditionNorm, ConditionScaling};
+use chameleon_hypernet::{ConditionNorm, ConditionScaling, LearnedSteps};
 
 pub use self::adaptation::{
     AdapterModule, FactorProducer, GroupFactors, HeadAdaptation, HeadAdapter, head_shape,
 };
 pub(crate) use self::config::read_config_for;
-pub use self::config::{AdapterConfig, MemoryDescription, Recipe, check_memory, read_config};
+pub use self::config::{
+    AdapterConfig, MemoryDescription, Recipe, StepsConfig, check_memory, read_config,
+};
 pub use self::error::{AdapterError, ImpossibleAdapter};
 pub use self::group_memory::{
     GroupMemories, MemoryConfig, MemoryError, MemorySource, TextsWithStates,
@@ -49,7 +52,7 @@ use crate::files::atomic_file;
 use crate::files::fingerprint::Fingerprint;
 
 /// The version of the folder's format that this crate writes.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// The oldest version that this crate reads.
 pub const OLDEST_VERSION: u32 = 1;
@@ -209,6 +212,14 @@ pub fn empty_module(
             Some(layers.init(config.seed.derive("layers"), device))
         }
     };
+    let steps = match (&config.steps, &layers) {
+        (Some(steps), Some(layers)) => {
+            let num_tensors = 2 * layers.modules().len();
+            let steps = LearnedSteps::new(steps.num_steps, num_tensors, device);
+            Some(steps.expect("a checked configuration has steps and modules"))
+        }
+        _ => None,
+    };
     let prompt_norm = match config.prompts.scaling {
         ConditionScaling::Standardised => {
             let hidden_size = config.base.sizes.hidden_size;
@@ -216,7 +227,7 @@ pub fn empty_module(
         }
         _ => None,
     };
-    Ok(AdapterModule::new(head, layers).with_prompt_norm(prompt_norm))
+    Ok(AdapterModule::new(head, layers, steps).with_prompt_norm(prompt_norm))
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, AdapterError> {

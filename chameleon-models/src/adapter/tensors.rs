@@ -132,7 +132,11 @@ fn num_params(config: &AdapterConfig, model: &LanguageModel) -> Result<usize, Ad
             .config(model, config.head.num_features())?
             .num_trainable_params(),
     };
-    Ok(config.head.num_trainable_params() + layers)
+    let steps = match (&config.steps, &config.layers) {
+        (Some(steps), Some(layers)) => steps.num_steps * 2 * layers.modules(model)?.len(),
+        _ => 0,
+    };
+    Ok(config.head.num_trainable_params() + layers + steps)
 }
 
 pub(super) fn check_names(

@@ -6,11 +6,14 @@ use chameleon_core::{HeadInput, LoraFactors, RunSeed, linear_cross_entropy};
 use chameleon_hypernet::{Condition, ControlPlan, PromptGroup};
 use rand::seq::SliceRandom as _;
 
+use crate::adapter::StepsConfig;
 use crate::adapter::adaptation::{AdapterModule, layer_factors};
 use crate::data::Example;
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
+use crate::training::error::TrainingError;
 use crate::training::states::HiddenStates;
-use crate::training::train::{BatchLoss, Cursor, Objective, TrainError, TrainOptions, Trainer};
+use crate::training::steps_objective::StepsObjective;
+use crate::training::train::{BatchLoss, Cursor, Objective, TrainOptions, Trainer};
 
 /// The fixed inputs of a training.
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ pub struct TrainSetup<'a> {
     pub condition: Condition,
     /// Which condition a group receives.
     pub control: ControlPlan,
+    /// The steps by which groups are adapted to their exemplars, if they are learned.
+    pub steps: Option<StepsConfig>,
     /// Settings of the optimizer.
     pub options: TrainOptions,
     /// Seed of the order of batches and of dropout.
@@ -35,25 +40,38 @@ pub struct TrainSetup<'a> {
 
 impl<'a> TrainSetup<'a> {
     /// A training before its first step.
-    pub fn trainer(self, module: AdapterModule) -> Trainer<'a> {
+    ///
+    /// # Errors
+    ///
+    /// When steps are learned and the examples have no keys.
+    pub fn trainer(self, module: AdapterModule) -> Result<Trainer<'a>, TrainingError> {
         let schedule = self.options.schedule(self.seed);
-        Trainer::new(CausalObjective::new(self, &module), schedule, module)
+        Ok(Trainer::new(self.objective(&module)?, schedule, module))
     }
 
     /// A training that continues where another one stopped; see [`Trainer::resume`].
     ///
     /// # Errors
     ///
-    /// When the optimizer's state cannot be read, or `cursor` is not a position of this training.
+    /// When the optimizer's state cannot be read, `cursor` is not a position of this training, or steps are learned and
+    /// the examples have no keys.
     pub fn resume(
         self,
         module: AdapterModule,
         optimizer_state: Vec<u8>,
         cursor: Cursor,
-    ) -> Result<Trainer<'a>, TrainError> {
+    ) -> Result<Trainer<'a>, TrainingError> {
         let schedule = self.options.schedule(self.seed);
-        let objective = CausalObjective::new(self, &module);
-        Trainer::resume(objective, schedule, module, optimizer_state, cursor)
+        let objective = self.objective(&module)?;
+        let trainer = Trainer::resume(objective, schedule, module, optimizer_state, cursor)?;
+        Ok(trainer)
+    }
+
+    fn objective(self, module: &AdapterModule) -> Result<Box<dyn Objective + 'a>, TrainingError> {
+        Ok(match self.steps {
+            Some(steps) => Box::new(StepsObjective::new(self, steps, module)?),
+            None => Box::new(CausalObjective::new(self, module)),
+        })
     }
 }
 

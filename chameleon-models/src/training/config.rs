@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use chameleon_hypernet::Condition;
 
+use crate::adapter::StepsConfig;
 use crate::adapter::group_memory::MemoryConfig;
 use crate::adapter::layer_adaptation::LayerRange;
 use crate::adapter::prompts::PromptEncoding;
@@ -21,6 +22,8 @@ pub struct TrainingConfig {
     pub num_clusters: usize,
     /// Settings of the groups' memories.
     pub memory: MemoryOptions,
+    /// Learned steps, for the method that learns them.
+    pub steps: StepsConfig,
     /// How texts are split into prompt and scored tokens.
     pub span: SpanConfig,
     /// Largest number of examples in a batch.
@@ -73,6 +76,7 @@ impl TrainingConfig {
                 layer_idx: None,
                 max_entries: 1 << 15,
             },
+            steps: StepsConfig::default(),
             span: SpanConfig::new(32, 128),
             batch_size: 16,
             optimizer: TrainOptions {

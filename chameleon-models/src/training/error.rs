@@ -99,6 +99,9 @@ pub enum TrainingError {
     /// A control that redraws conditions has only one condition.
     #[error("redrawn conditions need a second batch to take a condition from, and there is one")]
     OneBatch,
+    /// No group has two examples.
+    #[error("no two rows have the same group; name the field that holds it")]
+    NoGroups,
     /// The engine rejects a prompt.
     #[error(transparent)]
     Engine(#[from] EngineError),

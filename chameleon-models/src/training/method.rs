@@ -31,6 +31,8 @@ pub enum Head {
     Experts,
     /// Factors generated from the condition of a group.
     Generated(GeneratorKind),
+    /// LoRA, adapted to each group by learned steps on its exemplars.
+    Steps,
 }
 
 /// Which memory a text receives.
@@ -153,6 +155,7 @@ impl Method {
                 "LoRA with as many trainable parameters as `dense`"
             }
             (Head::Experts, ..) => "One LoRA for each group",
+            (Head::Steps, ..) => "LoRA after learned steps on the exemplars of each group",
             (Head::Generated(GeneratorKind::Core), control, None) => match control {
                 ConditionControl::Redrawn => "`core` with the conditions of other groups",
                 ConditionControl::Constant => "`core` with one condition for all groups",
@@ -185,6 +188,7 @@ impl fmt::Display for Method {
             Head::ParameterMatchedLora(GeneratorKind::Core) => "lora-equal",
             Head::ParameterMatchedLora(_) => "lora-equal-dense",
             Head::Experts => "experts",
+            Head::Steps => "steps",
             Head::Generated(GeneratorKind::Core) => "core",
             Head::Generated(_) => "dense",
         })?;

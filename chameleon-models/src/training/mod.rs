@@ -5,6 +5,7 @@ pub(crate) mod config;
 pub(crate) mod error;
 pub(crate) mod eval;
 pub(crate) mod evaluation;
+pub(crate) mod exemplars;
 pub mod experiment;
 pub(crate) mod fit;
 pub(crate) mod grouped_examples;
@@ -18,6 +19,8 @@ pub(crate) mod prepare;
 pub mod recipes;
 pub(crate) mod session;
 pub(crate) mod states;
+pub(crate) mod steps_objective;
+pub(crate) mod steps_scores;
 pub mod text_metrics;
 pub(crate) mod texts;
 pub(crate) mod train;
@@ -32,6 +35,7 @@ pub use config::{AdapterOptions, MemoryOptions, TrainingConfig};
 pub use error::TrainingError;
 pub use eval::{ExampleScore, ScoreSummary, Scorer, TokenScores};
 pub use evaluation::{AdapterScores, score_adapter, score_windows};
+pub use exemplars::ExemplarSplit;
 pub use fit::{EpochRecord, KeptEpoch};
 pub use grouped_examples::{
     CacheProgress, GroupedExamples, Proceed, cache_entering_states, cache_hidden_states,
@@ -46,6 +50,7 @@ pub use prepare::{
 };
 pub use session::{MemoryReport, MemoryStage, Start, TrainingReport, TrainingRun};
 pub use states::HiddenStates;
+pub use steps_scores::AnswerScore;
 pub use texts::{CutTexts, SpanConfig, TextSource};
 pub use train::{
     BatchLoss, Cursor, LearningRate, Objective, Schedule, StepReport, TrainError, TrainOptions,

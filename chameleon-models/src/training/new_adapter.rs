@@ -44,6 +44,7 @@ impl TrainingConfig {
             training: self.optimizer.clone(),
             seed,
             memory: None,
+            steps: (head == Head::Steps).then_some(self.steps),
         };
         // A configuration that the reader would reject is not trained.
         config.check()?;
@@ -84,7 +85,7 @@ impl AdapterOptions {
                 let generated = self.parts(Head::Generated(kind), model, num_clusters)?;
                 return self.matched_lora(generated.num_trainable_params(model)?, model);
             }
-            Head::Frozen | Head::Lora => (HeadAdaptation::Lora { config: lora }, LayerKind::Lora),
+            Head::Frozen | Head::Lora | Head::Steps => (HeadAdaptation::Lora { config: lora }, LayerKind::Lora),
             Head::Experts => {
                 let experts = HeadAdaptation::Experts {
                     config: lora,

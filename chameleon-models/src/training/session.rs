@@ -21,6 +21,7 @@ use crate::training::metrics_file::MetricsFile;
 use crate::training::new_adapter::{autodiff_device, untrained};
 use crate::training::observer::Observer;
 use crate::training::prepare::TrainingData;
+use crate::training::steps_scores::score_after_steps;
 use crate::training::train::{StepReport, TrainError, Trainer};
 use crate::training::training_state::{self, TrainingCheckpoint, TrainingParts, TrainingState};
 
@@ -152,7 +153,7 @@ impl TrainingRun<'_> {
         };
         let setup = data.setup(conditions, train_states.hidden_states(data.model()))?;
         let (trainer, best) = match found {
-            None => (setup.trainer(untrained(&config, data)?), None),
+            None => (setup.trainer(untrained(&config, data)?)?, None),
             Some(found) => {
                 let TrainingState {
                     cursor,
@@ -168,7 +169,21 @@ impl TrainingRun<'_> {
         let num_trainable_params = trainer.module().num_trainable_params();
         let score = |module: Option<&AdapterModule>| {
             let states = valid_states.hidden_states(data.model());
-            data.score(module, conditions, &data.valid, states, observer)
+            match (config.steps, module) {
+                (Some(steps), Some(module)) => {
+                    let scores = score_after_steps(
+                        module,
+                        data.model(),
+                        &data.valid.data,
+                        states,
+                        steps.num_exemplars,
+                        steps.num_steps,
+                        observer,
+                    )?;
+                    Ok(scores.into_iter().map(|score| score.tokens).collect())
+                }
+                _ => data.score(module, conditions, &data.valid, states, observer),
+            }
         };
         let mut folder = Folder {
             run: self,

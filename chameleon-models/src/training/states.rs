@@ -100,7 +100,7 @@ impl HiddenStates<'_> {
 ///
 /// - `states`: `[tokens, hidden]`, one example after the other
 /// - output: `[batch, seq, hidden]`
-fn padded(states: Tensor<2>, examples: &[&Example]) -> Tensor<3> {
+pub(super) fn padded(states: Tensor<2>, examples: &[&Example]) -> Tensor<3> {
     let [num_tokens, hidden_size] = states.dims();
     let lens: Vec<usize> = examples
         .iter()

@@ -187,11 +187,15 @@ impl std::fmt::Debug for Trainer<'_> {
 
 impl<'a> Trainer<'a> {
     /// Starts before the first step.
-    pub fn new(objective: impl Objective + 'a, schedule: Schedule, module: AdapterModule) -> Self {
+    pub fn new(
+        objective: Box<dyn Objective + 'a>,
+        schedule: Schedule,
+        module: AdapterModule,
+    ) -> Self {
         Self {
             optimizer: adamw(schedule.weight_decay),
             order: objective.order(0),
-            objective: Box::new(objective),
+            objective,
             schedule,
             module,
             cursor: Cursor::default(),
@@ -207,7 +211,7 @@ impl<'a> Trainer<'a> {
     ///
     /// When the optimizer's state cannot be read, or `cursor` is not a position of this training.
     pub fn resume(
-        objective: impl Objective + 'a,
+        objective: Box<dyn Objective + 'a>,
         schedule: Schedule,
         module: AdapterModule,
         optimizer_state: Vec<u8>,

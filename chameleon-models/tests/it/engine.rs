@@ -74,6 +74,7 @@ pub(crate) fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) ->
         },
         seed: RunSeed(1),
         memory: None,
+        steps: None,
     };
     let module = empty_module(&config, &loaded.model, &device.clone().autodiff()).unwrap();
     let module = module.map(&mut Moved { num_seen: 0 }).valid();

@@ -252,7 +252,7 @@ impl Bench {
                 max_grad_norm: f64::INFINITY,
                 seed: RunSeed(1),
             };
-            let mut trainer = Trainer::new(objective, schedule, module);
+            let mut trainer = Trainer::new(Box::new(objective), schedule, module);
             for (step, &expected) in run.train.iter().enumerate() {
                 let loss = trainer.next_step().unwrap().unwrap().loss;
                 assert_near(&format!("{what} step {step}"), loss, expected, TOLERANCE);

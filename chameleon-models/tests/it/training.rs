@@ -150,6 +150,7 @@ impl Bench {
             },
             seed: SEED,
             memory: None,
+            steps: None,
         }
     }
 
@@ -161,6 +162,7 @@ impl Bench {
             centroids: self.centroids.clone(),
             condition: config.condition,
             control: ConditionControl::None.plan(NUM_CLUSTERS, SEED).unwrap(),
+            steps: None,
             options: config.training.clone(),
             seed: config.seed,
         }
@@ -209,11 +211,17 @@ fn interruption_changes_nothing(
     states: HiddenStates<'_>,
 ) -> Adapter {
     let folder = tempfile::tempdir().unwrap();
-    let mut straight = bench.setup(config, states).trainer(bench.untrained(config));
+    let mut straight = bench
+        .setup(config, states)
+        .trainer(bench.untrained(config))
+        .unwrap();
     let expected = finish(&mut straight);
     assert_eq!(expected.len(), straight.num_steps());
 
-    let mut first = bench.setup(config, states).trainer(bench.untrained(config));
+    let mut first = bench
+        .setup(config, states)
+        .trainer(bench.untrained(config))
+        .unwrap();
     let mut losses: Vec<u64> = (0..9)
         .map(|_| first.next_step().unwrap().unwrap().loss.to_bits())
         .collect();
@@ -376,7 +384,8 @@ fn steps_from_cached_states_below_the_adapted_layer_are_those_of_all_layers() {
     let losses = |states| -> Vec<f64> {
         let mut trainer = bench
             .setup(&config, states)
-            .trainer(bench.untrained(&config));
+            .trainer(bench.untrained(&config))
+            .unwrap();
         std::iter::from_fn(|| trainer.next_step().unwrap())
             .map(|report| report.loss)
             .collect()
@@ -577,7 +586,7 @@ fn a_position_outside_the_training_is_refused() {
     let config = bench.config(bench.core(), None);
     let fresh = || {
         let setup = bench.setup(&config, HiddenStates::Cached(&cache));
-        setup.trainer(bench.untrained(&config))
+        setup.trainer(bench.untrained(&config)).unwrap()
     };
     let state = fresh().optimizer_state().unwrap();
     for (epoch, batch, step) in [(7, 0, 28), (0, 4, 4), (1, 0, 3), (usize::MAX, 0, 0)] {
@@ -600,7 +609,7 @@ fn training_that_blows_up_is_an_error_and_not_an_adapter() {
     config.training.learning_rate = f64::from(f32::MAX);
     config.training.warmup = 0.0;
     let setup = bench.setup(&config, HiddenStates::Cached(&cache));
-    let mut trainer = setup.trainer(bench.untrained(&config));
+    let mut trainer = setup.trainer(bench.untrained(&config)).unwrap();
     let error = loop {
         match trainer.next_step() {
             Ok(Some(_)) => {}

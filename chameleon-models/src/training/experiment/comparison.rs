@@ -181,7 +181,7 @@ impl Comparison<'_> {
             control,
         };
         let states = self.texts.states.train.hidden_states(data.model());
-        let trainer = data.setup(conditions, states)?.trainer(module);
+        let trainer = data.setup(conditions, states)?.trainer(module)?;
         let validate = |module: &AdapterModule| {
             let states = self.texts.states.valid.hidden_states(data.model());
             let scores =

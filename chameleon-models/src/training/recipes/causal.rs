@@ -159,13 +159,14 @@ impl<'a> Causal<'a> {
                     centroids: self.centroids.clone(),
                     condition: Condition::Centroid,
                     control: control.clone(),
+                    steps: None,
                     options: train_options(self.config),
                     seed: seed.derive("training"),
                 };
                 let validate = |module: &AdapterModule| Ok(valid_loss(Some(&module.valid())));
                 let fitted = fit(
                     &method.to_string(),
-                    setup.trainer(module),
+                    setup.trainer(module)?,
                     Selection::BestEpoch,
                     validate,
                     &mut NoHooks,

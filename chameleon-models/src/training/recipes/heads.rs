@@ -83,7 +83,7 @@ fn adaptation(
         Head::Frozen => None,
         Head::Generated(GeneratorKind::Core) => Some(hyper(GeneratorKind::Core)),
         Head::Generated(_) => Some(hyper(dense)),
-        Head::Lora | Head::ParameterMatchedLora(_) | Head::Experts => Some(HeadAdaptation::Lora {
+        Head::Lora | Head::ParameterMatchedLora(_) | Head::Experts | Head::Steps => Some(HeadAdaptation::Lora {
             config: LoraConfig::new(shape).with_scale(scale),
         }),
     }

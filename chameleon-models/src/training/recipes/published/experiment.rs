@@ -166,7 +166,7 @@ impl<'a> Published<'a> {
         let scored = if let Some(head) = head {
             let device = autodiff_device(self.base.model());
             let head = head.init(seed.derive("adapter"), &device);
-            let module = AdapterModule::new(head, self.layers(seed, &device)?);
+            let module = AdapterModule::new(head, self.layers(seed, &device)?, None);
             run.num_trainable_params = module.num_trainable_params();
             let objective = PublishedObjective {
                 data: &self.train.data,
@@ -182,7 +182,7 @@ impl<'a> Published<'a> {
                 Selection::LastEpoch
             };
             let schedule = schedule(&self.config.settings, seed);
-            let trainer = Trainer::new(objective, schedule, module);
+            let trainer = Trainer::new(Box::new(objective), schedule, module);
             let validate = |module: &AdapterModule| Ok(score(Some(&module.valid()))?.loss);
             let label = method.to_string();
             let fitted = fit(&label, trainer, selection, validate, &mut NoHooks, observer)?;
