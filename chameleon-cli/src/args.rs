@@ -28,7 +28,7 @@ pub(crate) use score::ScoreArgs;
 #[cfg(feature = "serve")]
 pub(crate) use serve::{ServeArgs, ServeLimits};
 pub(crate) use training::{
-    AdapterShapeArgs, CompareArgs, EvalArgs, StepsArgs, Sweep, SweptSetting, TrainArgs, TrainMethod,
+    AdapterShapeArgs, CompareArgs, EvalArgs, StepsArgs, Sweep, SweptSetting, TenantArgs, TrainArgs, TrainMethod,
     TrainingArgs,
 };
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use chameleon_hypernet::Condition;
 use chameleon_models::adapter::LayerRange;
 use chameleon_models::training::Method;
+use chameleon_models::training::experiment::TenantMethod;
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 
 use super::{
@@ -117,6 +118,8 @@ pub(crate) struct CompareArgs {
     pub(crate) test_fraction: f64,
     #[command(flatten)]
     pub(crate) training: TrainingArgs,
+    #[command(flatten)]
+    pub(crate) tenants: TenantArgs,
     /// Peak learning rates that every method tries; the best one and the best epoch are chosen on the validation texts
     #[arg(
         long,
@@ -245,6 +248,25 @@ pub(crate) struct StepsArgs {
     /// Exemplars of a group: the answered requests that it is adapted by
     #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 16)]
     pub(crate) exemplars: usize,
+}
+
+/// A comparison of groups by key.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Groups by key")]
+pub(crate) struct TenantArgs {
+    /// What is compared with --group-field: frozen, frozen-in-context, copy, lora, own-lora, steps-N, other-tenant-N or
+    /// all-tenants-N with N learned steps
+    #[arg(long, value_delimiter = ',', value_name = "METHOD,..", requires = "group_field")]
+    pub(crate) tenant_methods: Vec<TenantMethod>,
+    /// Gradient steps that are learned
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 4)]
+    pub(crate) inner_steps: usize,
+    /// Exemplars of each test group, one table row for each number; the first is the usual number in training
+    #[arg(long, value_delimiter = ',', value_name = "N,..", value_parser = at_least::<1>, default_value = "16")]
+    pub(crate) exemplars: Vec<usize>,
+    /// Requests of each test group that are answered, its last ones
+    #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 12)]
+    pub(crate) max_requests: usize,
 }
 
 /// The shape of a memory.

@@ -3,6 +3,7 @@
 mod page;
 mod sweep;
 mod table;
+mod tenants;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -22,10 +23,12 @@ use crate::{
 use table::CompareResults;
 
 pub(crate) fn run(config: &CompareConfig, context: &Context) -> Result<ExitStatus, CliError> {
-    let finished = match &config.sweep {
-        None => unless_interrupted(compare(config, context))?
+    let finished = match (&config.tenants, &config.sweep) {
+        (Some(tenants), _) => unless_interrupted(tenants::run(config, tenants, context))?
             .map(|results| context.output.results(&results)),
-        Some(sweep) => unless_interrupted(sweep::run(config, sweep, context))?
+        (None, None) => unless_interrupted(compare(config, context))?
+            .map(|results| context.output.results(&results)),
+        (None, Some(sweep)) => unless_interrupted(sweep::run(config, sweep, context))?
             .map(|report| context.output.results(&report)),
     };
     if let Some(shown) = finished {

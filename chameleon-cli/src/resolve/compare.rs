@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use chameleon_core::RunSeed;
 use chameleon_hypernet::Condition;
-use chameleon_models::training::experiment::ComparisonConfig;
+use chameleon_models::adapter::StepsConfig;
+use chameleon_models::training::experiment::{ComparisonConfig, TenantConfig, TenantMethod};
 use chameleon_models::training::{HeldOut, Method, Start, TextSource, TrainingConfig};
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
     training::{each_once, held_out, seeds, start, training},
 };
 use crate::{
-    args::{CompareArgs, Sweep, SweptSetting},
+    args::{CompareArgs, Sweep, SweptSetting, TenantArgs},
     errors::FlagError,
 };
 
@@ -27,6 +28,8 @@ pub(crate) struct CompareConfig {
     /// Every hypernetwork comes with its controls and its LoRA.
     pub(crate) comparison: ComparisonConfig,
     pub(crate) sweep: Option<Sweep>,
+    /// A comparison of groups by key, in place of the other one.
+    pub(crate) tenants: Option<TenantConfig>,
     pub(crate) start: Start,
 }
 
@@ -39,6 +42,11 @@ pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig,
     methods.dedup();
     let learning_rates = each_once("lr", args.lr, ToString::to_string)?;
     let training = training(args.training, learning_rates[0])?;
+    let seeds = seeds(args.seeds, args.num_seeds, seed)?;
+    let tenants = match args.data.group_field {
+        Some(_) => Some(tenants(args.tenants, &training, &seeds)?),
+        None => None,
+    };
     let draws = |method: &Method| method.draws_another_group();
     if training.num_clusters == 1 && methods.iter().any(draws) {
         return Err(FlagError::NoOtherCluster);
@@ -55,12 +63,39 @@ pub(super) fn compare(args: CompareArgs, seed: RunSeed) -> Result<CompareConfig,
         out: args.out,
         comparison: ComparisonConfig {
             methods,
-            seeds: seeds(args.seeds, args.num_seeds, seed)?,
+            seeds,
             learning_rates,
             training,
         },
         sweep,
+        tenants,
         start: start(args.resume),
+    })
+}
+
+fn tenants(
+    args: TenantArgs,
+    training: &TrainingConfig,
+    seeds: &[RunSeed],
+) -> Result<TenantConfig, FlagError> {
+    let steps = StepsConfig {
+        num_steps: args.inner_steps,
+        num_exemplars: args.exemplars[0],
+    };
+    let methods = each_once("tenant-methods", args.tenant_methods, ToString::to_string)?;
+    Ok(TenantConfig {
+        training: TrainingConfig {
+            steps,
+            ..training.clone()
+        },
+        seeds: seeds.to_vec(),
+        methods: if methods.is_empty() {
+            TenantMethod::defaults(args.inner_steps)
+        } else {
+            methods
+        },
+        num_exemplars: each_once("exemplars", args.exemplars, ToString::to_string)?,
+        max_scored: args.max_requests,
     })
 }
 

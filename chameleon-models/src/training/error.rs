@@ -102,6 +102,12 @@ pub enum TrainingError {
     /// No group has two examples.
     #[error("no two rows have the same group; name the field that holds it")]
     NoGroups,
+    /// No group has so many examples besides those that are scored.
+    #[error("no group has {num_exemplars} examples besides those that are scored")]
+    TooFewExemplars {
+        /// Exemplars of a group.
+        num_exemplars: usize,
+    },
     /// The engine rejects a prompt.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -72,7 +72,7 @@ pub(crate) fn score_after_steps(
     Ok(scores)
 }
 
-/// Scores answers with these factors of the layers, the shortest first.
+/// Scores answers with these factors of the layers, in the order of `rows`.
 pub(crate) fn score_answers(
     module: &AdapterModule,
     model: &LanguageModel,
@@ -82,13 +82,14 @@ pub(crate) fn score_answers(
     layers: &LayerFactors,
 ) -> Vec<AnswerScore> {
     let device = model.head_weight().device();
-    let mut scores = Vec::with_capacity(rows.len());
-    let mut rows = rows.to_vec();
-    rows.sort_by_key(|&row| data.examples[row].sequence.len());
-    for rows in rows.chunks(BATCH_SIZE) {
+    let mut scores = vec![None; rows.len()];
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|&idx| data.examples[rows[idx]].sequence.len());
+    for batch in order.chunks(BATCH_SIZE) {
+        let rows: Vec<usize> = batch.iter().map(|&idx| rows[idx]).collect();
         let examples: Vec<&Example> = rows.iter().map(|&row| &data.examples[row]).collect();
         let input = HeadInput {
-            hidden: states.of_batch(rows, &examples, layers, &device),
+            hidden: states.of_batch(&rows, &examples, layers, &device),
             weight: model.head_weight(),
             factors: Some(module.shared_head()),
         };
@@ -96,10 +97,10 @@ pub(crate) fn score_answers(
         let losses: Vec<f32> = found.losses.into_data().iter::<f32>().collect();
         let matches: Vec<bool> = found.matches.into_data().iter::<bool>().collect();
         let mut first = 0;
-        for (&row, example) in rows.iter().zip(&examples) {
+        for ((&idx, &row), example) in batch.iter().zip(&rows).zip(&examples) {
             let end = first + example.sequence.scored().len();
             let own = &losses[first..end];
-            scores.push(AnswerScore {
+            scores[idx] = Some(AnswerScore {
                 tokens: TokenScores {
                     total: ExampleScore {
                         nll: own.iter().map(|&loss| f64::from(loss)).sum(),
@@ -117,4 +118,7 @@ pub(crate) fn score_answers(
         }
     }
     scores
+        .into_iter()
+        .map(|score| score.expect("every row is scored"))
+        .collect()
 }

@@ -10,6 +10,7 @@ mod report;
 mod runs;
 mod scores;
 mod store;
+mod tenants;
 mod texts;
 
 pub use bootstrap::{Interval, PairedSequence, paired_interval};
@@ -23,4 +24,5 @@ pub use scores::{
     finding, percent, signed,
 };
 pub use store::RunStore;
+pub use tenants::{TenantComparison, TenantConfig, TenantMethod, TenantReport, TenantRow};
 pub use texts::ComparisonTexts;
