@@ -5,6 +5,7 @@
 mod data;
 mod generate;
 mod model;
+mod remember;
 mod reproduce;
 mod score;
 #[cfg(feature = "serve")]
@@ -23,6 +24,7 @@ use values::{at_least, engine};
 pub(crate) use data::{DataArgs, PromptArgs, SpanArgs};
 pub(crate) use generate::{BatchArgs, DecodingArgs, GenerateArgs};
 pub(crate) use model::{AdapterArg, MemoryArg, ModelArg};
+pub(crate) use remember::{ForgetArgs, RememberArgs};
 pub(crate) use reproduce::ReproduceArgs;
 pub(crate) use score::ScoreArgs;
 #[cfg(feature = "serve")]
@@ -95,6 +97,10 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Answer all prompts of a file, grouped over the whole file; resumes if interrupted
     Batch(BatchArgs),
+    /// Add answered requests of a group to an adapter, which adapts to them at once
+    Remember(RememberArgs),
+    /// Remove answered requests of a group from an adapter
+    Forget(ForgetArgs),
     /// Serve an OpenAI-compatible HTTP API, with each request adapted to its group
     #[cfg(feature = "serve")]
     Serve(ServeArgs),

@@ -11,6 +11,7 @@ mod generate;
 mod info;
 mod model;
 pub(crate) mod observe;
+mod remember;
 mod reproduce;
 mod score;
 #[cfg(feature = "serve")]
@@ -69,6 +70,8 @@ pub(crate) fn run(run: Run) -> Result<ExitStatus, CliError> {
         RunConfig::Reproduce(config) => reproduce::run(&config, &context),
         RunConfig::Generate(config) => generate::run(&config, &context),
         RunConfig::Batch(config) => batch::run(&config, &context),
+        RunConfig::Remember(config) => remember::remember(&config, &context),
+        RunConfig::Forget(config) => remember::forget(&config, &context),
         #[cfg(feature = "serve")]
         RunConfig::Serve(config) => serve::run(&config, &context),
         RunConfig::Score(config) => score::run(&config, &context),

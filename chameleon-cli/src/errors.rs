@@ -111,6 +111,10 @@ pub(crate) enum CliError {
     UnequalAnswers { answers: usize, references: usize },
     #[error("{} holds no answers", path.display())]
     NoAnswers { path: PathBuf },
+    #[error("the row at {origin} names no group")]
+    NoGroup { origin: String },
+    #[error("there are no exemplars of group `{key}`")]
+    NoSuchGroup { key: String },
     #[error("cannot write the results")]
     Output(#[source] io::Error),
     #[error("cannot listen for Ctrl-C")]
@@ -183,6 +187,8 @@ impl CliError {
                 "each answer needs its reference, in the same order; blank lines count"
             }
             Self::NoAnswers { .. } => "name a file with one answer per line, or a table",
+            Self::NoGroup { .. } => "give every row its group, or name one for all with `--group`",
+            Self::NoSuchGroup { .. } => "add some with `chameleon remember`",
             Self::Threads { .. } => "make `--threads` smaller",
             #[cfg(feature = "serve")]
             Self::Listen { .. } => "name another address with `--listen`",

@@ -8,6 +8,7 @@ mod compare;
 mod config_file;
 mod data;
 mod generate;
+mod remember;
 mod reproduce;
 #[cfg(feature = "serve")]
 mod serve;
@@ -16,7 +17,7 @@ mod training;
 use chameleon_core::{RunSeed, device::DeviceSpec};
 
 use crate::{
-    args::{Cli, Command, GlobalArgs, InfoArgs, ScoreArgs},
+    args::{Cli, Command, ForgetArgs, GlobalArgs, InfoArgs, ScoreArgs},
     errors::CliError,
     output::{Format, Output},
 };
@@ -28,6 +29,7 @@ pub(crate) use compare::CompareConfig;
 pub(crate) use config_file::read_flags;
 pub(crate) use data::MemoryUse;
 pub(crate) use generate::{BatchConfig, DecodingConfig, GenerateConfig, PromptSource, Template};
+pub(crate) use remember::{RememberConfig, RowGroup};
 pub(crate) use reproduce::ReproduceConfig;
 #[cfg(feature = "serve")]
 pub(crate) use serve::{PromptLog, ServeConfig};
@@ -69,6 +71,8 @@ pub(crate) enum RunConfig {
     Reproduce(ReproduceConfig),
     Generate(GenerateConfig),
     Batch(BatchConfig),
+    Remember(RememberConfig),
+    Forget(ForgetArgs),
     #[cfg(feature = "serve")]
     Serve(ServeConfig),
     Score(ScoreArgs),
@@ -90,6 +94,8 @@ pub(crate) fn resolve(cli: Cli) -> Result<Run, CliError> {
         }
         Command::Generate(args) => RunConfig::Generate(generate::generate(args)?),
         Command::Batch(args) => RunConfig::Batch(generate::batch(args)?),
+        Command::Remember(args) => RunConfig::Remember(remember::remember(args)),
+        Command::Forget(args) => RunConfig::Forget(args),
         #[cfg(feature = "serve")]
         Command::Serve(args) => RunConfig::Serve(serve::serve(args)?),
         Command::Score(args) => RunConfig::Score(args),

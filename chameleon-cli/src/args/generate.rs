@@ -21,6 +21,9 @@ pub(crate) struct GenerateArgs {
     pub(crate) adapter: AdapterArg,
     #[command(flatten)]
     pub(crate) memory: MemoryArg,
+    /// Group whose exemplars apply, such as a customer; see `chameleon remember`
+    #[arg(long, value_name = "KEY", requires = "adapter")]
+    pub(crate) group: Option<String>,
     /// Prompts; without any, they are read from --file or from standard input, one per line
     #[arg(value_name = "PROMPT")]
     pub(crate) prompts: Vec<String>,

@@ -1,11 +1,13 @@
 //! Shared by the commands that answer prompts: tokenising, grouping, sampling, and the names of end reasons.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use chameleon_models::adapter::Adapter;
 use chameleon_models::engine::{
     ConditionChoice, EndReason, Engine, EngineError, EngineOptions, GivenCondition, Request,
+    read_groups,
 };
 use chameleon_models::{ChatEnding, ChatMessage, LoadedModel};
 
@@ -38,6 +40,25 @@ pub(crate) fn start(
         engine.load_adapter(ADAPTER, adapter)?;
     }
     Ok(engine)
+}
+
+/// Loads an adapter, with the exemplars of its folder if it uses them.
+pub(crate) fn load(engine: &Engine, adapter: Adapter, folder: &Path) -> Result<(), CliError> {
+    if adapter.config.steps.is_some() {
+        let groups = read_groups(folder).map_err(EngineError::from)?;
+        engine.load_adapter_with_groups(ADAPTER, adapter, groups)?;
+    } else {
+        engine.load_adapter(ADAPTER, adapter)?;
+    }
+    Ok(())
+}
+
+/// Rejects a group that has no exemplars: its answers would not be adapted.
+pub(crate) fn check_group(engine: &Engine, key: &str) -> Result<(), CliError> {
+    match engine.group(ADAPTER, key)? {
+        Some(_) => Ok(()),
+        None => Err(CliError::NoSuchGroup { key: key.to_owned() }),
+    }
 }
 
 /// A request for every prompt. `stream` and the position of a prompt determine its random seed.

@@ -27,9 +27,18 @@ pub(crate) fn run(config: &GenerateConfig, context: &Context) -> Result<ExitStat
         .as_deref()
         .map(|folder| adapter::load(folder, &loaded, config.memory))
         .transpose()?;
-    let engine = decoding::start(loaded, adapter, &config.decoding)?;
+    let engine = decoding::start(loaded, None, &config.decoding)?;
+    if let (Some(adapter), Some(folder)) = (adapter, &config.adapter) {
+        decoding::load(&engine, adapter, folder)?;
+    }
+    if let Some(key) = &config.group {
+        decoding::check_group(&engine, key)?;
+    }
     let texts: Vec<&str> = prompts.iter().map(String::as_str).collect();
-    let requests = decoding::requests(&engine, &texts, &config.decoding, "generate", context)?;
+    let mut requests = decoding::requests(&engine, &texts, &config.decoding, "generate", context)?;
+    for request in &mut requests {
+        request.group.clone_from(&config.group);
+    }
     // All are submitted before the first answer is shown, so that a bad one ends the run before any output.
     let tickets = requests
         .into_iter()

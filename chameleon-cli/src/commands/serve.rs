@@ -105,7 +105,7 @@ fn server(config: &ServeConfig, context: &Context) -> Result<Server, CliError> {
     })?;
     for (named, adapter) in adapters {
         server
-            .add_adapter(&named.name, adapter, None)
+            .add_adapter(&named.name, adapter, &named.folder, None)
             .map_err(|refused| CliError::AdapterRefused {
                 name: named.name.clone(),
                 reason: refused.message,

@@ -19,6 +19,7 @@ pub(crate) struct GenerateConfig {
     pub(crate) weights: WeightStorage,
     pub(crate) adapter: Option<PathBuf>,
     pub(crate) memory: MemoryUse,
+    pub(crate) group: Option<String>,
     pub(crate) prompts: PromptSource,
     pub(crate) decoding: DecodingConfig,
 }
@@ -71,6 +72,7 @@ pub(super) fn generate(args: GenerateArgs) -> Result<GenerateConfig, CliError> {
         weights: args.weights.weights,
         adapter: args.adapter.adapter,
         memory: memory_use(&args.memory),
+        group: args.group,
         prompts,
         decoding: decoding(args.decoding, args.batch_size)?,
     })

@@ -101,7 +101,7 @@ pub(crate) async fn load(
         let path = folder.find(&asked.path)?;
         let adapter = adapter::load(&path, server.engine.model(), server.memory)
             .map_err(|error| folder.refused(&error))?;
-        server.add_adapter(&asked.name, adapter, Some(asked.path))?;
+        server.add_adapter(&asked.name, adapter, &path, Some(asked.path))?;
         let infos = server.engine.adapters();
         let info = infos.iter().find(|info| info.name == asked.name);
         // `None` if another client has unloaded it in the meantime.

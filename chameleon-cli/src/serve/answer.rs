@@ -71,6 +71,9 @@ pub(crate) struct GroupNote {
     /// The distance from the prompt to the centroid of its group.
     #[schema(required)]
     distance: Option<f64>,
+    /// The number of examples of the request's key that apply to the answer.
+    #[schema(required)]
+    num_examples: Option<usize>,
 }
 
 /// Why an answer ended.
@@ -227,6 +230,7 @@ impl Answers {
             condition: group.map(|group| group.condition.to_string()),
             group_size: group.map(|group| group.group_size),
             distance: group.map(|group| group.distance.into()),
+            num_examples: group.map(|group| group.num_exemplars),
         }
     }
 }

@@ -73,7 +73,7 @@ pub(crate) struct ChatRequest {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "unused parameters are checked as they are read")]
-struct Message {
+pub(crate) struct Message {
     role: Role,
     #[schema(value_type = Content)]
     content: Option<Content>,
@@ -209,12 +209,17 @@ impl ChatRequest {
         if self.messages.is_empty() {
             return Err(ApiError::invalid("messages", "there is no message"));
         }
-        std::mem::take(&mut self.messages)
-            .into_iter()
-            .enumerate()
-            .map(|(idx, Object(message))| message.into_chat(idx))
-            .collect()
+        chat_messages(std::mem::take(&mut self.messages))
     }
+}
+
+/// The turns of a conversation, checked.
+pub(crate) fn chat_messages(messages: Vec<Object<Message>>) -> Result<Vec<ChatMessage>, ApiError> {
+    messages
+        .into_iter()
+        .enumerate()
+        .map(|(idx, Object(message))| message.into_chat(idx))
+        .collect()
 }
 
 impl Message {

@@ -198,6 +198,13 @@ impl From<EngineError> for ApiError {
             EngineError::WrongBase { .. } => {
                 with_status(StatusCode::CONFLICT, "wrong_base").about("path")
             }
+            EngineError::GroupKey { .. } => bad("invalid_value", "chameleon.group"),
+            EngineError::NoSteps { .. } | EngineError::NoGroups { .. } => {
+                bad("no_examples", "model")
+            }
+            EngineError::Exemplars { ref source } if source.is_of_request() => {
+                bad("invalid_value", "examples")
+            }
             EngineError::Centroids { source } => Self::new(
                 StatusCode::BAD_REQUEST,
                 "broken_adapter",

@@ -109,11 +109,8 @@ impl OneInput {
     }
 }
 
-/// A conversation, rendered by the model's chat template.
-pub(crate) fn encode_chat(
-    server: &Server,
-    messages: &[ChatMessage],
-) -> Result<EncodedPrompt, ApiError> {
+/// The text of a conversation that awaits a reply, by the model's chat template.
+pub(crate) fn render_chat(server: &Server, messages: &[ChatMessage]) -> Result<String, ApiError> {
     let chat = server.chat.as_ref().ok_or_else(|| {
         ApiError::new(
             StatusCode::BAD_REQUEST,
@@ -122,8 +119,7 @@ pub(crate) fn encode_chat(
         )
         .about("messages")
     })?;
-    let text = chat
-        .template
+    chat.template
         .render(&ChatInput {
             messages,
             ending: ChatEnding::AwaitReply,
@@ -138,7 +134,15 @@ pub(crate) fn encode_chat(
                 "messages",
                 format!("the model's chat template refuses the conversation: {reason}"),
             )
-        })?;
+        })
+}
+
+/// A conversation, rendered by the model's chat template.
+pub(crate) fn encode_chat(
+    server: &Server,
+    messages: &[ChatMessage],
+) -> Result<EncodedPrompt, ApiError> {
+    let text = render_chat(server, messages)?;
     let unspelled = |_| ApiError::invalid("messages", "the text cannot be split into tokens");
     let tokenizer = server.tokenizer();
     let encoded = EncodedPrompt {

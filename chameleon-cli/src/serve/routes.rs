@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     adapters, chat, clusters, completions, embeddings,
     error::ApiError,
-    health, models,
+    groups, health, models,
     observe::{catch_panic, guard, label, observe},
     openapi, page,
     state::Server,
@@ -30,6 +30,10 @@ pub(crate) fn router(server: &Arc<Server>) -> Router {
         .routes(routes!(adapters::list, adapters::load))
         .routes(routes!(adapters::unload))
         .routes(routes!(clusters::list))
+        .routes(routes!(groups::list))
+        .routes(routes!(groups::examples, groups::add))
+        .routes(routes!(groups::delete_example))
+        .routes(routes!(groups::delete))
         .routes(routes!(health::stats))
         .routes(routes!(health::metrics))
         .route_layer(from_fn_with_state(Arc::clone(server), guard));

@@ -24,6 +24,8 @@ pub(crate) const MAX_STOPS: usize = 16;
 pub(crate) const MAX_STOP_LEN: usize = 1024;
 /// Largest `top_k`; more than any vocabulary.
 pub(crate) const MAX_TOP_K: usize = 10_000_000;
+/// Bytes of a group's key at most.
+pub(crate) const MAX_KEY_BYTES: usize = 256;
 /// Alternatives reported for each token at most.
 pub(crate) const MAX_TOP_LOGPROBS: usize = 20;
 
@@ -31,6 +33,9 @@ pub(crate) const MAX_TOP_LOGPROBS: usize = 20;
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Extension {
+    /// The key of the request's group, such as a customer; `user` if not given. Examples of this key apply to it.
+    #[schema(min_length = 1, max_length = 256)]
+    pub(crate) group: Option<String>,
     /// What the hypernetwork is conditioned on: `batch`, `centroid`, `prompt`, `blend` or `blend:STRENGTH`. By default
     /// the condition that the adapter was trained with.
     #[schema(value_type = Option<String>, pattern = "^(batch|centroid|prompt|blend(:[0-9]{1,6})?)$")]
@@ -83,6 +88,7 @@ pub(crate) struct RequestOptions {
     pub(crate) seed: Option<i64>,
     pub(crate) stop: Option<Stop>,
     pub(crate) extension: Extension,
+    pub(crate) user: Option<String>,
     pub(crate) stream: Option<bool>,
     pub(crate) stream_options: Option<StreamOptions>,
 }
@@ -97,6 +103,7 @@ macro_rules! request_options {
             seed: $request.seed,
             stop: $request.stop,
             extension: $request.chameleon.unwrap_or_default().0,
+            user: $request.user,
             stream: $request.stream,
             stream_options: $request.stream_options.map(|options| options.0),
         }
@@ -135,6 +142,7 @@ impl AnswerSettings {
             seed: options.seed.map(|seed| RunSeed(seed as u64)),
             template: Request {
                 adapter: model.adapter.clone(),
+                group: group(&options)?,
                 condition: extension
                     .condition
                     .map_or(ConditionChoice::AsTrained, ConditionChoice::Use),
@@ -171,6 +179,19 @@ impl AnswerSettings {
                 ..self.template.clone()
             })
             .collect()
+    }
+}
+
+/// The key of the request's group. A `user` that could not be one is only a name for the client's own use.
+fn group(options: &RequestOptions) -> Result<Option<String>, ApiError> {
+    let is_key = |key: &String| (1..=MAX_KEY_BYTES).contains(&key.len());
+    match &options.extension.group {
+        Some(key) if !is_key(key) => {
+            let message = format!("found {} bytes, expected 1 to {MAX_KEY_BYTES}", key.len());
+            Err(ApiError::invalid("chameleon.group", message))
+        }
+        Some(key) => Ok(Some(key.clone())),
+        None => Ok(options.user.clone().filter(is_key)),
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use axum::http::StatusCode;
 use chameleon_core::RunSeed;
 use chameleon_models::adapter::Adapter;
-use chameleon_models::engine::Engine;
+use chameleon_models::engine::{Engine, EngineError, open_groups};
 use chameleon_models::{CausalLm as _, ChatTemplate, ModelError, Tokenizer};
 use tokio::sync::Semaphore;
 
@@ -177,6 +177,7 @@ impl Server {
         &self,
         name: &str,
         adapter: Adapter,
+        folder: &std::path::Path,
         path: Option<String>,
     ) -> Result<(), ApiError> {
         let record = AdapterRecord::new(&adapter, path, unix_seconds());
@@ -189,7 +190,12 @@ impl Server {
                 message,
             ));
         }
-        self.engine.load_adapter(name, adapter)?;
+        if adapter.config.steps.is_some() {
+            let groups = open_groups(folder).map_err(EngineError::from)?;
+            self.engine.load_adapter_with_groups(name, adapter, groups)?;
+        } else {
+            self.engine.load_adapter(name, adapter)?;
+        }
         records.insert(name.to_owned(), record);
         Ok(())
     }

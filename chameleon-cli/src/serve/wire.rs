@@ -37,6 +37,8 @@ pub(crate) enum ObjectKind {
     ChatCompletionChunk,
     Clusters,
     Embedding,
+    Example,
+    Group,
     List,
     Model,
     Stats,

@@ -31,6 +31,14 @@ pub enum Recipe {
     },
 }
 
+impl Recipe {
+    /// Tokens of a whole example.
+    pub fn seq_len(&self) -> usize {
+        let Self::Causal { seq_len, .. } = *self;
+        seq_len
+    }
+}
+
 /// `adapter_config.json`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterConfig {

@@ -240,7 +240,7 @@ fn name_of(value: &Value) -> Option<String> {
 }
 
 /// A prompt and its answer, separated by white space.
-fn joined(prompt: String, answer: &str) -> (String, Exchange) {
+pub(super) fn joined(prompt: String, answer: &str) -> (String, Exchange) {
     let mut text = prompt;
     let condition = 0..text.len();
     let is_apart = text.ends_with(char::is_whitespace) || answer.starts_with(char::is_whitespace);

@@ -70,6 +70,7 @@ mod visit;
 mod windows;
 
 pub use conversation::RenderChat;
+pub(crate) use cut::exchange_sequence;
 pub use document::{AnswerEnd, Document, Exchange, Origin, Place, SkippedInput};
 pub use error::DataError;
 pub use eval_windows::{EvalWindow, sliding};

@@ -8,9 +8,10 @@ use burn::tensor::Tensor;
 use chameleon_cluster::{CentroidIndex, ClusterError};
 use chameleon_hypernet::Condition;
 
+use super::groups::KeyedGroups;
 use super::isolation::lock;
 use crate::adapter::adaptation::{FactorProducer, HeadAdaptation};
-use crate::adapter::{Adapter, MemoryDescription, Recipe};
+use crate::adapter::{Adapter, MemoryDescription, Recipe, StepsConfig};
 
 /// The group of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,6 +39,8 @@ pub struct AdapterInfo {
     pub prefix: usize,
     /// The memory of its groups, if it has one.
     pub memory: Option<MemoryDescription>,
+    /// The learned steps by which it uses exemplars, if it has them.
+    pub steps: Option<StepsConfig>,
     /// Requests started with it.
     pub num_requests: u64,
 }
@@ -65,6 +68,8 @@ pub(super) struct LoadedAdapter {
     pub(super) adapter: Adapter,
     /// Produces the factors of its groups.
     pub(super) producer: FactorProducer,
+    /// Its groups by key, if it was loaded with exemplars.
+    pub(super) groups: Option<KeyedGroups>,
     centroids: CentroidIndex,
     clusters: Mutex<Vec<ClusterHistory>>,
 }
@@ -78,7 +83,12 @@ struct ClusterHistory {
 }
 
 impl LoadedAdapter {
-    pub(super) fn new(id: u64, name: String, adapter: Adapter) -> Result<Self, ClusterError> {
+    pub(super) fn new(
+        id: u64,
+        name: String,
+        adapter: Adapter,
+        groups: Option<KeyedGroups>,
+    ) -> Result<Self, ClusterError> {
         let centroids = CentroidIndex::new(&adapter.centroids)?;
         let clusters = vec![ClusterHistory::default(); adapter.config.num_clusters];
         let producer = adapter.module.factor_producer();
@@ -87,6 +97,7 @@ impl LoadedAdapter {
             name,
             adapter,
             producer,
+            groups,
             centroids,
             clusters: Mutex::new(clusters),
         })
@@ -124,6 +135,7 @@ impl LoadedAdapter {
                 .memory
                 .as_ref()
                 .map(|memory| memory.description.clone()),
+            steps: config.steps,
             num_requests: lock(&self.clusters)
                 .iter()
                 .map(|cluster| cluster.num_requests)

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use chameleon_cluster::ClusterError;
 
+use crate::adapter::exemplar_store::ExemplarStoreError;
+
 /// An error of a request or an adapter. It leaves the engine unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -120,6 +122,31 @@ pub enum EngineError {
     Centroids {
         /// The cause.
         source: ClusterError,
+    },
+    /// The adapter does not learn from exemplars.
+    #[error("adapter `{adapter}` was trained without learned steps, so it cannot use exemplars")]
+    NoSteps {
+        /// The adapter.
+        adapter: String,
+    },
+    /// The adapter was loaded without a folder for exemplars.
+    #[error("adapter `{adapter}` was loaded without exemplars")]
+    NoGroups {
+        /// The adapter.
+        adapter: String,
+    },
+    /// The key of a group is empty or too long.
+    #[error("a group's key has {found} bytes, expected 1 to 256")]
+    GroupKey {
+        /// Its length.
+        found: usize,
+    },
+    /// Exemplars cannot be read or written.
+    #[error(transparent)]
+    Exemplars {
+        /// The cause.
+        #[from]
+        source: ExemplarStoreError,
     },
     /// The worker thread could not be started.
     #[error("the engine's thread could not be started")]

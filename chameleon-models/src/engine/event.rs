@@ -45,6 +45,8 @@ pub struct StartedGroup {
     pub condition: Condition,
     /// The number of prompts in the condition.
     pub group_size: usize,
+    /// The number of exemplars of its key that the layers were computed from; 0 without exemplars.
+    pub num_exemplars: usize,
 }
 
 /// A sampled token.

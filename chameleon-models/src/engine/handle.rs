@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use super::adapters::{AdapterInfo, ClusterInfo, LoadedAdapter};
 use super::error::EngineError;
 use super::event::Event;
+use super::group_worker::{self, GroupJobs};
 use super::grouping::{self, PromptGrouping};
+use super::groups::{GroupInfo, KeyedGroups, KeyedLayers};
 use super::isolation::lock;
 use super::options::EngineOptions;
 use super::request::{ConditionChoice, GivenCondition, Request};
@@ -17,6 +19,7 @@ use super::stats::EngineStats;
 use super::ticket::{Cancellation, Ticket};
 use super::worker;
 use crate::adapter::Adapter;
+use crate::adapter::exemplar_store::{ExemplarStore, GroupExemplars, NewExemplar};
 use crate::families::causal_lm::CausalLm;
 use crate::families::load::LoadedModel;
 
@@ -24,17 +27,17 @@ use crate::families::load::LoadedModel;
 #[derive(Debug, Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
-    _worker: Arc<WorkerThread>,
+    _threads: Arc<WorkerThreads>,
 }
 
 #[derive(Debug)]
-struct WorkerThread {
+struct WorkerThreads {
     shared: Arc<Shared>,
-    handle: Option<JoinHandle<()>>,
+    handles: Vec<JoinHandle<()>>,
 }
 
 impl Engine {
-    /// Starts an engine with a thread of its own.
+    /// Starts an engine with threads of its own.
     ///
     /// # Errors
     ///
@@ -49,17 +52,23 @@ impl Engine {
             changed: Condvar::new(),
             stats: Mutex::default(),
             adapters: Mutex::default(),
+            group_jobs: GroupJobs::default(),
         });
-        let for_worker = Arc::clone(&shared);
-        let handle = thread::Builder::new()
-            .name("chameleon-engine".to_owned())
-            .spawn(move || worker::run(&for_worker))
-            .map_err(|source| EngineError::Thread { source })?;
+        let spawn = |name: &str, run: fn(&Shared)| {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || run(&shared))
+                .map_err(|source| EngineError::Thread { source })
+        };
+        let mut threads = WorkerThreads {
+            shared: Arc::clone(&shared),
+            handles: Vec::new(),
+        };
+        threads.handles.push(spawn("chameleon-engine", worker::run)?);
+        threads.handles.push(spawn("chameleon-groups", group_worker::run)?);
         Ok(Self {
-            _worker: Arc::new(WorkerThread {
-                shared: Arc::clone(&shared),
-                handle: Some(handle),
-            }),
+            _threads: Arc::new(threads),
             shared,
         })
     }
@@ -133,6 +142,12 @@ impl Engine {
         let request_id = queue.next_request_id;
         queue.next_request_id += 1;
         queue.num_tokens += num_tokens;
+        if let (Some(adapter), Some(key)) = (&adapter, &request.group)
+            && let Some(groups) = &adapter.groups
+            && matches!(groups.layers(key), KeyedLayers::Waiting)
+        {
+            self.shared.group_jobs.add_first(adapter, key);
+        }
         queue.waiting.push_back(Pending {
             request_id,
             request,
@@ -159,6 +174,118 @@ impl Engine {
     /// When the name is taken or not a valid one, when the adapter was trained on another model, or when its centroids
     /// are not finite.
     pub fn load_adapter(&self, name: &str, adapter: Adapter) -> Result<AdapterInfo, EngineError> {
+        self.add_adapter(name, adapter, None)
+    }
+
+    /// Like [`load_adapter`](Self::load_adapter), with the exemplars of its groups by key. Their layers are computed
+    /// while the engine answers; a request of a group whose layers are missing waits for them.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_adapter`](Self::load_adapter), and when the adapter has no learned steps.
+    pub fn load_adapter_with_groups(
+        &self,
+        name: &str,
+        adapter: Adapter,
+        groups: ExemplarStore,
+    ) -> Result<AdapterInfo, EngineError> {
+        if adapter.config.steps.is_none() {
+            return Err(EngineError::NoSteps {
+                adapter: name.to_owned(),
+            });
+        }
+        let info = self.add_adapter(name, adapter, Some(KeyedGroups::new(groups)))?;
+        let adapter = self.adapter(name)?;
+        let keys = adapter.groups.as_ref().map_or_else(Vec::new, KeyedGroups::keys);
+        self.shared.group_jobs.add(&adapter, keys.into_iter());
+        Ok(info)
+    }
+
+    /// Adds answered requests to a group; returns their numbers. They are on disk when this returns, and their effect
+    /// follows as soon as the layers are computed.
+    ///
+    /// # Errors
+    ///
+    /// When no adapter has this name, it uses no exemplars, or they cannot be written.
+    pub fn remember(
+        &self,
+        adapter: &str,
+        key: &str,
+        exemplars: Vec<NewExemplar>,
+    ) -> Result<Vec<u64>, EngineError> {
+        let adapter = self.adapter(adapter)?;
+        let ids = groups(&adapter)?.add(key, exemplars)?;
+        self.shared.group_jobs.add_first(&adapter, key);
+        Ok(ids)
+    }
+
+    /// Removes an exemplar, and its effect on all requests that start from now on; returns whether it existed.
+    ///
+    /// # Errors
+    ///
+    /// As [`remember`](Self::remember).
+    pub fn forget(&self, adapter: &str, key: &str, id: u64) -> Result<bool, EngineError> {
+        let adapter = self.adapter(adapter)?;
+        let existed = groups(&adapter)?.remove(key, id)?;
+        if existed {
+            self.shared.group_jobs.add_first(&adapter, key);
+        }
+        Ok(existed)
+    }
+
+    /// Removes a group with all its exemplars; returns whether it existed.
+    ///
+    /// # Errors
+    ///
+    /// As [`remember`](Self::remember).
+    pub fn forget_group(&self, adapter: &str, key: &str) -> Result<bool, EngineError> {
+        let adapter = self.adapter(adapter)?;
+        let existed = groups(&adapter)?.remove_key(key)?;
+        // A request that waits for it is answered as one without exemplars. Under the lock of the queue, so that a
+        // worker that has just found nothing ready hears of it.
+        drop(lock(&self.shared.queue));
+        self.shared.changed.notify_all();
+        Ok(existed)
+    }
+
+    /// The exemplars of a group; `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// When no adapter has this name, or it uses no exemplars.
+    pub fn exemplars(
+        &self,
+        adapter: &str,
+        key: &str,
+    ) -> Result<Option<Arc<GroupExemplars>>, EngineError> {
+        Ok(groups(&self.adapter(adapter)?)?.exemplars(key))
+    }
+
+    /// The groups by key of an adapter.
+    ///
+    /// # Errors
+    ///
+    /// When no adapter has this name.
+    pub fn groups(&self, adapter: &str) -> Result<Vec<GroupInfo>, EngineError> {
+        let adapter = self.adapter(adapter)?;
+        Ok(adapter.groups.as_ref().map_or_else(Vec::new, KeyedGroups::infos))
+    }
+
+    /// One group by key of an adapter; `None` if it has no exemplars.
+    ///
+    /// # Errors
+    ///
+    /// When no adapter has this name, or it uses no exemplars.
+    pub fn group(&self, adapter: &str, key: &str) -> Result<Option<GroupInfo>, EngineError> {
+        Ok(groups(&self.adapter(adapter)?)?.info(key))
+    }
+
+    fn add_adapter(
+        &self,
+        name: &str,
+        adapter: Adapter,
+        groups: Option<KeyedGroups>,
+    ) -> Result<AdapterInfo, EngineError> {
         if !is_adapter_name(name) {
             return Err(EngineError::AdapterName {
                 name: name.to_owned(),
@@ -177,7 +304,7 @@ impl Engine {
             });
         }
         let id = adapters.next_id;
-        let loaded = LoadedAdapter::new(id, name.to_owned(), adapter)
+        let loaded = LoadedAdapter::new(id, name.to_owned(), adapter, groups)
             .map_err(|source| EngineError::Centroids { source })?;
         let loaded = Arc::new(loaded);
         adapters.next_id += 1;
@@ -194,7 +321,10 @@ impl Engine {
     pub fn unload_adapter(&self, name: &str) -> Result<(), EngineError> {
         let mut adapters = lock(&self.shared.adapters);
         match adapters.by_name.remove(name) {
-            Some(_) => Ok(()),
+            Some(adapter) => {
+                self.shared.group_jobs.remove_adapter(adapter.id);
+                Ok(())
+            }
             None => Err(adapters.unknown(name)),
         }
     }
@@ -216,6 +346,10 @@ impl Engine {
     /// When no adapter has this name.
     pub fn clusters(&self, adapter: &str) -> Result<Vec<ClusterInfo>, EngineError> {
         Ok(lock(&self.shared.adapters).get(adapter)?.clusters())
+    }
+
+    fn adapter(&self, name: &str) -> Result<Arc<LoadedAdapter>, EngineError> {
+        lock(&self.shared.adapters).get(name).map(Arc::clone)
     }
 
     /// The prompt embedding of a text, and with an adapter its group. Does not wait in the queue.
@@ -310,6 +444,11 @@ impl Engine {
             return Err(EngineError::EmptyStop);
         }
         let adapter = self.find_adapter(request.adapter.as_deref())?;
+        if let Some(key) = &request.group
+            && !(1..=MAX_KEY_BYTES).contains(&key.len())
+        {
+            return Err(EngineError::GroupKey { found: key.len() });
+        }
         if let Some(adapter) = &adapter {
             let sizes = adapter.adapter.centroids.dims();
             if let ConditionChoice::Given(given) = &request.condition {
@@ -370,14 +509,24 @@ impl Engine {
     }
 }
 
+/// A longer key of a group is refused.
+const MAX_KEY_BYTES: usize = 256;
+
+fn groups(adapter: &LoadedAdapter) -> Result<&KeyedGroups, EngineError> {
+    adapter.groups.as_ref().ok_or_else(|| EngineError::NoGroups {
+        adapter: adapter.name.clone(),
+    })
+}
+
 /// Bounds what logits are multiplied by, so that they stay finite.
 const MAX_SCALE: f64 = 1000.0;
 
-impl Drop for WorkerThread {
+impl Drop for WorkerThreads {
     fn drop(&mut self) {
         lock(&self.shared.queue).phase = Phase::Closed;
         self.shared.changed.notify_all();
-        if let Some(handle) = self.handle.take() {
+        self.shared.group_jobs.close();
+        for handle in self.handles.drain(..) {
             // The last handle may be dropped by a callback, on the worker itself.
             if handle.thread().id() != thread::current().id() {
                 let _ = handle.join();

@@ -83,9 +83,11 @@ impl FactorCache {
         cluster_idx: usize,
         condition: &[f32],
     ) -> Result<Arc<CachedFactors>, NotFinite> {
-        let condition = match &adapter.adapter.module.head {
-            HeadAdapter::Hyper(_) => condition,
-            HeadAdapter::Lora(_) | HeadAdapter::Experts(_) => &[],
+        let (cluster_idx, condition): (usize, &[f32]) = match &adapter.adapter.module.head {
+            HeadAdapter::Hyper(_) => (cluster_idx, condition),
+            HeadAdapter::Experts(_) => (cluster_idx, &[]),
+            // The same for all groups, so that their rows are multiplied once.
+            HeadAdapter::Lora(_) => (0, &[]),
         };
         let key = FactorKey {
             adapter_id: adapter.id,
@@ -152,13 +154,18 @@ fn delta_norm(factors: &LoraFactors) -> f32 {
 #[derive(Debug, Clone)]
 pub(super) struct RowFactors {
     pub(super) factors: Arc<CachedFactors>,
+    /// The layers of the row's group by key, in place of those of `factors`.
+    pub(super) keyed_layers: Option<GroupLayers>,
     pub(super) scale: f64,
 }
 
 impl RowFactors {
     /// The changes inside the layers for the row.
     pub(super) fn layers(&self) -> Option<GroupLayers> {
-        let layers = self.factors.group.layers.clone()?;
+        let layers = match &self.keyed_layers {
+            Some(layers) => layers.clone(),
+            None => self.factors.group.layers.clone()?,
+        };
         Some(layers.with_strength(self.scale))
     }
 }

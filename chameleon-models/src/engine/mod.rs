@@ -12,7 +12,9 @@ mod answer;
 mod decode_batch;
 mod error;
 mod event;
+mod group_worker;
 mod grouping;
+mod groups;
 mod handle;
 mod head;
 mod isolation;
@@ -32,6 +34,7 @@ pub use event::{
     EndReason, Event, RequestFailure, Started, StartedGroup, TokenChoice, TokenEvent, Usage,
 };
 pub use grouping::PromptGrouping;
+pub use groups::{GroupInfo, GroupState, open_groups, read_groups};
 pub use handle::Engine;
 pub use options::EngineOptions;
 pub use request::{ConditionChoice, EndOfText, GivenCondition, Logprobs, Request};

@@ -18,6 +18,9 @@ pub struct EngineOptions {
     pub max_queued_tokens: usize,
     /// Most groups whose factors are cached; the least recently used leave first.
     pub max_cached_factors: usize,
+    /// Most groups by key of one adapter whose factors are in memory; the least recently used leave first, and are
+    /// computed again when they are asked for.
+    pub max_group_layers: usize,
     /// Most request numbers that are listed for each group.
     pub num_recent_requests: usize,
 }
@@ -31,6 +34,7 @@ impl Default for EngineOptions {
             max_queued_requests: 256,
             max_queued_tokens: 256 * 2048,
             max_cached_factors: 128,
+            max_group_layers: 1024,
             num_recent_requests: 8,
         }
     }
@@ -50,6 +54,7 @@ impl EngineOptions {
             ("max_queued_requests", self.max_queued_requests),
             ("max_queued_tokens", self.max_queued_tokens),
             ("max_cached_factors", self.max_cached_factors),
+            ("max_group_layers", self.max_group_layers),
         ];
         match bounds.into_iter().find(|(_, bound)| *bound == 0) {
             Some((name, _)) => Err(EngineError::Option { name }),

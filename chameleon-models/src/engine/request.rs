@@ -18,6 +18,9 @@ pub struct Request {
     pub grouping_token_ids: Vec<u32>,
     /// The name of the adapter; `None` is the base model.
     pub adapter: Option<String>,
+    /// The key of its group, such as a customer. With exemplars of this key, the layers are those computed from them;
+    /// without, the prompt alone decides, as without a key.
+    pub group: Option<String>,
     /// The condition of the hypernetwork.
     pub condition: ConditionChoice,
     /// Multiplier of the adapter's change; 0 is the base model.
@@ -91,6 +94,7 @@ impl Request {
             prompt_token_ids,
             grouping_token_ids: Vec::new(),
             adapter: None,
+            group: None,
             condition: ConditionChoice::AsTrained,
             scale: 1.0,
             sampling: Sampling::Greedy,

@@ -10,6 +10,8 @@ use std::time::Instant;
 use super::adapters::LoadedAdapter;
 use super::error::EngineError;
 use super::event::Event;
+use super::group_worker::GroupJobs;
+use super::groups::KeyedLayers;
 use super::options::EngineOptions;
 use super::request::Request;
 use super::stats::EngineStats;
@@ -27,6 +29,8 @@ pub(super) struct Shared {
     pub(super) changed: Condvar,
     pub(super) stats: Mutex<EngineStats>,
     pub(super) adapters: Mutex<Adapters>,
+    /// Groups by key whose layers are to be computed.
+    pub(super) group_jobs: GroupJobs,
 }
 
 /// The waiting requests, and whether new ones are accepted.
@@ -65,6 +69,17 @@ pub(super) struct Pending {
 
 /// The receiver of a request's events.
 pub(super) type Sink = Box<dyn FnMut(Event) + Send>;
+
+impl Pending {
+    /// Whether the layers of its group are not computed yet.
+    pub(super) fn waits_for_group(&self) -> bool {
+        let groups = self.adapter.as_ref().and_then(|adapter| adapter.groups.as_ref());
+        match (&self.request.group, groups) {
+            (Some(key), Some(groups)) => matches!(groups.layers(key), KeyedLayers::Waiting),
+            _ => false,
+        }
+    }
+}
 
 impl fmt::Debug for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

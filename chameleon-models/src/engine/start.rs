@@ -4,10 +4,13 @@ use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use chameleon_hypernet::GroupLayers;
+
 use super::active::ActiveRequest;
 use super::answer::Answer;
 use super::event::{EndReason, Event, RequestFailure, Started, StartedGroup, Usage};
 use super::grouping::{self, Group, GroupCondition};
+use super::groups::KeyedLayers;
 use super::head::{FactorCache, RowFactors};
 use super::isolation::message_of;
 use super::memory::RowMemory;
@@ -34,6 +37,50 @@ pub(super) struct Finished {
 struct Grouped {
     pending: Pending,
     group: Option<Group>,
+}
+
+/// What a request uses of its adapter.
+struct Keyed {
+    /// The layers of its key; `None` without exemplars.
+    layers: Option<GroupLayers>,
+    num_exemplars: usize,
+    /// Whether the factors of the adapter apply: always, but for learned steps that have no exemplars to go by.
+    uses_factors: bool,
+}
+
+impl Group {
+    /// What a request with this key uses.
+    ///
+    /// # Errors
+    ///
+    /// When the layers of its key cannot be computed.
+    fn keyed_layers(&self, key: Option<&str>) -> Result<Keyed, Box<dyn Error + Send + Sync>> {
+        let found = match (key, &self.adapter.groups) {
+            (Some(key), Some(groups)) => groups.layers(key),
+            _ => KeyedLayers::None,
+        };
+        match found {
+            KeyedLayers::Ready(layers, num_exemplars) => {
+                if let (Some(key), Some(groups)) = (key, &self.adapter.groups) {
+                    groups.record_use(key);
+                }
+                Ok(Keyed {
+                    layers: Some(layers),
+                    num_exemplars,
+                    uses_factors: true,
+                })
+            }
+            KeyedLayers::Failed(message) => Err(message.into()),
+            KeyedLayers::Waiting => {
+                Err("the exemplars of its group changed while it started; send it again".into())
+            }
+            KeyedLayers::None => Ok(Keyed {
+                layers: None,
+                num_exemplars: 0,
+                uses_factors: self.adapter.adapter.config.steps.is_none(),
+            }),
+        }
+    }
 }
 
 /// Starts requests, with the prompts of those that run. Reports `Started` to each of them.
@@ -76,7 +123,11 @@ fn start(
     let mut started_group = None;
     if let (Some(group), Some(condition)) = (&group, condition) {
         let scale = pending.request.scale;
-        if scale != 0.0 {
+        let keyed = match group.keyed_layers(pending.request.group.as_deref()) {
+            Ok(keyed) => keyed,
+            Err(message) => return Err(fail(&mut pending, message.as_ref())),
+        };
+        if scale != 0.0 && keyed.uses_factors {
             let found = catch_unwind(AssertUnwindSafe(|| {
                 factors
                     .get(&group.adapter, group.cluster_idx, &condition.values)
@@ -85,7 +136,13 @@ fn start(
             .unwrap_or_else(|panic| Err(message_of(panic.as_ref()).into()));
             let found: Result<_, Box<dyn Error + Send + Sync>> = found;
             match found {
-                Ok(factors) => row_factors = Some(RowFactors { factors, scale }),
+                Ok(factors) => {
+                    row_factors = Some(RowFactors {
+                        factors,
+                        keyed_layers: keyed.layers,
+                        scale,
+                    });
+                }
                 Err(error) => return Err(fail(&mut pending, error.as_ref())),
             }
         }
@@ -99,6 +156,7 @@ fn start(
             distance: group.distance,
             condition: group.condition,
             group_size: condition.group_size,
+            num_exemplars: keyed.num_exemplars,
         });
     }
     let request = pending.request;

@@ -73,15 +73,18 @@ impl Worker<'_> {
                 cancelled.extend::<Vec<Pending>>(gone);
                 queue.waiting = VecDeque::from(waiting);
             }
-            // In order, so that small requests do not delay a large one for ever.
-            while let Some(next) = queue.waiting.front() {
+            // In order, so that small requests do not delay a large one for ever. Those whose group is being computed
+            // let others pass.
+            while let Some(next_idx) = queue.waiting.iter().position(|next| !next.waits_for_group())
+            {
+                let next = &queue.waiting[next_idx];
                 let num_rows = self.active.len() + admitted.len();
                 let num_reserved = self.num_reserved + next.num_tokens;
                 if num_rows == options.max_batch_rows || num_reserved > options.max_cached_tokens {
                     break;
                 }
                 self.num_reserved = num_reserved;
-                admitted.extend(queue.waiting.pop_front());
+                admitted.extend(queue.waiting.remove(next_idx));
             }
             let num_taken: usize = cancelled
                 .iter()

@@ -11,7 +11,7 @@ use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig, LayerFactors, LoraConfig};
 use chameleon_models::adapter::{
     Adapter, AdapterConfig, FORMAT_VERSION, HeadAdaptation, LayerAdaptation, LayerKind, LayerRange,
-    PromptEncoding, Recipe, Representation, empty_module, head_shape,
+    PromptEncoding, Recipe, Representation, StepsConfig, empty_module, head_shape,
 };
 use chameleon_models::engine::{
     ConditionChoice, EndReason, Engine, EngineError, EngineOptions, Event, Logprobs,
@@ -51,10 +51,10 @@ pub(crate) fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) ->
             seq_len: 32,
         },
         head,
-        layers: kind.ends_with("layers").then(|| LayerAdaptation {
+        layers: (kind.ends_with("layers") || kind == "steps").then(|| LayerAdaptation {
             targets: vec!["q_proj".to_owned(), "down_proj".to_owned()],
             layers: LayerRange::All,
-            kind: if kind == "layers" {
+            kind: if kind == "layers" || kind == "steps" {
                 LayerKind::Lora
             } else {
                 LayerKind::Core
@@ -74,10 +74,17 @@ pub(crate) fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) ->
         },
         seed: RunSeed(1),
         memory: None,
-        steps: None,
+        steps: (kind == "steps").then(|| StepsConfig {
+            num_steps: 2,
+            ..StepsConfig::default()
+        }),
     };
     let module = empty_module(&config, &loaded.model, &device.clone().autodiff()).unwrap();
-    let module = module.map(&mut Moved { num_seen: 0 }).valid();
+    let steps = module.steps.clone();
+    let mut module = module.map(&mut Moved { num_seen: 0 });
+    // A size moved by as much as a factor would be astronomic.
+    module.steps = steps;
+    let module = module.valid();
     let centroids = loaded.model.embed(ids(&[0, 7, 14])).squeeze_dim::<2>(0);
     Adapter {
         config,

@@ -13,6 +13,7 @@ mod fixture; // weights and expectations exported from Hugging Face transformers
 mod generate; // cached decoding, batches of prompts, texts
 mod gguf_builder; // GGUF files written byte by byte
 mod gpt2; // the GPT-2 family against transformers
+mod groups; // groups by key: exemplars that change their own group's answers and no others
 mod hostile; // broken and lying files
 mod layer_cores; // generated cores inside the layers against PyTorch
 mod llama; // the Llama family against transformers
