@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::ExemplarStoreError;
 
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 
 /// Whether there is such a folder, or a file with its name.
 pub(super) fn exists(folder: &Path) -> Result<bool, ExemplarStoreError> {
