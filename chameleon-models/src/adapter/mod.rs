@@ -11,6 +11,7 @@
 //! exist, have the shape given by the configuration, and hold finite values.
 
 pub(crate) mod adaptation;
+pub(crate) mod exemplar_store;
 pub(crate) mod group_memory;
 pub(crate) mod identity;
 pub(crate) mod layer_adaptation;
@@ -35,6 +36,10 @@ pub use self::config::{
     AdapterConfig, MemoryDescription, Recipe, StepsConfig, check_memory, read_config,
 };
 pub use self::error::{AdapterError, ImpossibleAdapter};
+pub use self::exemplar_store::{
+    Added, Exemplar, ExemplarStore, ExemplarStoreError, GroupExemplars, ImpossibleExemplars,
+    InvalidKey, NewExemplar, StoreLimits,
+};
 pub use self::group_memory::{
     GroupMemories, MemoryConfig, MemoryError, MemorySource, TextsWithStates,
 };
