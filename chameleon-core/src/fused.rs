@@ -16,8 +16,9 @@ mod plain;
 
 use burn::tensor::{Int, Tensor, assert_shape};
 
-pub(crate) use self::inputs::RowCrossEntropy;
 pub use self::inputs::{CausalAttention, LinearInput, RotaryHalves};
+pub(crate) use self::inputs::{GroupedRows, RowCrossEntropy};
+use crate::factors::LoraFactors;
 use crate::low_rank::{LowRankChange, RankMix};
 
 /// `lhs · rhs` of plain tensors.
@@ -46,6 +47,39 @@ pub(crate) fn add_product(sum: Tensor<2>, lhs: Tensor<2>, rhs: Tensor<2>) -> Ten
         return flex::add_product(sum, lhs, rhs);
     }
     sum + lhs.matmul(rhs)
+}
+
+/// `sum + scale * (x · a) · b`, each row with the factors of its own group; in place if no other tensor shares the
+/// memory of `sum`.
+///
+/// # Shapes
+///
+/// - `sum`, output: `[rows, out]`
+///
+/// # Panics
+///
+/// When the shapes do not fit each other, or a row has a group that does not exist.
+pub(crate) fn add_grouped(sum: Tensor<2>, rows: &GroupedRows<'_>) -> Tensor<2> {
+    let [num_rows, out_size] = sum.dims();
+    let [_, in_size] = rows.x.dims();
+    assert_shape!(rows.x, [num_rows, in_size]);
+    assert_eq!(rows.row_groups.len(), num_rows, "a group for each row");
+    for LoraFactors { a, b, .. } in rows.groups {
+        let [_, rank] = a.dims();
+        assert_shape!(a, [in_size, rank]);
+        assert_shape!(b, [rank, out_size]);
+    }
+    #[cfg(feature = "flex")]
+    {
+        let mut factors = rows.groups.iter().flat_map(|group| [&group.a, &group.b]);
+        if flex::runs_unrecorded(&sum)
+            && flex::runs_unrecorded(&rows.x)
+            && factors.all(flex::runs_unrecorded)
+        {
+            return flex::add_grouped(sum, rows);
+        }
+    }
+    plain::add_grouped(sum, rows)
 }
 
 /// Cross-entropy of plain logits and its gradient, in place if no other tensor shares the memory of `logits`.

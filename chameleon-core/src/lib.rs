@@ -6,6 +6,7 @@ mod factors;
 pub mod fused;
 mod loss;
 mod low_rank;
+mod module_change;
 mod pooling;
 mod seed;
 mod sequence;
@@ -17,6 +18,7 @@ pub use loss::{
     score_rows_with_matches,
 };
 pub use low_rank::{LowRankChange, RankMix};
+pub use module_change::{GroupedChange, ModuleChange};
 pub use pooling::{masked_mean, prompt_embeddings};
 pub use seed::{RunSeed, fnv1a};
 pub use sequence::{SequenceError, SplitSequence, TokenBuffer};

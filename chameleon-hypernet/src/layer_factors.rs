@@ -1,18 +1,18 @@
-//! Low-rank changes of linear modules inside transformer layers, for one batch.
+//! Changes of linear modules inside transformer layers, for one batch.
 //!
 //! [`LayerFactors`] are an argument of the forward pass, and each linear module adds its own changes to its output.
 //! Training and the generation of cores are defined by `layers.rs`.
 
 use std::collections::BTreeMap;
 
-use chameleon_core::LowRankChange;
+use chameleon_core::ModuleChange;
 
 /// The changes of all adapted modules, for the rows of one batch.
 ///
 /// A module may have several changes: rows of a batch may belong to different adapters.
 #[derive(Debug, Clone, Default)]
 pub struct LayerFactors {
-    by_layer: BTreeMap<usize, Vec<(String, Vec<LowRankChange>)>>,
+    by_layer: BTreeMap<usize, Vec<(String, Vec<ModuleChange>)>>,
 }
 
 impl LayerFactors {
@@ -24,7 +24,8 @@ impl LayerFactors {
     }
 
     /// Adds a change of the module `path`, such as `self_attn.q_proj`, of one layer.
-    pub fn push(&mut self, layer_idx: usize, path: &str, change: LowRankChange) {
+    pub fn push(&mut self, layer_idx: usize, path: &str, change: impl Into<ModuleChange>) {
+        let change = change.into();
         let modules = self.by_layer.entry(layer_idx).or_default();
         match modules.iter_mut().find(|(name, _)| name == path) {
             Some((_, changes)) => changes.push(change),
@@ -33,7 +34,7 @@ impl LayerFactors {
     }
 
     /// The changes of one module; empty if it is not adapted.
-    pub fn changes(&self, layer_idx: usize, path: &str) -> &[LowRankChange] {
+    pub fn changes(&self, layer_idx: usize, path: &str) -> &[ModuleChange] {
         self.by_layer
             .get(&layer_idx)
             .and_then(|modules| modules.iter().find(|(name, _)| name == path))
@@ -48,7 +49,7 @@ impl LayerFactors {
 
 #[cfg(test)]
 mod tests {
-    use chameleon_core::RankMix;
+    use chameleon_core::{LowRankChange, RankMix};
 
     use super::*;
     use crate::testing::normal;

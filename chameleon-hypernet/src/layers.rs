@@ -5,6 +5,8 @@
 //! scale·(x·a)·(I + core)·b`. The frozen weights are not owned here, and nothing depends on a model: a module is a
 //! layer index, a name and two widths.
 
+mod rows;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -249,7 +251,11 @@ impl SharedLayers {
     /// When there is not one pair of factors for each module.
     #[must_use]
     pub fn with_factors(&self, factors: Vec<LoraFactors>) -> Self {
-        assert_eq!(factors.len(), self.0.modules.len(), "a pair for each module");
+        assert_eq!(
+            factors.len(),
+            self.0.modules.len(),
+            "a pair for each module"
+        );
         Self(Arc::new(StaticLayers {
             modules: self.0.modules.clone(),
             factors,
@@ -345,18 +351,6 @@ impl GroupLayers {
         let scale = self.layers.0.factors.first()?.scale * self.strength;
         Some((Tensor::clone(cores) + identity) * scale)
     }
-
-    /// The mixes, or multiples of the identity if there are no cores.
-    fn mixes_or_identity(&self) -> Tensor<3> {
-        self.mixes().unwrap_or_else(|| {
-            let layers = &self.layers.0;
-            let first = &layers.factors[0];
-            let identity = Tensor::<2>::eye(first.rank(), &first.a.device());
-            (identity * (first.scale * self.strength))
-                .unsqueeze::<3>()
-                .repeat_dim(0, layers.modules.len())
-        })
-    }
 }
 
 impl SharedLayers {
@@ -382,46 +376,6 @@ impl SharedLayers {
             };
             changes.push(module.layer_idx, &module.path, change);
         }
-    }
-}
-
-impl LayerFactors {
-    /// The changes for rows of any groups, each row changed by its own group, or unchanged. The groups may belong to
-    /// several adapters. The result is valid as long as the batch has these rows.
-    pub fn for_rows(rows: &[Option<&GroupLayers>]) -> Self {
-        let mut adapters: Vec<&SharedLayers> = Vec::new();
-        for group in rows.iter().flatten() {
-            if !adapters.iter().any(|layers| layers.is(&group.layers)) {
-                adapters.push(&group.layers);
-            }
-        }
-        let mut changes = Self::none();
-        for layers in adapters {
-            let rank = layers.rank();
-            let num_modules = layers.0.modules.len();
-            let mut off = None;
-            let mixes: Vec<Tensor<3>> = rows
-                .iter()
-                .map(|row| match row {
-                    Some(group) if group.layers.is(layers) => group.mixes_or_identity(),
-                    // A row of another adapter: multiplied by zero.
-                    _ => off
-                        .get_or_insert_with(|| {
-                            let device = layers.0.factors[0].a.device();
-                            Tensor::zeros([num_modules, rank, rank], &device)
-                        })
-                        .clone(),
-                })
-                .collect();
-            let mixes = Tensor::stack::<4>(mixes, 0); // [batch, modules, rank, rank]
-            layers.add_changes(&mut changes, |module_idx, _| {
-                let own = mixes
-                    .clone()
-                    .slice([0..rows.len(), module_idx..module_idx + 1]);
-                RankMix::PerRow(own.squeeze_dim(1))
-            });
-        }
-        changes
     }
 }
 

@@ -7,14 +7,20 @@ use burn::backend::{Backend, Dispatch, Flex, TensorMetadata as _, backend_extens
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use self::recorded::RecordedOps;
-use super::inputs::{CausalAttention, RowCrossEntropy};
+use super::inputs::{CausalAttention, GroupedRows, RowCrossEntropy};
 use super::kernels::cross_entropy::{CrossEntropyRows, with_gradient, without_gradient};
+use super::kernels::grouped::{GroupFactors, GroupRow, add_changes};
 use super::kernels::product::{Matrix, Product};
 use crate::low_rank::{LowRankChange, RankMix};
 
 /// Whether the kernels can compute with a tensor.
 pub(super) fn runs<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.dtype() == DType::F32 && tensor.device().without_autodiff() == Device::flex()
+}
+
+/// Whether they can without recording anything.
+pub(super) fn runs_unrecorded<const D: usize>(tensor: &Tensor<D>) -> bool {
+    runs(tensor) && !tensor.is_autodiff()
 }
 
 pub(super) fn product(lhs: Tensor<2>, rhs: Tensor<2>) -> Tensor<2> {
@@ -113,6 +119,51 @@ pub(super) fn adapted_linear(x: Tensor<3>, weight: Tensor<2>, change: LowRankCha
         }
         RankMix::PerRow(_) => unreachable!("changes by row are not fused"),
     })
+}
+
+/// Not an operation of the backend as the others are, which take a fixed number of tensors.
+pub(super) fn add_grouped(sum: Tensor<2>, rows: &GroupedRows<'_>) -> Tensor<2> {
+    let [_, out_size] = sum.dims();
+    let [_, in_size] = rows.x.dims();
+    let mut sum = contiguous(unrecorded(sum));
+    let x = contiguous(unrecorded(rows.x.clone()));
+    let factors: Vec<[FlexTensor; 2]> = rows
+        .groups
+        .iter()
+        .map(|group| [&group.a, &group.b].map(|factor| contiguous(unrecorded(factor.clone()))))
+        .collect();
+    let groups: Vec<GroupFactors<'_>> = factors
+        .iter()
+        .zip(rows.groups)
+        .map(|([a, b], group)| GroupFactors {
+            a: a.storage(),
+            b: b.storage(),
+            rank: group.rank(),
+            #[expect(clippy::cast_possible_truncation, reason = "the factors are f32")]
+            scale: group.scale as f32,
+        })
+        .collect();
+    let changed: Vec<GroupRow<'_>> = sum
+        .storage_mut::<f32>()
+        .chunks_exact_mut(out_size)
+        .zip(x.storage::<f32>().chunks_exact(in_size))
+        .zip(rows.row_groups)
+        .filter_map(|((output, x), &group_idx)| {
+            group_idx.map(|group_idx| GroupRow {
+                group_idx,
+                x,
+                output,
+            })
+        })
+        .collect();
+    add_changes(changed, &groups);
+    Tensor::from_primitive::<Flex>(sum)
+}
+
+fn unrecorded(tensor: Tensor<2>) -> FlexTensor {
+    tensor
+        .try_into_primitive::<Flex>()
+        .expect("the tensor is on flex, without autodiff")
 }
 
 /// Operations of the flex backend in addition to Burn's own. Gradients are not recorded.

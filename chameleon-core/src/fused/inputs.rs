@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 
+use crate::factors::LoraFactors;
 use crate::low_rank::LowRankChange;
 
 /// Angles of a rotary position embedding that rotates the first half of each head against the second half.
@@ -55,6 +56,17 @@ pub struct LinearInput {
     pub bias: Option<Tensor<1>>,
     /// What is added to the output.
     pub change: Option<LowRankChange>,
+}
+
+/// Rows that are changed by the factors of different groups.
+#[derive(Debug, Clone)]
+pub(crate) struct GroupedRows<'a> {
+    /// `[rows, in]`
+    pub(crate) x: Tensor<2>,
+    /// The factors of the groups; their ranks may differ.
+    pub(crate) groups: &'a [LoraFactors],
+    /// For each row its group, or `None` if nothing is added to it.
+    pub(crate) row_groups: &'a [Option<usize>],
 }
 
 /// Cross-entropy of rows of logits with the gradient of its weighted sum.

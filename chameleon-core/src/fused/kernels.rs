@@ -11,6 +11,7 @@
 pub(super) mod activation;
 pub(super) mod attention;
 pub(super) mod cross_entropy;
+pub(super) mod grouped;
 mod math;
 pub(super) mod norm;
 pub(super) mod product;

@@ -3,7 +3,7 @@
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor};
 
-use super::inputs::{CausalAttention, RowCrossEntropy};
+use super::inputs::{CausalAttention, GroupedRows, RowCrossEntropy};
 use crate::low_rank::LowRankChange;
 
 /// `x * sigmoid(x)`.
@@ -35,6 +35,29 @@ pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, change: Option<LowRankChan
         Some(change) => output + change.apply(x),
         None => output,
     }
+}
+
+/// By runs of rows of one group.
+pub(super) fn add_grouped(sum: Tensor<2>, rows: &GroupedRows<'_>) -> Tensor<2> {
+    if rows.row_groups.is_empty() {
+        return sum;
+    }
+    let mut first = 0;
+    let runs = rows
+        .row_groups
+        .chunk_by(|left, right| left == right)
+        .map(|run| {
+            let part = |x: &Tensor<2>| x.clone().narrow(0, first, run.len());
+            let sum = part(&sum);
+            let changed = match run[0] {
+                None => sum,
+                Some(group_idx) => sum + rows.groups[group_idx].apply(part(&rows.x)),
+            };
+            first += run.len();
+            changed
+        })
+        .collect();
+    Tensor::cat(runs, 0)
 }
 
 pub(super) fn causal_attention(input: &CausalAttention) -> Tensor<3> {

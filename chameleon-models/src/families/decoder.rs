@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
+use chameleon_core::ModuleChange;
 use chameleon_core::fused::{self, LinearInput};
 use chameleon_hypernet::LayerFactors;
 
@@ -65,18 +66,21 @@ impl<P> LayerContext<'_, P> {
             let frozen = forward_packed(packed, linear, x);
             return changes
                 .iter()
-                .fold(frozen, |output, change| output + change.apply(x.clone()));
+                .fold(frozen, |output, change| change.add_to(output, x.clone()));
         }
-        let others = changes.get(1..).unwrap_or_default();
+        let (first, others) = match changes {
+            [ModuleChange::LowRank(first), others @ ..] => (Some(first.clone()), others),
+            others => (None, others),
+        };
         let output = fused::linear(LinearInput {
             x: x.clone(),
             weight: linear.weight.val(),
             bias: linear.bias.as_ref().map(burn::module::Param::val),
-            change: changes.first().cloned(),
+            change: first,
         });
         others
             .iter()
-            .fold(output, |output, change| output + change.apply(x.clone()))
+            .fold(output, |output, change| change.add_to(output, x.clone()))
     }
 }
 
