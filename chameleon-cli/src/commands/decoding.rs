@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use chameleon_models::adapter::Adapter;
 use chameleon_models::engine::{
-    ConditionChoice, EndReason, Engine, EngineError, EngineOptions, GivenCondition, Request,
-    read_groups,
+    ConditionChoice, EndReason, Engine, EngineError, EngineOptions, GivenCondition,
+    GroupExemplarSource, Request,
 };
 use chameleon_models::{ChatEnding, ChatMessage, LoadedModel};
 
@@ -45,7 +45,7 @@ pub(crate) fn start(
 /// Loads an adapter, with the exemplars of its folder if it uses them.
 pub(crate) fn load(engine: &Engine, adapter: Adapter, folder: &Path) -> Result<(), CliError> {
     if adapter.config.steps.is_some() {
-        let groups = read_groups(folder).map_err(EngineError::from)?;
+        let groups = GroupExemplarSource::read(folder).map_err(EngineError::from)?;
         engine.load_adapter_with_groups(ADAPTER, adapter, groups)?;
     } else {
         engine.load_adapter(ADAPTER, adapter)?;

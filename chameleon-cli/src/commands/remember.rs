@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use chameleon_models::adapter::{NewExemplar, read_config};
+use chameleon_models::adapter::{ExemplarStore, NewExemplar, StoreLimits, read_config};
 use chameleon_models::data::{self, Document};
-use chameleon_models::engine::{EngineError, open_groups};
+use chameleon_models::engine::EngineError;
 use serde::Serialize;
 
 use crate::{
@@ -56,7 +56,7 @@ pub(crate) fn remember(
         };
         by_key.entry(key).or_default().push(exemplar(&document));
     }
-    let mut store = open_groups(&config.adapter).map_err(EngineError::from)?;
+    let mut store = ExemplarStore::open(&config.adapter, StoreLimits::default()).map_err(EngineError::from)?;
     let mut groups = Vec::new();
     for (key, exemplars) in by_key {
         let added = store.add(&key, exemplars).map_err(EngineError::from)?;
@@ -71,7 +71,7 @@ pub(crate) fn remember(
 }
 
 pub(crate) fn forget(config: &ForgetArgs, context: &Context) -> Result<ExitStatus, CliError> {
-    let mut store = open_groups(&config.adapter).map_err(EngineError::from)?;
+    let mut store = ExemplarStore::open(&config.adapter, StoreLimits::default()).map_err(EngineError::from)?;
     let key = &config.group;
     let existed = match config.example {
         Some(id) => store.remove(key, id),

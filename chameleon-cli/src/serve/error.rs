@@ -202,7 +202,7 @@ impl From<EngineError> for ApiError {
             EngineError::NoSteps { .. } | EngineError::NoGroups { .. } => {
                 bad("no_examples", "model")
             }
-            EngineError::Exemplars { ref source } if source.is_of_request() => {
+            EngineError::Exemplars { ref source } if source.is_of_addition() => {
                 bad("invalid_value", "examples")
             }
             EngineError::Centroids { source } => Self::new(

@@ -13,7 +13,7 @@ use std::{
 use axum::http::StatusCode;
 use chameleon_core::RunSeed;
 use chameleon_models::adapter::Adapter;
-use chameleon_models::engine::{Engine, EngineError, open_groups};
+use chameleon_models::engine::{Engine, EngineError, GroupExemplarSource};
 use chameleon_models::{CausalLm as _, ChatTemplate, ModelError, Tokenizer};
 use tokio::sync::Semaphore;
 
@@ -191,7 +191,7 @@ impl Server {
             ));
         }
         if adapter.config.steps.is_some() {
-            let groups = open_groups(folder).map_err(EngineError::from)?;
+            let groups = GroupExemplarSource::open(folder).map_err(EngineError::from)?;
             self.engine.load_adapter_with_groups(name, adapter, groups)?;
         } else {
             self.engine.load_adapter(name, adapter)?;

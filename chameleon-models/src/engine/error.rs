@@ -135,6 +135,9 @@ pub enum EngineError {
         /// The adapter.
         adapter: String,
     },
+    /// The exemplars were loaded for reading only.
+    #[error("exemplars that were loaded for reading only cannot be changed")]
+    ReadOnlyGroups,
     /// The key of a group is empty or too long.
     #[error("a group's key has {found} bytes, expected 1 to 256")]
     GroupKey {

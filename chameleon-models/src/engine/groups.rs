@@ -8,13 +8,64 @@ use chameleon_core::SplitSequence;
 use chameleon_hypernet::GroupLayers;
 
 use super::adapters::LoadedAdapter;
+use super::error::EngineError;
 use super::isolation::lock;
 use crate::adapter::exemplar_store::{
-    ExemplarStore, ExemplarStoreError, GroupExemplars, NewExemplar,
+    Exemplar, ExemplarStore, ExemplarStoreError, GroupExemplars, NewExemplar, StoreLimits,
 };
 use crate::adapter::learned_steps::ExemplarStates;
 use crate::data;
 use crate::families::load::LoadedModel;
+
+/// The exemplars of an adapter's groups by key.
+#[derive(Debug)]
+pub enum GroupExemplarSource {
+    /// They may be added and removed.
+    Store(ExemplarStore),
+    /// As they were when they were read.
+    Snapshot(BTreeMap<String, Arc<GroupExemplars>>),
+}
+
+impl GroupExemplarSource {
+    /// The exemplars in the folder of an adapter, for a program that may change them.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or another program may change them.
+    pub fn open(adapter_folder: &Path) -> Result<Self, ExemplarStoreError> {
+        ExemplarStore::open(adapter_folder, StoreLimits::default()).map(Self::Store)
+    }
+
+    /// The exemplars in the folder of an adapter as they are now, for a program that only reads them.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn read(adapter_folder: &Path) -> Result<Self, ExemplarStoreError> {
+        ExemplarStore::read(adapter_folder).map(Self::Snapshot)
+    }
+
+    fn get(&self, key: &str) -> Option<&Arc<GroupExemplars>> {
+        match self {
+            Self::Store(store) => store.get(key),
+            Self::Snapshot(groups) => groups.get(key),
+        }
+    }
+
+    fn groups(&self) -> Vec<&Arc<GroupExemplars>> {
+        match self {
+            Self::Store(store) => store.groups().collect(),
+            Self::Snapshot(groups) => groups.values().collect(),
+        }
+    }
+
+    fn store(&mut self) -> Result<&mut ExemplarStore, EngineError> {
+        match self {
+            Self::Store(store) => Ok(store),
+            Self::Snapshot(_) => Err(EngineError::ReadOnlyGroups),
+        }
+    }
+}
 
 /// The groups by key of one adapter.
 #[derive(Debug)]
@@ -24,7 +75,7 @@ pub(super) struct KeyedGroups {
 
 #[derive(Debug)]
 struct State {
-    store: ExemplarStore,
+    store: GroupExemplarSource,
     computed: BTreeMap<String, Computed>,
     num_uses: u64,
 }
@@ -87,7 +138,7 @@ pub enum GroupState {
 
 impl KeyedGroups {
     /// The groups in an adapter's folder.
-    pub(super) fn new(store: ExemplarStore) -> Self {
+    pub(super) fn new(store: GroupExemplarSource) -> Self {
         Self {
             state: Mutex::new(State {
                 store,
@@ -100,7 +151,8 @@ impl KeyedGroups {
     /// Every key with exemplars.
     pub(super) fn keys(&self) -> Vec<String> {
         let state = lock(&self.state);
-        state.store.groups().map(|group| group.key.clone()).collect()
+        let groups = state.store.groups().into_iter();
+        groups.map(|group| group.key.clone()).collect()
     }
 
     /// Adds exemplars; returns their numbers. The layers of before stay in use until new ones are computed.
@@ -108,9 +160,9 @@ impl KeyedGroups {
         &self,
         key: &str,
         exemplars: Vec<NewExemplar>,
-    ) -> Result<Vec<u64>, ExemplarStoreError> {
+    ) -> Result<Vec<u64>, EngineError> {
         let mut state = lock(&self.state);
-        let added = state.store.add(key, exemplars)?;
+        let added = state.store.store()?.add(key, exemplars)?;
         if added.num_removed > 0 {
             state.forget_layers(key);
         }
@@ -118,9 +170,9 @@ impl KeyedGroups {
     }
 
     /// Removes one exemplar, and everything that was computed from it; returns whether it existed.
-    pub(super) fn remove(&self, key: &str, id: u64) -> Result<bool, ExemplarStoreError> {
+    pub(super) fn remove(&self, key: &str, id: u64) -> Result<bool, EngineError> {
         let mut state = lock(&self.state);
-        let existed = state.store.remove(key, id)?;
+        let existed = state.store.store()?.remove(key, id)?;
         if existed {
             state.forget_layers(key);
         }
@@ -128,9 +180,9 @@ impl KeyedGroups {
     }
 
     /// Removes a group, and everything that was computed from it; returns whether it existed.
-    pub(super) fn remove_key(&self, key: &str) -> Result<bool, ExemplarStoreError> {
+    pub(super) fn remove_key(&self, key: &str) -> Result<bool, EngineError> {
         let mut state = lock(&self.state);
-        let existed = state.store.remove_key(key)?;
+        let existed = state.store.store()?.remove_key(key)?;
         state.computed.remove(key);
         Ok(existed)
     }
@@ -208,7 +260,8 @@ impl KeyedGroups {
     /// Every group.
     pub(super) fn infos(&self) -> Vec<GroupInfo> {
         let state = lock(&self.state);
-        state.store.groups().map(|group| state.info(group)).collect()
+        let groups = state.store.groups().into_iter();
+        groups.map(|group| state.info(group)).collect()
     }
 
     /// One group.
@@ -317,7 +370,7 @@ fn layers_of(
 fn sequence(
     loaded: &LoadedModel,
     seq_len: usize,
-    exemplar: &crate::adapter::exemplar_store::Exemplar,
+    exemplar: &Exemplar,
 ) -> Result<Option<SplitSequence>, String> {
     let tokenizer = &loaded.tokenizer;
     let end = tokenizer.special_token_ids().eos.first().copied();
@@ -325,22 +378,4 @@ fn sequence(
         Ok(tokenizer.encode_with_ends(text)?)
     })
     .map_err(|error| error.to_string())
-}
-
-/// The exemplars in the folder of an adapter, for a program that may change them.
-///
-/// # Errors
-///
-/// When they cannot be read, or another program may change them.
-pub fn open_groups(adapter_folder: &Path) -> Result<ExemplarStore, ExemplarStoreError> {
-    ExemplarStore::open(adapter_folder, crate::adapter::exemplar_store::StoreLimits::default())
-}
-
-/// The exemplars in the folder of an adapter as they are now, for a program that only reads them.
-///
-/// # Errors
-///
-/// When they cannot be read.
-pub fn read_groups(adapter_folder: &Path) -> Result<ExemplarStore, ExemplarStoreError> {
-    ExemplarStore::read(adapter_folder, crate::adapter::exemplar_store::StoreLimits::default())
 }

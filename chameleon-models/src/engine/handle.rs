@@ -10,7 +10,7 @@ use super::error::EngineError;
 use super::event::Event;
 use super::group_worker::{self, GroupJobs};
 use super::grouping::{self, PromptGrouping};
-use super::groups::{GroupInfo, KeyedGroups, KeyedLayers};
+use super::groups::{GroupExemplarSource, GroupInfo, KeyedGroups, KeyedLayers};
 use super::isolation::lock;
 use super::options::EngineOptions;
 use super::request::{ConditionChoice, GivenCondition, Request};
@@ -19,7 +19,7 @@ use super::stats::EngineStats;
 use super::ticket::{Cancellation, Ticket};
 use super::worker;
 use crate::adapter::Adapter;
-use crate::adapter::exemplar_store::{ExemplarStore, GroupExemplars, NewExemplar};
+use crate::adapter::exemplar_store::{GroupExemplars, NewExemplar};
 use crate::families::causal_lm::CausalLm;
 use crate::families::load::LoadedModel;
 
@@ -187,7 +187,7 @@ impl Engine {
         &self,
         name: &str,
         adapter: Adapter,
-        groups: ExemplarStore,
+        groups: GroupExemplarSource,
     ) -> Result<AdapterInfo, EngineError> {
         if adapter.config.steps.is_none() {
             return Err(EngineError::NoSteps {
@@ -258,7 +258,8 @@ impl Engine {
         adapter: &str,
         key: &str,
     ) -> Result<Option<Arc<GroupExemplars>>, EngineError> {
-        Ok(groups(&self.adapter(adapter)?)?.exemplars(key))
+        let adapter = self.adapter(adapter)?;
+        Ok(groups(&adapter)?.exemplars(key))
     }
 
     /// The groups by key of an adapter.
@@ -277,7 +278,8 @@ impl Engine {
     ///
     /// When no adapter has this name, or it uses no exemplars.
     pub fn group(&self, adapter: &str, key: &str) -> Result<Option<GroupInfo>, EngineError> {
-        Ok(groups(&self.adapter(adapter)?)?.info(key))
+        let adapter = self.adapter(adapter)?;
+        Ok(groups(&adapter)?.info(key))
     }
 
     fn add_adapter(

@@ -34,7 +34,7 @@ pub use event::{
     EndReason, Event, RequestFailure, Started, StartedGroup, TokenChoice, TokenEvent, Usage,
 };
 pub use grouping::PromptGrouping;
-pub use groups::{GroupInfo, GroupState, open_groups, read_groups};
+pub use groups::{GroupExemplarSource, GroupInfo, GroupState};
 pub use handle::Engine;
 pub use options::EngineOptions;
 pub use request::{ConditionChoice, EndOfText, GivenCondition, Logprobs, Request};

@@ -153,7 +153,7 @@ impl TextSource {
     }
 
     /// Reports skipped input.
-    pub(crate) fn report_skipped(&self, skipped: &SkippedInput, observer: &dyn Observer) {
+    pub fn report_skipped(&self, skipped: &SkippedInput, observer: &dyn Observer) {
         if !skipped.is_empty() {
             observer.detail(&format!("{}: {skipped}", self.path.display()));
         }

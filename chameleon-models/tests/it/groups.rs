@@ -5,7 +5,7 @@ use std::path::Path;
 use chameleon_hypernet::Condition;
 use chameleon_models::adapter::NewExemplar;
 use chameleon_models::engine::{
-    Engine, EngineError, Event, GroupState, Logprobs, Request, Ticket, open_groups, read_groups,
+    Engine, EngineError, Event, GroupExemplarSource, GroupState, Logprobs, Request, Ticket,
 };
 
 use crate::engine::{adapter, options};
@@ -16,13 +16,13 @@ const ADAPTER: &str = "steps";
 fn engine(folder: &Path) -> Engine {
     let engine = Engine::start(tiny_with_letters(), options()).unwrap();
     let adapter = adapter(engine.model(), ADAPTER, Condition::Centroid);
-    let groups = open_groups(folder).unwrap();
+    let groups = GroupExemplarSource::open(folder).unwrap();
     engine.load_adapter_with_groups(ADAPTER, adapter, groups).unwrap();
     engine
 }
 
 fn exemplars(of: usize, num: usize) -> Vec<NewExemplar> {
-    let letter = |idx: usize| char::from(b'a' + u8::try_from(idx % 26).unwrap());
+    let letter = |idx: usize| char::from(b'a' + u8::try_from(idx % 16).unwrap());
     (0..num)
         .map(|idx| NewExemplar {
             prompt: format!("{}{} ", letter(3 * of + idx), letter(idx)),
@@ -135,9 +135,12 @@ fn exemplars_outlive_the_engine() {
     let before = {
         let engine = engine(folder.path());
         engine.remember(ADAPTER, "a", exemplars(4, 5)).unwrap();
-        assert!(open_groups(folder.path()).is_err(), "one writer at a time");
-        let seen = read_groups(folder.path()).unwrap();
-        assert_eq!(seen.groups().count(), 1, "any number of readers");
+        assert!(GroupExemplarSource::open(folder.path()).is_err(), "one writer at a time");
+        let GroupExemplarSource::Snapshot(seen) = GroupExemplarSource::read(folder.path()).unwrap()
+        else {
+            panic!("it was opened for reading");
+        };
+        assert_eq!(seen.len(), 1, "any number of readers");
         ask(&engine, "chameleon", Some("a"))
     };
     assert_eq!(ask(&engine(folder.path()), "chameleon", Some("a")), before);
@@ -149,7 +152,7 @@ fn what_cannot_use_exemplars_says_so() {
     let engine = engine(folder.path());
     let plain = adapter(engine.model(), "lora", Condition::Centroid);
     let other = tempfile::tempdir().unwrap();
-    let groups = open_groups(other.path()).unwrap();
+    let groups = GroupExemplarSource::open(other.path()).unwrap();
     assert!(matches!(
         engine.load_adapter_with_groups("plain", plain, groups),
         Err(EngineError::NoSteps { .. })

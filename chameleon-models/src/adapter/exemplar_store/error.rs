@@ -148,6 +148,20 @@ pub enum ExemplarStoreError {
     IdsExhausted,
 }
 
+impl ExemplarStoreError {
+    /// Whether the texts or the key of an addition are at fault, and not the disk.
+    pub fn is_of_addition(&self) -> bool {
+        matches!(
+            self,
+            Self::Key(_)
+                | Self::Blank { .. }
+                | Self::ExemplarTooLarge { .. }
+                | Self::TooManyKeys { .. }
+                | Self::IdsExhausted
+        )
+    }
+}
+
 /// A key that exemplars cannot be stored by.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
