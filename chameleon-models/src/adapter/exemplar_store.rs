@@ -15,9 +15,6 @@ mod exemplars;
 mod folder;
 mod key_file;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -351,3 +348,6 @@ fn read_groups(folder: &Path) -> Result<BTreeMap<String, Group>, ExemplarStoreEr
     }
     Ok(groups)
 }
+
+#[cfg(test)]
+mod tests;
