@@ -15,17 +15,14 @@ mod exemplars;
 mod folder;
 mod key_file;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use self::error::{ExemplarStoreError, ImpossibleExemplars, InvalidKey};
 pub use self::exemplars::{Exemplar, GroupExemplars, NewExemplar};
+use self::folder::FolderLock;
 use self::key_file::KeyContents;
 
 /// The folder of the exemplars in the folder of an adapter.
@@ -71,7 +68,7 @@ pub struct ExemplarStore {
     folder: PathBuf,
     limits: StoreLimits,
     /// `None` until the folder exists.
-    lock: Option<File>,
+    lock: Option<FolderLock>,
     groups: BTreeMap<String, Group>,
     /// The first id of a new key; larger than all ids of keys that were removed.
     first_id: u64,
@@ -188,14 +185,20 @@ impl ExemplarStore {
     /// When the file cannot be removed. The store is then unchanged.
     pub fn remove_key(&mut self, key: &str) -> Result<bool, ExemplarStoreError> {
         self.lock_existing()?;
-        let Some(group) = self.groups.get(key) else {
+        if self.lock.is_none() {
             return Ok(false);
-        };
-        self.replace(key, group.next_id, Vec::new())?;
-        Ok(true)
+        }
+        match self.groups.get(key) {
+            Some(group) => {
+                self.remove_group(key, group.next_id)?;
+                Ok(true)
+            }
+            // An addition of which only the sync failed has left a file.
+            None => folder::remove_file(&self.path(key)),
+        }
     }
 
-    /// The exemplars of a key.
+    /// The exemplars of a key; `None` if it has none.
     pub fn get(&self, key: &str) -> Option<&Arc<GroupExemplars>> {
         self.groups.get(key).map(|group| &group.exemplars)
     }
@@ -269,11 +272,7 @@ impl ExemplarStore {
         exemplars: Vec<Exemplar>,
     ) -> Result<(), ExemplarStoreError> {
         if exemplars.is_empty() {
-            folder::remove_file(&self.folder.join(key_file::file_name(key)))?;
-            folder::sync(&self.folder)?;
-            self.groups.remove(key);
-            self.first_id = self.first_id.max(next_id);
-            return Ok(());
+            return self.remove_group(key, next_id);
         }
         let contents = KeyContents {
             key: key.to_owned(),
@@ -283,6 +282,21 @@ impl ExemplarStore {
         key_file::write(&self.folder, &contents)?;
         self.groups.insert(key.to_owned(), Group::new(contents));
         Ok(())
+    }
+
+    /// Removes the file of a key, then its exemplars in memory.
+    fn remove_group(&mut self, key: &str, next_id: u64) -> Result<(), ExemplarStoreError> {
+        if !folder::remove_file(&self.path(key))? {
+            // It was removed before, when the sync may have failed.
+            folder::sync(&self.folder)?;
+        }
+        self.groups.remove(key);
+        self.first_id = self.first_id.max(next_id);
+        Ok(())
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.folder.join(key_file::file_name(key))
     }
 
     /// Creates the folder and locks it.
@@ -334,3 +348,6 @@ fn read_groups(folder: &Path) -> Result<BTreeMap<String, Group>, ExemplarStoreEr
     }
     Ok(groups)
 }
+
+#[cfg(test)]
+mod tests;

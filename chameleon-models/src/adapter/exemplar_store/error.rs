@@ -101,7 +101,7 @@ pub enum ExemplarStoreError {
         path: PathBuf,
     },
     /// A file has the name of another key.
-    #[error("{} has the exemplars of the key that belongs into {expected}", path.display())]
+    #[error("{} has the exemplars of another key, whose file is {expected}", path.display())]
     OtherKey {
         /// The file.
         path: PathBuf,

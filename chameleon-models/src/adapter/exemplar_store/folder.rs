@@ -8,6 +8,18 @@ use super::error::ExemplarStoreError;
 
 pub(super) const LOCK_FILE: &str = "lock";
 
+/// A locked folder, until it is dropped.
+#[derive(Debug)]
+pub(super) struct FolderLock(pub(super) File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that was being started at this moment has a copy of it. If
+        // unlocking fails, the lock ends with the last copy.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Whether there is such a folder, or a file with its name.
 pub(super) fn exists(folder: &Path) -> Result<bool, ExemplarStoreError> {
     folder
@@ -28,14 +40,11 @@ pub(super) fn create(folder: &Path) -> Result<(), ExemplarStoreError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
         created => created.map_err(failed)?,
     }
-    match folder.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync(parent),
-        _ => sync(Path::new(".")),
-    }
+    sync(parent(folder))
 }
 
-/// Locks the folder until the returned file is closed.
-pub(super) fn lock(folder: &Path) -> Result<File, ExemplarStoreError> {
+/// Locks the folder for the only writer.
+pub(super) fn lock(folder: &Path) -> Result<FolderLock, ExemplarStoreError> {
     let path = folder.join(LOCK_FILE);
     let opened = File::options()
         .create(true)
@@ -48,7 +57,7 @@ pub(super) fn lock(folder: &Path) -> Result<File, ExemplarStoreError> {
         Err(error) => return Err(failed(error)),
     };
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(FolderLock(file)),
         Err(TryLockError::WouldBlock) => Err(ExemplarStoreError::InUse {
             path: folder.to_owned(),
         }),
@@ -61,12 +70,8 @@ pub(super) fn remove_files(
     folder: &Path,
     unwanted: fn(&str) -> bool,
 ) -> Result<(), ExemplarStoreError> {
-    let paths = files(folder, unwanted)?;
-    for path in &paths {
-        remove_file(path)?;
-    }
-    if !paths.is_empty() {
-        sync(folder)?;
+    for path in files(folder, unwanted)? {
+        remove_file(&path)?;
     }
     Ok(())
 }
@@ -95,15 +100,17 @@ pub(super) fn files(
     Ok(paths)
 }
 
-/// Removes a file that may have been removed already.
-pub(super) fn remove_file(path: &Path) -> Result<(), ExemplarStoreError> {
+/// Removes a file and syncs its folder; returns whether there was one.
+pub(super) fn remove_file(path: &Path) -> Result<bool, ExemplarStoreError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         removed => removed.map_err(|source| ExemplarStoreError::Remove {
             path: path.to_owned(),
             source,
-        }),
+        })?,
     }
+    sync(parent(path))?;
+    Ok(true)
 }
 
 /// Puts the names of a folder on disk. Other systems than Unix cannot open folders, and need not.
@@ -116,4 +123,11 @@ pub(super) fn sync(folder: &Path) -> Result<(), ExemplarStoreError> {
         })?;
     }
     Ok(())
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }

@@ -113,7 +113,7 @@ pub(super) fn write(folder: &Path, contents: &KeyContents) -> Result<(), Exempla
     Ok(())
 }
 
-/// Reads the file of a key; `None` if there is no such file.
+/// Reads the file of a key; `None` if it does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<KeyContents>, ExemplarStoreError> {
     let bytes = match read_bytes(path) {
         Err(ExemplarStoreError::Read { source, .. })

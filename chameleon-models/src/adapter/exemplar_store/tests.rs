@@ -1,6 +1,6 @@
 //! The guarantees of the store: durability, limits, isolation of keys, one writer, and validation of the files on disk.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -334,6 +334,18 @@ fn there_is_one_writer_at_a_time() {
 }
 
 #[test]
+fn a_dropped_store_is_unlocked_while_copies_of_its_file_are_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(&folder);
+    store.add("a", vec![new("1", "")]).unwrap();
+    // As in a process that was started by another thread, until it runs its program.
+    let copy = store.lock.as_ref().unwrap().0.try_clone().unwrap();
+    drop(store);
+    assert_eq!(ids(&open(&folder), "a"), [0]);
+    drop(copy);
+}
+
+#[test]
 fn invalid_additions_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let limits = StoreLimits {
@@ -418,6 +430,23 @@ fn failed_writes_leave_the_store_as_it_was() {
     let mut store = ExemplarStore::open(&missing, StoreLimits::default()).unwrap();
     assert!(store.add("a", vec![new("1", "")]).is_err());
     assert!(!missing.exists());
+}
+
+#[test]
+fn removing_a_key_removes_the_file_of_a_failed_addition() {
+    let (folder, bytes) = folder_with_a();
+    let mut store = open(&folder);
+    assert!(store.remove_key("a").unwrap());
+    // The state after an addition that was renamed, but not synced: a file, and no group in memory.
+    put(&path_of(&folder, "a"), &bytes);
+    assert!(store.remove_key("a").unwrap());
+    assert!(!store.remove_key("a").unwrap());
+    assert!(!path_of(&folder, "a").exists());
+    // The state after a removal of which only the sync failed: a group in memory, and no file.
+    store.add("a", vec![new("1", "")]).unwrap();
+    fs::remove_file(path_of(&folder, "a")).unwrap();
+    assert!(store.remove_key("a").unwrap());
+    assert_eq!(store.num_keys(), 0);
 }
 
 #[test]
