@@ -8,6 +8,7 @@
 mod answers;
 mod client;
 mod clients;
+mod groups;
 mod hostile;
 mod life;
 mod openapi;

@@ -12,7 +12,7 @@ use crate::families::language_model::LanguageModel;
 
 /// The exemplars of one group as the steps read them: the frozen layers below the lowest adapted one are run once.
 #[derive(Debug, Clone)]
-pub(crate) struct ExemplarStates {
+pub struct ExemplarStates {
     /// The lowest adapted layer.
     first_layer: usize,
     /// Exemplars of similar length together.
@@ -31,7 +31,7 @@ struct ExemplarBatch {
 
 /// The directions of the steps of one group: normalised gradients, `[steps][tensors]`, as constants.
 #[derive(Debug, Clone)]
-pub(crate) struct StepDirections(Vec<Vec<Tensor<2>>>);
+pub struct StepDirections(Vec<Vec<Tensor<2>>>);
 
 impl AdapterModule {
     /// The layers of a group after `num_steps` steps down the loss of its exemplars.
@@ -39,7 +39,7 @@ impl AdapterModule {
     /// # Panics
     ///
     /// When no steps are learned.
-    pub(crate) fn layers_after_steps(
+    pub fn layers_after_steps(
         &self,
         model: &LanguageModel,
         exemplars: &ExemplarStates,
@@ -55,7 +55,7 @@ impl AdapterModule {
     /// # Panics
     ///
     /// When no steps are learned.
-    pub(crate) fn step_directions(
+    pub fn step_directions(
         &self,
         model: &LanguageModel,
         exemplars: &ExemplarStates,
@@ -98,7 +98,7 @@ impl AdapterModule {
     /// # Panics
     ///
     /// When no steps are learned.
-    pub(crate) fn layers_along(&self, directions: &StepDirections) -> SharedLayers {
+    pub fn layers_along(&self, directions: &StepDirections) -> SharedLayers {
         let (start, steps) = self.start();
         let sizes = steps.sizes(directions.0.len());
         let tensors: Vec<Tensor<2>> = flat(start.factors())
@@ -134,7 +134,7 @@ impl AdapterModule {
     /// # Panics
     ///
     /// When the head is not adapted by one LoRA.
-    pub(crate) fn shared_head(&self) -> LoraFactors {
+    pub fn shared_head(&self) -> LoraFactors {
         match &self.head {
             HeadAdapter::Lora(head) => head.factors(),
             HeadAdapter::Experts(_) | HeadAdapter::Hyper(_) => {
@@ -176,7 +176,7 @@ impl ExemplarStates {
     /// # Panics
     ///
     /// When there is no exemplar.
-    pub(crate) fn of(
+    pub fn of(
         model: &LanguageModel,
         first_layer: usize,
         exemplars: &[&SplitSequence],

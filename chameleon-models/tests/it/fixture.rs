@@ -51,11 +51,20 @@ impl Fixture {
 
     /// What PyTorch computes with cores in the upper layer of a case.
     pub(crate) fn of_cores(family: &str, case: &str) -> Self {
+        Self::of_adapted("layer_cores", family, case)
+    }
+
+    /// What PyTorch computes with learned steps in the upper layer of a case.
+    pub(crate) fn of_steps(family: &str, case: &str) -> Self {
+        Self::of_adapted("learned_steps", family, case)
+    }
+
+    fn of_adapted(what: &str, family: &str, case: &str) -> Self {
         let name = format!("{family}-{case}.safetensors");
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/layer_cores");
+        let folder = Self::folder(what, &name);
         Self {
             weights: HashMap::new(),
-            expected: read_arrays(&PathBuf::from(folder).join(name)),
+            expected: read_arrays(&folder),
             json: Value::Null,
         }
     }

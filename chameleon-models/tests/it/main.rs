@@ -16,6 +16,7 @@ mod gpt2; // the GPT-2 family against transformers
 mod groups; // groups by key: exemplars that change their own group's answers and no others
 mod hostile; // broken and lying files
 mod layer_cores; // generated cores inside the layers against PyTorch
+mod learned_steps; // gradient steps on exemplars against PyTorch
 mod llama; // the Llama family against transformers
 mod load; // from a path to a model that runs
 mod memory; // what groups remember: written, read, and told while decoding
