@@ -30,8 +30,8 @@ pub(crate) use score::ScoreArgs;
 #[cfg(feature = "serve")]
 pub(crate) use serve::{ServeArgs, ServeLimits};
 pub(crate) use training::{
-    AdapterShapeArgs, CompareArgs, EvalArgs, StepsArgs, Sweep, SweptSetting, TenantArgs, TrainArgs, TrainMethod,
-    TrainingArgs,
+    AdapterShapeArgs, CompareArgs, EvalArgs, StepsArgs, Sweep, SweptSetting, TenantArgs, TrainArgs,
+    TrainMethod, TrainingArgs,
 };
 
 /// One frozen language model and one small adapter that generates LoRA factors for each group of prompts.

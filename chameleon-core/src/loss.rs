@@ -186,7 +186,10 @@ fn cross_entropy_in_chunks(
 }
 
 fn score_in_chunks(input: HeadInput, targets: Tensor<1, Int>, chunk_rows: usize) -> Tensor<1> {
-    Tensor::cat(map_chunks(input, targets, chunk_rows, cross_entropy_losses), 0)
+    Tensor::cat(
+        map_chunks(input, targets, chunk_rows, cross_entropy_losses),
+        0,
+    )
 }
 
 /// What `score` makes of the logits and targets of each chunk of rows, without gradients.

@@ -119,9 +119,7 @@ pub fn after_steps(
         .enumerate()
         .fold(start, |tensor, (step, gradient)| {
             assert_shape!(gradient, [rows, columns]);
-            let size = sizes
-                .clone()
-                .slice([step..=step, tensor_idx..=tensor_idx]); // [1, 1]
+            let size = sizes.clone().slice([step..=step, tensor_idx..=tensor_idx]); // [1, 1]
             tensor - gradient.clone() * size
         })
 }
@@ -134,7 +132,10 @@ mod tests {
     #[test]
     fn the_first_steps_are_of_equal_size_and_the_last_is_repeated() {
         let mut steps = LearnedSteps::new(2, 3, &Device::flex()).unwrap();
-        assert_close(&steps.sizes(1), &Tensor::full([1, 3], FIRST_SIZE, &Device::flex()));
+        assert_close(
+            &steps.sizes(1),
+            &Tensor::full([1, 3], FIRST_SIZE, &Device::flex()),
+        );
         steps.log_sizes = Param::from_tensor(Tensor::from_floats(
             [[0.0, 0.05, 0.0], [0.0, -0.05, 0.0]],
             &Device::flex(),

@@ -256,7 +256,12 @@ pub(crate) struct StepsArgs {
 pub(crate) struct TenantArgs {
     /// What is compared with --group-field: frozen, frozen-in-context, copy, lora, own-lora, steps-N, other-tenant-N or
     /// all-tenants-N with N learned steps
-    #[arg(long, value_delimiter = ',', value_name = "METHOD,..", requires = "group_field")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "METHOD,..",
+        requires = "group_field"
+    )]
     pub(crate) tenant_methods: Vec<TenantMethod>,
     /// Gradient steps that are learned
     #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 4)]

@@ -57,7 +57,9 @@ pub(crate) fn load(engine: &Engine, adapter: Adapter, folder: &Path) -> Result<(
 pub(crate) fn check_group(engine: &Engine, key: &str) -> Result<(), CliError> {
     match engine.group(ADAPTER, key)? {
         Some(_) => Ok(()),
-        None => Err(CliError::NoSuchGroup { key: key.to_owned() }),
+        None => Err(CliError::NoSuchGroup {
+            key: key.to_owned(),
+        }),
     }
 }
 

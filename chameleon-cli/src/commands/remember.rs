@@ -35,10 +35,7 @@ struct Forgotten {
     num_examples: usize,
 }
 
-pub(crate) fn remember(
-    config: &RememberConfig,
-    context: &Context,
-) -> Result<ExitStatus, CliError> {
+pub(crate) fn remember(config: &RememberConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let adapter = read_config(&config.adapter)?;
     if adapter.steps.is_none() {
         let adapter = config.adapter.display().to_string();
@@ -56,7 +53,8 @@ pub(crate) fn remember(
         };
         by_key.entry(key).or_default().push(exemplar(&document));
     }
-    let mut store = ExemplarStore::open(&config.adapter, StoreLimits::default()).map_err(EngineError::from)?;
+    let mut store =
+        ExemplarStore::open(&config.adapter, StoreLimits::default()).map_err(EngineError::from)?;
     let mut groups = Vec::new();
     for (key, exemplars) in by_key {
         let added = store.add(&key, exemplars).map_err(EngineError::from)?;
@@ -71,7 +69,8 @@ pub(crate) fn remember(
 }
 
 pub(crate) fn forget(config: &ForgetArgs, context: &Context) -> Result<ExitStatus, CliError> {
-    let mut store = ExemplarStore::open(&config.adapter, StoreLimits::default()).map_err(EngineError::from)?;
+    let mut store =
+        ExemplarStore::open(&config.adapter, StoreLimits::default()).map_err(EngineError::from)?;
     let key = &config.group;
     let existed = match config.example {
         Some(id) => store.remove(key, id),

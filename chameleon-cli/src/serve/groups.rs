@@ -259,7 +259,11 @@ fn read_query(query: Result<Query<GroupQuery>, QueryRejection>) -> Result<GroupQ
 fn adapter_of(server: &Server, model: Option<String>) -> Result<String, ApiError> {
     let choices = match model {
         Some(model) => server.choose_model(&model)?.adapter.into_iter().collect(),
-        None => server.engine.adapters().into_iter().filter(|info| info.steps.is_some())
+        None => server
+            .engine
+            .adapters()
+            .into_iter()
+            .filter(|info| info.steps.is_some())
             .map(|info| info.name)
             .collect::<Vec<_>>(),
     };

@@ -192,7 +192,8 @@ impl Server {
         }
         if adapter.config.steps.is_some() {
             let groups = GroupExemplarSource::open(folder).map_err(EngineError::from)?;
-            self.engine.load_adapter_with_groups(name, adapter, groups)?;
+            self.engine
+                .load_adapter_with_groups(name, adapter, groups)?;
         } else {
             self.engine.load_adapter(name, adapter)?;
         }

@@ -22,7 +22,9 @@ fn adapter(folder: &Path) -> std::path::PathBuf {
 
 /// Answered requests of eight groups, each with a word of its own.
 fn rows_of_groups() -> String {
-    let words = ["fox", "heron", "otter", "lizard", "fn", "let", "the", "wandered"];
+    let words = [
+        "fox", "heron", "otter", "lizard", "fn", "let", "the", "wandered",
+    ];
     let mut rows = String::new();
     for (group, word) in words.iter().enumerate() {
         for idx in 0..6 {
@@ -105,7 +107,11 @@ fn examples_count_at_once_for_their_own_key_alone() {
         let extension = json!({"group": "acme"});
         let mut body = completion(Some("somebody"));
         body["chameleon"] = extension;
-        assert_eq!(ask(&served, &body), adapted, "`chameleon.group` goes before `user`");
+        assert_eq!(
+            ask(&served, &body),
+            adapted,
+            "`chameleon.group` goes before `user`"
+        );
         assert_eq!(ask(&served, &completion(None)), base);
         assert_eq!(ask(&served, &completion(Some("other"))), base);
 
@@ -117,7 +123,11 @@ fn examples_count_at_once_for_their_own_key_alone() {
         (base, adapted)
     };
     let served = served(&adapter);
-    assert_eq!(ask(&served, &completion(Some("acme"))), adapted, "after a restart");
+    assert_eq!(
+        ask(&served, &completion(Some("acme"))),
+        adapted,
+        "after a restart"
+    );
     let deleted = served.delete("/v1/groups/acme/examples/1");
     assert_eq!(deleted.status, 200, "{}", deleted.body);
     assert_eq!(ask(&served, &completion(Some("acme"))).1, 2);
@@ -135,7 +145,9 @@ fn holds(folder: &Path, text: &str) -> bool {
             return holds(&path, text);
         }
         let bytes = std::fs::read(&path).unwrap();
-        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+        bytes
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
     })
 }
 
@@ -148,9 +160,18 @@ fn examples_that_cannot_be_used_are_refused_by_name() {
     for (body, param) in [
         (json!({"examples": []}), "examples"),
         (json!({"examples": [{"prompt": "a"}]}), "examples[0]"),
-        (json!({"examples": [{"prompt": "", "completion": " "}]}), "examples"),
-        (json!({"examples": [{"messages": [{"role": "user", "content": "a"}]}]}), "examples[0]"),
-        (json!({"model": "tiny-llama", "examples": [{"prompt": "a", "completion": "b"}]}), "model"),
+        (
+            json!({"examples": [{"prompt": "", "completion": " "}]}),
+            "examples",
+        ),
+        (
+            json!({"examples": [{"messages": [{"role": "user", "content": "a"}]}]}),
+            "examples[0]",
+        ),
+        (
+            json!({"model": "tiny-llama", "examples": [{"prompt": "a", "completion": "b"}]}),
+            "model",
+        ),
     ] {
         let reply = post(body);
         assert_eq!(reply.status, 400, "{}", reply.body);

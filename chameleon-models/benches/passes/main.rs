@@ -109,7 +109,9 @@ fn train_step(bencher: Bencher, BatchSize(batch_size): BatchSize) {
         },
         seed: RunSeed(1),
     };
-    let mut trainer = setup.trainer(module(&model)).expect("a training without keys");
+    let mut trainer = setup
+        .trainer(module(&model))
+        .expect("a training without keys");
     bencher.bench_local(|| trainer.next_step().expect("the loss is a number"));
 }
 

@@ -13,6 +13,7 @@ use super::{CONFIG_FILE, FORMAT_VERSION, OLDEST_VERSION, read};
 use crate::adapter::adaptation::HeadAdaptation;
 use crate::adapter::identity::ModelIdentity;
 use crate::adapter::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
+use crate::adapter::learned_steps::StepsConfig;
 use crate::adapter::prompts::{PromptEncoding, Representation};
 use crate::families::causal_lm::CausalLm as _;
 use crate::families::language_model::LanguageModel;
@@ -69,15 +70,6 @@ pub struct AdapterConfig {
     /// The steps that adapt the layers to a group's exemplars, if they are learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<StepsConfig>,
-}
-
-/// Learned gradient steps from the factors of the layers, down the loss of a group's exemplars.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepsConfig {
-    /// Steps that were learned, and are taken.
-    pub num_steps: usize,
-    /// Exemplars of a group in most training steps.
-    pub num_exemplars: usize,
 }
 
 /// The section `memory` of `adapter_config.json`.
@@ -253,8 +245,8 @@ impl AdapterConfig {
         if let Some(memory) = &self.memory {
             memory.check(self)?;
         }
-        if let Some(steps) = &self.steps {
-            steps.check(&self.head, self.layers.as_ref())?;
+        if let Some(steps) = self.steps {
+            check_steps(steps, &self.head, self.layers.as_ref())?;
         }
         match &self.head {
             HeadAdaptation::Lora { config } => config.check()?,
@@ -312,35 +304,24 @@ impl AdapterConfig {
     }
 }
 
-impl Default for StepsConfig {
-    fn default() -> Self {
-        Self {
-            num_steps: 4,
-            num_exemplars: 16,
-        }
-    }
-}
-
-impl StepsConfig {
-    fn check(
-        self,
-        head: &HeadAdaptation,
-        layers: Option<&LayerAdaptation>,
-    ) -> Result<(), ImpossibleAdapter> {
-        let Self {
+fn check_steps(
+    steps: StepsConfig,
+    head: &HeadAdaptation,
+    layers: Option<&LayerAdaptation>,
+) -> Result<(), ImpossibleAdapter> {
+    let StepsConfig {
+        num_steps,
+        num_exemplars,
+    } = steps;
+    if !(1..=MAX_STEPS).contains(&num_steps) || !(1..=MAX_EXEMPLARS).contains(&num_exemplars) {
+        return Err(ImpossibleAdapter::Steps {
             num_steps,
             num_exemplars,
-        } = self;
-        if !(1..=MAX_STEPS).contains(&num_steps) || !(1..=MAX_EXEMPLARS).contains(&num_exemplars) {
-            return Err(ImpossibleAdapter::Steps {
-                num_steps,
-                num_exemplars,
-            });
-        }
-        match (head, layers) {
-            (HeadAdaptation::Lora { .. }, Some(layers)) if layers.kind == LayerKind::Lora => Ok(()),
-            _ => Err(ImpossibleAdapter::StepsWithoutLora),
-        }
+        });
+    }
+    match (head, layers) {
+        (HeadAdaptation::Lora { .. }, Some(layers)) if layers.kind == LayerKind::Lora => Ok(()),
+        _ => Err(ImpossibleAdapter::StepsWithoutLora),
     }
 }
 

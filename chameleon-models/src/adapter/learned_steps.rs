@@ -4,11 +4,30 @@ use burn::module::Module as _;
 use burn::tensor::{Int, Tensor};
 use chameleon_core::{HeadInput, LoraFactors, SplitSequence, TokenBatch, linear_cross_entropy};
 use chameleon_hypernet::{LayerFactors, LearnedSteps, SharedLayers, after_steps, normalised};
+use serde::{Deserialize, Serialize};
 
 use crate::adapter::adaptation::{AdapterModule, HeadAdapter};
 use crate::families::causal_lm::{CausalLm, PassEnd, PassInput, SequencePass};
 use crate::families::indices::index_tensor;
 use crate::families::language_model::LanguageModel;
+
+/// Learned gradient steps from the factors of the layers, down the loss of a group's exemplars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepsConfig {
+    /// Steps that were learned, and are taken.
+    pub num_steps: usize,
+    /// Exemplars of a group in most training steps.
+    pub num_exemplars: usize,
+}
+
+impl Default for StepsConfig {
+    fn default() -> Self {
+        Self {
+            num_steps: 4,
+            num_exemplars: 16,
+        }
+    }
+}
 
 /// The exemplars of one group as the steps read them: the frozen layers below the lowest adapted one are run once.
 #[derive(Debug, Clone)]
@@ -83,9 +102,7 @@ impl AdapterModule {
                 })
                 .collect();
             for (tensor_idx, (tensor, gradient)) in tensors.iter_mut().zip(&direction).enumerate() {
-                let size = sizes
-                    .clone()
-                    .slice([step..=step, tensor_idx..=tensor_idx]);
+                let size = sizes.clone().slice([step..=step, tensor_idx..=tensor_idx]);
                 *tensor = tensor.clone() - gradient.clone() * size;
             }
             directions.push(direction);
@@ -124,7 +141,10 @@ impl AdapterModule {
     }
 
     fn start(&self) -> (SharedLayers, &LearnedSteps) {
-        let layers = self.layers.as_ref().expect("steps change factors of layers");
+        let layers = self
+            .layers
+            .as_ref()
+            .expect("steps change factors of layers");
         let steps = self.steps.as_ref().expect("steps are learned");
         (layers.shared(), steps)
     }
@@ -176,11 +196,7 @@ impl ExemplarStates {
     /// # Panics
     ///
     /// When there is no exemplar.
-    pub fn of(
-        model: &LanguageModel,
-        first_layer: usize,
-        exemplars: &[&SplitSequence],
-    ) -> Self {
+    pub fn of(model: &LanguageModel, first_layer: usize, exemplars: &[&SplitSequence]) -> Self {
         let device = model.head_weight().device();
         Self::new(first_layer, exemplars, |members| {
             let rows: Vec<&[u32]> = members
@@ -286,7 +302,9 @@ pub(crate) fn similar_lengths(lens: &[usize]) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = Vec::new();
     for idx in order {
         match batches.last_mut() {
-            Some(batch) if batch.len() < 4 || 5 * lens[idx] >= 4 * lens[batch[0]] => batch.push(idx),
+            Some(batch) if batch.len() < 4 || 5 * lens[idx] >= 4 * lens[batch[0]] => {
+                batch.push(idx)
+            }
             _ => batches.push(vec![idx]),
         }
     }

@@ -33,7 +33,7 @@ pub use self::adaptation::{
 };
 pub(crate) use self::config::read_config_for;
 pub use self::config::{
-    AdapterConfig, MemoryDescription, Recipe, StepsConfig, check_memory, read_config,
+    AdapterConfig, MemoryDescription, Recipe, check_memory, read_config,
 };
 pub use self::error::{AdapterError, ImpossibleAdapter};
 pub use self::exemplar_store::{
@@ -47,7 +47,7 @@ pub use self::identity::ModelIdentity;
 pub use self::layer_adaptation::{
     LayerAdaptation, LayerKind, LayerRange, NotALayerRange, UnknownTarget,
 };
-pub use self::learned_steps::{ExemplarStates, StepDirections};
+pub use self::learned_steps::{ExemplarStates, StepDirections, StepsConfig};
 pub use self::memory::{AdapterMemory, MemoryMatch};
 pub use self::prompts::{PromptEncoding, Representation, UnknownRepresentation, embed_prompts};
 pub(crate) use self::tensors::{load_tensors, tensor_bytes};

@@ -2,11 +2,7 @@
 
 use std::ops::Range;
 
-use chameleon_core::SplitSequence;
-
 use super::document::{AnswerEnd, Exchange};
-use super::fields::joined;
-use super::stream::{Tokenise, TokeniseError};
 use super::tokenised::TokenisedText;
 use super::windows::WindowOptions;
 
@@ -56,33 +52,6 @@ pub(super) fn cut_document(
     }
 }
 
-/// A prompt and its answer as a row of a data set is read, with the token that ends an answer; `None` if one of them has
-/// no token, or the prompt fills `seq_len`.
-///
-/// # Errors
-///
-/// When `tokenise` fails.
-pub(crate) fn exchange_sequence(
-    prompt: &str,
-    answer: &str,
-    answer_end: Option<u32>,
-    seq_len: usize,
-    tokenise: &Tokenise<'_>,
-) -> Result<Option<SplitSequence>, TokeniseError> {
-    let (text, exchange) = joined(prompt.to_owned(), answer);
-    let tokens = tokenise(&text)?;
-    let Ok(mut options) = WindowOptions::new(seq_len, 1) else {
-        return Ok(None);
-    };
-    if let Some(token_id) = answer_end {
-        options = options.with_answer_end(token_id);
-    }
-    let mut windows = cut_exchange(&tokens, &exchange, options).windows;
-    Ok(windows
-        .pop()
-        .and_then(|window| SplitSequence::new(window.token_ids, window.boundary).ok()))
-}
-
 fn cut_prose(text: &TokenisedText, options: WindowOptions) -> CutDocument {
     let seq_len = options.seq_len();
     let num_tokens = text.token_ids().len();
@@ -116,7 +85,7 @@ fn cut_prose(text: &TokenisedText, options: WindowOptions) -> CutDocument {
 
 /// A token that spells the end of the prompt and the start of the answer counts as answer: the conditioning span must
 /// not reveal any of it.
-fn cut_exchange(text: &TokenisedText, exchange: &Exchange, options: WindowOptions) -> CutDocument {
+pub(super) fn cut_exchange(text: &TokenisedText, exchange: &Exchange, options: WindowOptions) -> CutDocument {
     let num_tokens = text.token_ids().len();
     let boundary = text.token_at(exchange.answer_start);
     let left_out = |dropped| CutDocument {

@@ -46,6 +46,7 @@ mod cut;
 mod document;
 mod error;
 mod eval_windows;
+mod exchange;
 mod example;
 mod fields;
 mod folder;
@@ -70,7 +71,7 @@ mod visit;
 mod windows;
 
 pub use conversation::RenderChat;
-pub(crate) use cut::exchange_sequence;
+pub(crate) use exchange::exchange_sequence;
 pub use document::{AnswerEnd, Document, Exchange, Origin, Place, SkippedInput};
 pub use error::DataError;
 pub use eval_windows::{EvalWindow, sliding};

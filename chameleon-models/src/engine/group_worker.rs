@@ -1,101 +1,26 @@
 //! The thread that computes the layers of groups by key, while the engine answers.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::adapters::LoadedAdapter;
+use super::group_jobs::GroupJob;
 use super::groups::compute_layers;
 use super::isolation::{lock, message_of};
 use super::shared::Shared;
-
-/// Groups whose layers are to be computed.
-#[derive(Debug, Default)]
-pub(super) struct GroupJobs {
-    queue: Mutex<JobQueue>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct JobQueue {
-    waiting: VecDeque<GroupJob>,
-    is_closed: bool,
-}
-
-#[derive(Debug, Clone)]
-struct GroupJob {
-    adapter: Arc<LoadedAdapter>,
-    key: String,
-}
-
-impl GroupJobs {
-    /// Adds groups behind all others.
-    pub(super) fn add(&self, adapter: &Arc<LoadedAdapter>, keys: impl Iterator<Item = String>) {
-        let jobs = keys.map(|key| GroupJob {
-            adapter: Arc::clone(adapter),
-            key,
-        });
-        lock(&self.queue).waiting.extend(jobs);
-        self.changed.notify_all();
-    }
-
-    /// Moves a group before all others, or adds it there.
-    pub(super) fn add_first(&self, adapter: &Arc<LoadedAdapter>, key: &str) {
-        let mut queue = lock(&self.queue);
-        queue
-            .waiting
-            .retain(|job| job.adapter.id != adapter.id || job.key != key);
-        queue.waiting.push_front(GroupJob {
-            adapter: Arc::clone(adapter),
-            key: key.to_owned(),
-        });
-        drop(queue);
-        self.changed.notify_all();
-    }
-
-    /// Drops the groups of an adapter.
-    pub(super) fn remove_adapter(&self, adapter_id: u64) {
-        let mut queue = lock(&self.queue);
-        queue.waiting.retain(|job| job.adapter.id != adapter_id);
-    }
-
-    /// Ends the thread after the group it computes.
-    pub(super) fn close(&self) {
-        lock(&self.queue).is_closed = true;
-        self.changed.notify_all();
-    }
-
-    /// The next group; waits for one. `None` when closed.
-    fn next(&self) -> Option<GroupJob> {
-        let mut queue = lock(&self.queue);
-        loop {
-            if queue.is_closed {
-                return None;
-            }
-            if let Some(job) = queue.waiting.pop_front() {
-                return Some(job);
-            }
-            queue = self
-                .changed
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
 
 /// Runs until the jobs are closed.
 pub(super) fn run(shared: &Shared) {
     while let Some(GroupJob { adapter, key }) = shared.group_jobs.next() {
         let max_groups = shared.options.max_group_layers;
+        let Some(groups) = &adapter.groups else {
+            continue;
+        };
         let computed = catch_unwind(AssertUnwindSafe(|| {
-            compute_layers(&shared.loaded, &adapter, &key, max_groups);
+            compute_layers(&shared.loaded, &adapter.adapter, groups, &key, max_groups);
         }));
         if let Err(panic) = computed {
             let message = message_of(panic.as_ref());
             tracing::error!(message, "computing the factors of a group panicked");
-            if let Some(groups) = &adapter.groups {
-                groups.fail(&key, message);
-            }
+            groups.fail(&key, message);
         }
         // Under the lock of the queue, so that a worker that has just found nothing ready hears of it.
         drop(lock(&shared.queue));

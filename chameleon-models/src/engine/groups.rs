@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use chameleon_core::SplitSequence;
 use chameleon_hypernet::GroupLayers;
 
-use super::adapters::LoadedAdapter;
 use super::error::EngineError;
 use super::isolation::lock;
+use crate::adapter::Adapter;
 use crate::adapter::exemplar_store::{
     Exemplar, ExemplarStore, ExemplarStoreError, GroupExemplars, NewExemplar, StoreLimits,
 };
@@ -96,7 +96,7 @@ enum Outcome {
     Failed(String),
 }
 
-/// What a request of a key is answered with.
+/// What a request of a key is answered by.
 #[derive(Debug)]
 pub(super) enum KeyedLayers {
     /// The key has no exemplars.
@@ -192,13 +192,17 @@ impl KeyedGroups {
         lock(&self.state).store.get(key).map(Arc::clone)
     }
 
-    /// What a request of this key is answered with.
+    /// What a request of this key is answered by.
     pub(super) fn layers(&self, key: &str) -> KeyedLayers {
         let state = lock(&self.state);
         let Some(exemplars) = state.store.get(key) else {
             return KeyedLayers::None;
         };
-        match state.computed.get(key).and_then(|computed| computed.outcome.clone()) {
+        match state
+            .computed
+            .get(key)
+            .and_then(|computed| computed.outcome.clone())
+        {
             None => KeyedLayers::Waiting,
             Some(Outcome::Layers(layers)) => KeyedLayers::Ready(layers, exemplars.exemplars.len()),
             Some(Outcome::Failed(message)) => KeyedLayers::Failed(message),
@@ -235,7 +239,11 @@ impl KeyedGroups {
             return;
         };
         let is_there = |id: u64| now.exemplars.iter().any(|exemplar| exemplar.id == id);
-        if !computed_from.exemplars.iter().all(|exemplar| is_there(exemplar.id)) {
+        if !computed_from
+            .exemplars
+            .iter()
+            .all(|exemplar| is_there(exemplar.id))
+        {
             return;
         }
         state.num_uses += 1;
@@ -317,13 +325,11 @@ impl State {
 /// Computes the layers of a group if they are not of its newest exemplars.
 pub(super) fn compute_layers(
     loaded: &LoadedModel,
-    adapter: &LoadedAdapter,
+    adapter: &Adapter,
+    groups: &KeyedGroups,
     key: &str,
     max_groups: usize,
 ) {
-    let Some(groups) = &adapter.groups else {
-        return;
-    };
     let Some(exemplars) = groups.wanted(key) else {
         return;
     };
@@ -339,11 +345,13 @@ pub(super) fn compute_layers(
 
 fn layers_of(
     loaded: &LoadedModel,
-    adapter: &LoadedAdapter,
+    adapter: &Adapter,
     group: &GroupExemplars,
 ) -> Result<GroupLayers, String> {
-    let adapter = &adapter.adapter;
-    let steps = adapter.config.steps.ok_or("the adapter has no learned steps")?;
+    let steps = adapter
+        .config
+        .steps
+        .ok_or("the adapter has no learned steps")?;
     let layers = adapter.config.layers.as_ref();
     let first_layer = layers.ok_or("the adapter has no layers")?.first_layer();
     let mut sequences = Vec::with_capacity(group.exemplars.len());

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::adapters::{AdapterInfo, ClusterInfo, LoadedAdapter};
 use super::error::EngineError;
 use super::event::Event;
-use super::group_worker::{self, GroupJobs};
+use super::group_jobs::GroupJobs;
+use super::group_worker;
 use super::grouping::{self, PromptGrouping};
 use super::groups::{GroupExemplarSource, GroupInfo, KeyedGroups, KeyedLayers};
 use super::isolation::lock;
@@ -65,8 +66,12 @@ impl Engine {
             shared: Arc::clone(&shared),
             handles: Vec::new(),
         };
-        threads.handles.push(spawn("chameleon-engine", worker::run)?);
-        threads.handles.push(spawn("chameleon-groups", group_worker::run)?);
+        threads
+            .handles
+            .push(spawn("chameleon-engine", worker::run)?);
+        threads
+            .handles
+            .push(spawn("chameleon-groups", group_worker::run)?);
         Ok(Self {
             _threads: Arc::new(threads),
             shared,
@@ -196,7 +201,10 @@ impl Engine {
         }
         let info = self.add_adapter(name, adapter, Some(KeyedGroups::new(groups)))?;
         let adapter = self.adapter(name)?;
-        let keys = adapter.groups.as_ref().map_or_else(Vec::new, KeyedGroups::keys);
+        let keys = adapter
+            .groups
+            .as_ref()
+            .map_or_else(Vec::new, KeyedGroups::keys);
         self.shared.group_jobs.add(&adapter, keys.into_iter());
         Ok(info)
     }
@@ -269,7 +277,10 @@ impl Engine {
     /// When no adapter has this name.
     pub fn groups(&self, adapter: &str) -> Result<Vec<GroupInfo>, EngineError> {
         let adapter = self.adapter(adapter)?;
-        Ok(adapter.groups.as_ref().map_or_else(Vec::new, KeyedGroups::infos))
+        Ok(adapter
+            .groups
+            .as_ref()
+            .map_or_else(Vec::new, KeyedGroups::infos))
     }
 
     /// One group by key of an adapter; `None` if it has no exemplars.
@@ -515,9 +526,12 @@ impl Engine {
 const MAX_KEY_BYTES: usize = 256;
 
 fn groups(adapter: &LoadedAdapter) -> Result<&KeyedGroups, EngineError> {
-    adapter.groups.as_ref().ok_or_else(|| EngineError::NoGroups {
-        adapter: adapter.name.clone(),
-    })
+    adapter
+        .groups
+        .as_ref()
+        .ok_or_else(|| EngineError::NoGroups {
+            adapter: adapter.name.clone(),
+        })
 }
 
 /// Bounds what logits are multiplied by, so that they stay finite.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::adapters::LoadedAdapter;
 use super::error::EngineError;
 use super::event::Event;
-use super::group_worker::GroupJobs;
+use super::group_jobs::GroupJobs;
 use super::groups::KeyedLayers;
 use super::options::EngineOptions;
 use super::request::Request;
@@ -73,7 +73,10 @@ pub(super) type Sink = Box<dyn FnMut(Event) + Send>;
 impl Pending {
     /// Whether the layers of its group are not computed yet.
     pub(super) fn waits_for_group(&self) -> bool {
-        let groups = self.adapter.as_ref().and_then(|adapter| adapter.groups.as_ref());
+        let groups = self
+            .adapter
+            .as_ref()
+            .and_then(|adapter| adapter.groups.as_ref());
         match (&self.request.group, groups) {
             (Some(key), Some(groups)) => matches!(groups.layers(key), KeyedLayers::Waiting),
             _ => false,

@@ -75,7 +75,10 @@ impl Worker<'_> {
             }
             // In order, so that small requests do not delay a large one for ever. Those whose group is being computed
             // let others pass.
-            while let Some(next_idx) = queue.waiting.iter().position(|next| !next.waits_for_group())
+            while let Some(next_idx) = queue
+                .waiting
+                .iter()
+                .position(|next| !next.waits_for_group())
             {
                 let next = &queue.waiting[next_idx];
                 let num_rows = self.active.len() + admitted.len();

@@ -2,84 +2,21 @@
 
 use burn::tensor::{Device, Tensor};
 use chameleon_cluster::PlannedBatch;
-use chameleon_core::{HeadInput, LoraFactors, RunSeed, linear_cross_entropy};
+use chameleon_core::{HeadInput, LoraFactors, linear_cross_entropy};
 use chameleon_hypernet::{Condition, ControlPlan, PromptGroup};
 use rand::seq::SliceRandom as _;
 
-use crate::adapter::StepsConfig;
 use crate::adapter::adaptation::{AdapterModule, layer_factors};
 use crate::data::Example;
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
-use crate::training::error::TrainingError;
-use crate::training::states::HiddenStates;
-use crate::training::steps_objective::StepsObjective;
-use crate::training::train::{BatchLoss, Cursor, Objective, TrainOptions, Trainer};
-
-/// The fixed inputs of a training.
-#[derive(Debug, Clone)]
-pub struct TrainSetup<'a> {
-    /// The training data.
-    pub data: &'a GroupedExamples,
-    /// Its hidden states.
-    pub hidden_states: HiddenStates<'a>,
-    /// `[hidden, vocab]`, frozen.
-    pub head_weight: Tensor<2>,
-    /// `[clusters, hidden]`
-    pub centroids: Tensor<2>,
-    /// How the condition of a group is computed.
-    pub condition: Condition,
-    /// Which condition a group receives.
-    pub control: ControlPlan,
-    /// The steps by which groups are adapted to their exemplars, if they are learned.
-    pub steps: Option<StepsConfig>,
-    /// Settings of the optimizer.
-    pub options: TrainOptions,
-    /// Seed of the order of batches and of dropout.
-    pub seed: RunSeed,
-}
-
-impl<'a> TrainSetup<'a> {
-    /// A training before its first step.
-    ///
-    /// # Errors
-    ///
-    /// When steps are learned and the examples have no keys.
-    pub fn trainer(self, module: AdapterModule) -> Result<Trainer<'a>, TrainingError> {
-        let schedule = self.options.schedule(self.seed);
-        Ok(Trainer::new(self.objective(&module)?, schedule, module))
-    }
-
-    /// A training that continues where another one stopped; see [`Trainer::resume`].
-    ///
-    /// # Errors
-    ///
-    /// When the optimizer's state cannot be read, `cursor` is not a position of this training, or steps are learned and
-    /// the examples have no keys.
-    pub fn resume(
-        self,
-        module: AdapterModule,
-        optimizer_state: Vec<u8>,
-        cursor: Cursor,
-    ) -> Result<Trainer<'a>, TrainingError> {
-        let schedule = self.options.schedule(self.seed);
-        let objective = self.objective(&module)?;
-        let trainer = Trainer::resume(objective, schedule, module, optimizer_state, cursor)?;
-        Ok(trainer)
-    }
-
-    fn objective(self, module: &AdapterModule) -> Result<Box<dyn Objective + 'a>, TrainingError> {
-        Ok(match self.steps {
-            Some(steps) => Box::new(StepsObjective::new(self, steps, module)?),
-            None => Box::new(CausalObjective::new(self, module)),
-        })
-    }
-}
+use crate::training::setup::TrainSetup;
+use crate::training::train::{BatchLoss, Objective};
 
 /// Scored tokens of a batch, given the condition of its group.
-struct CausalObjective<'a>(TrainSetup<'a>);
+pub(crate) struct CausalObjective<'a>(TrainSetup<'a>);
 
 impl<'a> CausalObjective<'a> {
-    fn new(mut setup: TrainSetup<'a>, module: &AdapterModule) -> Self {
+    pub(crate) fn new(mut setup: TrainSetup<'a>, module: &AdapterModule) -> Self {
         if module.layers.is_none() {
             setup.head_weight = row_major(setup.head_weight);
         }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use chameleon_hypernet::Condition;
 
-use crate::adapter::StepsConfig;
 use crate::adapter::group_memory::MemoryConfig;
 use crate::adapter::layer_adaptation::LayerRange;
+use crate::adapter::learned_steps::StepsConfig;
 use crate::adapter::prompts::PromptEncoding;
 use crate::families::sizes::ModelSizes;
 use crate::training::error::TrainingError;

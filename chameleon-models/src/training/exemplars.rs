@@ -146,10 +146,18 @@ mod tests {
             let split = ExemplarSplit::drawn(&rows, num_exemplars, 12, &mut rng);
             assert_eq!(split.exemplars().len(), num_exemplars.min(19));
             assert!((1..=12).contains(&split.scored().len()));
-            assert!(split.scored().iter().all(|row| !split.exemplars().contains(row)));
+            assert!(
+                split
+                    .scored()
+                    .iter()
+                    .all(|row| !split.exemplars().contains(row))
+            );
         }
         assert_eq!(ExemplarSplit::first(&rows, 20), None);
-        assert_eq!(ExemplarSplit::first(&rows, 16).unwrap().scored(), [26, 27, 28, 29]);
+        assert_eq!(
+            ExemplarSplit::first(&rows, 16).unwrap().scored(),
+            [26, 27, 28, 29]
+        );
     }
 
     #[test]
@@ -158,6 +166,8 @@ mod tests {
         let drawn: Vec<usize> = (0..400).map(|_| draw_num_exemplars(16, &mut rng)).collect();
         assert!(drawn.iter().all(|number| (1..=32).contains(number)));
         assert!(drawn.iter().filter(|&&number| number == 16).count() > 150);
-        assert!(drawn.contains(&1) && drawn.contains(&2) && drawn.iter().any(|&number| number > 24));
+        assert!(
+            drawn.contains(&1) && drawn.contains(&2) && drawn.iter().any(|&number| number > 24)
+        );
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::AdapterConfig;
 use crate::adapter::adaptation::AdapterModule;
 use crate::families::causal_lm::CausalLm;
-use crate::training::causal_objective::TrainSetup;
+use crate::training::setup::TrainSetup;
 use crate::training::error::TrainingError;
 use crate::training::eval::{Scorer, TokenScores};
 use crate::training::observer::{Observer, Work, WorkUnit};

@@ -18,6 +18,7 @@ pub(crate) mod observer;
 pub(crate) mod prepare;
 pub mod recipes;
 pub(crate) mod session;
+pub(crate) mod setup;
 pub(crate) mod states;
 pub(crate) mod steps_objective;
 pub(crate) mod steps_scores;
@@ -29,8 +30,8 @@ pub mod training_state;
 pub(crate) mod metrics_file;
 
 mod gradients;
+mod trainers;
 
-pub use causal_objective::TrainSetup;
 pub use config::{AdapterOptions, MemoryOptions, TrainingConfig};
 pub use error::TrainingError;
 pub use eval::{ExampleScore, ScoreSummary, Scorer, TokenScores};
@@ -49,6 +50,7 @@ pub use prepare::{
     encode_training_prompts,
 };
 pub use session::{MemoryReport, MemoryStage, Start, TrainingReport, TrainingRun};
+pub use setup::TrainSetup;
 pub use states::HiddenStates;
 pub use steps_scores::AnswerScore;
 pub use texts::{CutTexts, SpanConfig, TextSource};

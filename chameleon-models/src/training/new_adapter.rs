@@ -85,7 +85,9 @@ impl AdapterOptions {
                 let generated = self.parts(Head::Generated(kind), model, num_clusters)?;
                 return self.matched_lora(generated.num_trainable_params(model)?, model);
             }
-            Head::Frozen | Head::Lora | Head::Steps => (HeadAdaptation::Lora { config: lora }, LayerKind::Lora),
+            Head::Frozen | Head::Lora | Head::Steps => {
+                (HeadAdaptation::Lora { config: lora }, LayerKind::Lora)
+            }
             Head::Experts => {
                 let experts = HeadAdaptation::Experts {
                     config: lora,

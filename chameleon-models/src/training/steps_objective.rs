@@ -4,12 +4,11 @@ use burn::tensor::{Device, Tensor};
 use chameleon_core::{HeadInput, linear_cross_entropy};
 use rand::seq::SliceRandom as _;
 
-use crate::adapter::StepsConfig;
 use crate::adapter::adaptation::AdapterModule;
-use crate::adapter::learned_steps::similar_lengths;
+use crate::adapter::learned_steps::{StepsConfig, similar_lengths};
 use crate::data::Example;
 use crate::families::language_model::LanguageModel;
-use crate::training::causal_objective::TrainSetup;
+use crate::training::setup::TrainSetup;
 use crate::training::error::TrainingError;
 use crate::training::exemplars::{ExemplarSplit, draw_num_exemplars, rows_by_key};
 use crate::training::grouped_examples::scored_targets;
@@ -49,7 +48,10 @@ impl<'a> StepsObjective<'a> {
         else {
             panic!("learned steps run the upper layers");
         };
-        let layers = module.layers.as_ref().expect("steps change factors of layers");
+        let layers = module
+            .layers
+            .as_ref()
+            .expect("steps change factors of layers");
         Ok(Self {
             groups: rows_by_key(&setup.data.examples)?,
             first_layer: first_layer(layers.modules()),
@@ -70,13 +72,16 @@ impl<'a> StepsObjective<'a> {
             .map_or_else(Vec::new, <[usize]>::to_vec)
     }
 
-    /// Mean loss of a group's scored answers with gradients, their negative log-likelihood, and their tokens.
+    /// Mean loss of a group's scored answers by gradients, their negative log-likelihood, and their tokens.
     fn group_loss(&self, module: &AdapterModule, split: &ExemplarSplit) -> (Tensor<1>, f64, usize) {
         let states = &self.setup.hidden_states;
         let data = self.setup.data;
         let exemplars = states.exemplars(data, split.exemplars(), self.first_layer);
         let directions = module.step_directions(self.model, &exemplars, self.config.num_steps);
-        let layers = module.layers_along(&directions).for_all_groups().for_batch();
+        let layers = module
+            .layers_along(&directions)
+            .for_all_groups()
+            .for_batch();
         let device = self.device();
         let lens: Vec<usize> = split
             .scored()

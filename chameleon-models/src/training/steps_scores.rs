@@ -44,7 +44,10 @@ pub(crate) fn score_after_steps(
     observer: &dyn Observer,
 ) -> Result<Vec<AnswerScore>, TrainingError> {
     let module = module.clone().valid();
-    let layers = module.layers.as_ref().expect("steps change factors of layers");
+    let layers = module
+        .layers
+        .as_ref()
+        .expect("steps change factors of layers");
     let first_layer = first_layer(layers.modules());
     let groups = rows_by_key(&data.examples)?;
     let mut progress = observer.begin(Work::items("scoring", groups.len()));
@@ -72,7 +75,7 @@ pub(crate) fn score_after_steps(
     Ok(scores)
 }
 
-/// Scores answers with these factors of the layers, in the order of `rows`.
+/// Scores answers by these factors of the layers, in the order of `rows`.
 pub(crate) fn score_answers(
     module: &AdapterModule,
     model: &LanguageModel,

@@ -17,7 +17,9 @@ fn engine(folder: &Path) -> Engine {
     let engine = Engine::start(tiny_with_letters(), options()).unwrap();
     let adapter = adapter(engine.model(), ADAPTER, Condition::Centroid);
     let groups = GroupExemplarSource::open(folder).unwrap();
-    engine.load_adapter_with_groups(ADAPTER, adapter, groups).unwrap();
+    engine
+        .load_adapter_with_groups(ADAPTER, adapter, groups)
+        .unwrap();
     engine
 }
 
@@ -67,12 +69,19 @@ fn exemplars_change_their_own_group_and_removing_them_undoes_it() {
     let engine = engine(folder.path());
     let base = ask(&engine, "chameleon", None);
     assert_eq!(base.1, 0);
-    assert_eq!(ask(&engine, "chameleon", Some("a")), base, "a key never seen");
+    assert_eq!(
+        ask(&engine, "chameleon", Some("a")),
+        base,
+        "a key never seen"
+    );
 
     let first = engine.remember(ADAPTER, "a", exemplars(1, 3)).unwrap();
     assert_eq!(first, [0, 1, 2]);
     let few = ask(&engine, "chameleon", Some("a"));
-    assert_eq!(few.1, 3, "a request waits for what was remembered before it");
+    assert_eq!(
+        few.1, 3,
+        "a request waits for what was remembered before it"
+    );
     assert_ne!(few.0, base.0);
     assert_eq!(ask(&engine, "chameleon", None), base);
     assert_eq!(ask(&engine, "chameleon", Some("b")), base);
@@ -86,7 +95,11 @@ fn exemplars_change_their_own_group_and_removing_them_undoes_it() {
         assert!(engine.forget(ADAPTER, "a", id).unwrap());
         assert!(!engine.forget(ADAPTER, "a", id).unwrap());
     }
-    assert_eq!(ask(&engine, "chameleon", Some("a")), few, "as if never remembered");
+    assert_eq!(
+        ask(&engine, "chameleon", Some("a")),
+        few,
+        "as if never remembered"
+    );
     assert!(engine.forget_group(ADAPTER, "a").unwrap());
     assert_eq!(ask(&engine, "chameleon", Some("a")), base);
     assert!(engine.groups(ADAPTER).unwrap().is_empty());
@@ -108,7 +121,9 @@ fn requests_of_many_groups_together_are_answered_as_each_alone() {
     let engine = engine(folder.path());
     let keys: Vec<String> = (0..6).map(|idx| format!("tenant {idx}")).collect();
     for (idx, key) in keys.iter().enumerate() {
-        engine.remember(ADAPTER, key, exemplars(idx, 2 + idx)).unwrap();
+        engine
+            .remember(ADAPTER, key, exemplars(idx, 2 + idx))
+            .unwrap();
     }
     let asked: Vec<(String, Option<&str>)> = (0..60)
         .map(|idx| {
@@ -117,7 +132,10 @@ fn requests_of_many_groups_together_are_answered_as_each_alone() {
             (text, key)
         })
         .collect();
-    let alone: Vec<_> = asked.iter().map(|(text, key)| ask(&engine, text, *key)).collect();
+    let alone: Vec<_> = asked
+        .iter()
+        .map(|(text, key)| ask(&engine, text, *key))
+        .collect();
     let tickets: Vec<Ticket> = asked
         .iter()
         .map(|(text, key)| engine.submit(request(&engine, text, *key)).unwrap())
@@ -135,7 +153,10 @@ fn exemplars_outlive_the_engine() {
     let before = {
         let engine = engine(folder.path());
         engine.remember(ADAPTER, "a", exemplars(4, 5)).unwrap();
-        assert!(GroupExemplarSource::open(folder.path()).is_err(), "one writer at a time");
+        assert!(
+            GroupExemplarSource::open(folder.path()).is_err(),
+            "one writer at a time"
+        );
         let GroupExemplarSource::Snapshot(seen) = GroupExemplarSource::read(folder.path()).unwrap()
         else {
             panic!("it was opened for reading");

@@ -41,7 +41,10 @@ impl Case {
             rank: 3,
             scale: 0.7,
         };
-        let mut layers = layers.config(&model, None).unwrap().init(RunSeed(1), device);
+        let mut layers = layers
+            .config(&model, None)
+            .unwrap()
+            .init(RunSeed(1), device);
         let paths: Vec<String> = layers.modules().iter().map(|m| m.path.clone()).collect();
         for (factors, path) in layers.factors.iter_mut().zip(paths) {
             factors.a = steps.parameter(&format!("{path}.a"), device);

@@ -18,8 +18,8 @@ use chameleon_models::families::LlamaConfig;
 use chameleon_models::training::training_state::{self, TrainingParts, TrainingState};
 use chameleon_models::training::{
     Cursor, GroupedExamples, HiddenCache, HiddenStates, Proceed, ScoreSummary, Scorer, StepReport,
-    TrainError, TrainOptions, TrainSetup, Trainer, TrainingError, cache_entering_states, cache_hidden_states,
-    embed_examples,
+    TrainError, TrainOptions, TrainSetup, Trainer, TrainingError, cache_entering_states,
+    cache_hidden_states, embed_examples,
 };
 use chameleon_models::{CausalLm as _, LanguageModel, adapter};
 use rand::RngExt as _;
@@ -594,7 +594,10 @@ fn a_position_outside_the_training_is_refused() {
         let setup = bench.setup(&config, HiddenStates::Cached(&cache));
         let resumed = setup.resume(bench.untrained(&config), state.clone(), cursor);
         assert!(
-            matches!(resumed, Err(TrainingError::Train(TrainError::NoSuchPosition { .. }))),
+            matches!(
+                resumed,
+                Err(TrainingError::Train(TrainError::NoSuchPosition { .. }))
+            ),
             "{cursor:?}"
         );
     }

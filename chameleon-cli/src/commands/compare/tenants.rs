@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use chameleon_models::files::atomic_file;
-use chameleon_models::training::experiment::{Interval, TenantComparison, TenantConfig, TenantReport};
+use chameleon_models::training::experiment::{
+    Interval, TenantComparison, TenantConfig, TenantReport,
+};
 use chameleon_models::training::{TrainingData, TrainingError, TrainingSources};
 use serde::Serialize;
 
@@ -85,7 +87,8 @@ impl Results for TenantResults {
                 row.num_exemplars.to_string(),
                 share(row.exact),
                 row.exact_new.map_or_else(String::new, share),
-                row.loss.map_or_else(String::new, |loss| format!("{loss:.3}")),
+                row.loss
+                    .map_or_else(String::new, |loss| format!("{loss:.3}")),
                 milliseconds(row.adapt_seconds),
                 format!("{:.0}", row.prompt_tokens),
                 milliseconds(row.prompt_seconds),
@@ -106,7 +109,12 @@ impl Results for TenantResults {
 /// `59.7 % [51.9, 66.9]`
 fn share(interval: Interval) -> String {
     let Interval { mean, low, high } = interval;
-    format!("{:.1} % [{:.1}, {:.1}]", 100.0 * mean, 100.0 * low, 100.0 * high)
+    format!(
+        "{:.1} % [{:.1}, {:.1}]",
+        100.0 * mean,
+        100.0 * low,
+        100.0 * high
+    )
 }
 
 fn milliseconds(seconds: f64) -> String {

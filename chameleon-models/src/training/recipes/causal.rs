@@ -11,7 +11,7 @@ use chameleon_hypernet::{Condition, ConditionControl, ControlPlan, PromptGroup};
 
 use crate::adapter::adaptation::{AdapterModule, head_shape};
 use crate::families::causal_lm::CausalLm;
-use crate::training::causal_objective::TrainSetup;
+use crate::training::setup::TrainSetup;
 use crate::training::error::TrainingError;
 use crate::training::eval::{ExampleScore, ScoreSummary, Scorer};
 use crate::training::fit::{NoHooks, Selection, fit};

@@ -162,10 +162,15 @@ impl<'a> TestTexts<'a> {
         );
         let layers = module.layers_after_steps(model, &states, num_steps);
         let seconds = start.elapsed().as_secs_f64();
-        self.adapted(tenant, module, &layers.for_all_groups().for_batch(), seconds)
+        self.adapted(
+            tenant,
+            module,
+            &layers.for_all_groups().for_batch(),
+            seconds,
+        )
     }
 
-    /// The answers with a head and with factors of the layers.
+    /// The answers by a head and with factors of the layers.
     fn adapted(
         &self,
         tenant: &TenantRequests,
@@ -188,7 +193,7 @@ impl<'a> TestTexts<'a> {
         }
     }
 
-    /// The answers with the exemplars before each request.
+    /// The answers by the exemplars before each request.
     fn in_context(
         &self,
         tenant: &TenantRequests,
@@ -257,8 +262,8 @@ impl<'a> TestTexts<'a> {
             let length = rows.clone().square().sum_dim(1).sqrt() + 1e-12;
             rows / length
         };
-        let similarities = unit(embeddings(scored) - mean.clone())
-            .matmul(unit(known - mean).transpose()); // [requests, exemplars]
+        let similarities =
+            unit(embeddings(scored) - mean.clone()).matmul(unit(known - mean).transpose()); // [requests, exemplars]
         let nearest = similarities.argmax(1).into_data();
         let scores = nearest
             .iter::<i64>()

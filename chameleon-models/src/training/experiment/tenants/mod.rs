@@ -157,7 +157,11 @@ impl TenantComparison<'_> {
         texts: &TestTexts<'_>,
         modules: &[SeedModules],
     ) -> Result<TenantRow, TrainingError> {
-        let num_trainings = if method.is_trained() { modules.len() } else { 1 };
+        let num_trainings = if method.is_trained() {
+            modules.len()
+        } else {
+            1
+        };
         let mut by_seed = Vec::new();
         for modules in &modules[..num_trainings] {
             let mut answers = Vec::new();
@@ -182,7 +186,12 @@ impl TenantComparison<'_> {
 
     /// The trained adapters of every seed.
     fn modules(&self) -> Result<Vec<SeedModules>, TrainingError> {
-        let needs = |head: Head| self.config.methods.iter().any(|method| method.needs() == Some(head));
+        let needs = |head: Head| {
+            self.config
+                .methods
+                .iter()
+                .any(|method| method.needs() == Some(head))
+        };
         self.config
             .seeds
             .iter()
@@ -203,7 +212,10 @@ impl TenantComparison<'_> {
     /// The adapter of a training, which is run or continued if it is not finished.
     fn trained(&self, head: Head, seed: RunSeed) -> Result<AdapterModule, TrainingError> {
         let name = if head == Head::Steps { "steps" } else { "lora" };
-        let out: PathBuf = self.out.join("runs").join(format!("{name}-seed-{}", seed.0));
+        let out: PathBuf = self
+            .out
+            .join("runs")
+            .join(format!("{name}-seed-{}", seed.0));
         let has_state = training_state::exists(&out);
         if has_state || !out.join(CONFIG_FILE).exists() {
             TrainingRun {
@@ -211,7 +223,11 @@ impl TenantComparison<'_> {
                 config: &self.config.training,
                 memory: MemoryStage::Skip,
                 out: &out,
-                start: if has_state { Start::Resume } else { Start::Fresh },
+                start: if has_state {
+                    Start::Resume
+                } else {
+                    Start::Fresh
+                },
                 checkpoint_every: Some(50),
                 seed,
             }
@@ -232,7 +248,11 @@ struct SeedModules {
     seed: RunSeed,
 }
 
-fn summarise(method: TenantMethod, texts: &TestTexts<'_>, by_seed: &[Vec<TenantAnswers>]) -> TenantRow {
+fn summarise(
+    method: TenantMethod,
+    texts: &TestTexts<'_>,
+    by_seed: &[Vec<TenantAnswers>],
+) -> TenantRow {
     let is_new = |tenant: &TenantRequests, row: usize| !texts.has_answer(tenant, row);
     let exact = |only_new: bool| -> Vec<PairedSequence> {
         let mut sequences = Vec::new();
@@ -257,12 +277,13 @@ fn summarise(method: TenantMethod, texts: &TestTexts<'_>, by_seed: &[Vec<TenantA
     let answers = || by_seed.iter().flatten();
     let num_tenants = answers().count() as f64;
     let mean = |value: fn(&TenantAnswers) -> f64| answers().map(value).sum::<f64>() / num_tenants;
-    let totals = answers()
-        .flat_map(|answers| &answers.scores)
-        .fold((0.0, 0), |(nll, num_tokens), score| {
-            let total = &score.tokens.total;
-            (nll + total.nll, num_tokens + total.num_tokens)
-        });
+    let totals =
+        answers()
+            .flat_map(|answers| &answers.scores)
+            .fold((0.0, 0), |(nll, num_tokens), score| {
+                let total = &score.tokens.total;
+                (nll + total.nll, num_tokens + total.num_tokens)
+            });
     let new = exact(true);
     TenantRow {
         method,
