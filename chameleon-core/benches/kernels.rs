@@ -1,15 +1,18 @@
 //! Kernels of a layer and the loss at the head on the CPU: `cargo bench -p chameleon-core`.
 //!
 //! Sizes are those of a small model's layer, but for the vocabulary. What trains is timed forward, and once more with
-//! its backward pass.
+//! its backward pass. Changes of a module by many groups are those of a decode step of a model with 135 million
+//! parameters.
 
 use std::fmt;
+use std::hint::black_box;
 use std::time::Duration;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::fused::{self, CausalAttention, LinearInput, RotaryHalves};
 use chameleon_core::{
-    HeadInput, LoraFactors, LowRankChange, RankMix, RunSeed, linear_cross_entropy, score_rows,
+    GroupedChange, HeadInput, LoraFactors, LowRankChange, ModuleChange, RankMix, RunSeed,
+    linear_cross_entropy, score_rows,
 };
 use divan::{Bencher, Divan};
 use rand::RngExt as _;
@@ -67,6 +70,65 @@ fn adapted_linear(bencher: Bencher, batch: Batch) {
 fn adapted_linear_with_backward(bencher: Bencher, batch: Batch) {
     let input = linear_input(batch, Recording::On);
     bencher.bench_local(|| fused::linear(input.clone()).sum().backward());
+}
+
+/// Widths of the modules that are changed, in each of ten layers.
+const ADAPTED: [[usize; 2]; 2] = [[576, 576], [1536, 576]];
+const NUM_ADAPTED_LAYERS: usize = 10;
+
+const STEPS: [Step; 6] = [
+    Step::of(16, 16),
+    Step::of(16, 4),
+    Step::of(16, 1),
+    Step::of(2, 2),
+    Step::of(128, 1),
+    Step::of(512, 4),
+];
+
+/// What changes by groups add to a decode step.
+#[divan::bench(args = STEPS)]
+fn changes_by_own_factors(bencher: Bencher, step: Step) {
+    let row_groups: Vec<_> = (0..step.num_rows)
+        .map(|row_idx| Some(row_idx * step.num_groups / step.num_rows))
+        .collect();
+    step.time_changes(bencher, |[in_size, out_size]| {
+        let factors = (0..step.num_groups).map(|_| LoraFactors {
+            a: random([in_size, RANK], "a", Recording::Off),
+            b: random([RANK, out_size], "b", Recording::Off),
+            scale: 1.0,
+        });
+        GroupedChange::new(factors.collect(), row_groups.clone()).into()
+    });
+}
+
+/// The same with factors that all groups share, and a matrix between them for each row.
+#[divan::bench(args = [Step::of(16, 1), Step::of(128, 1), Step::of(512, 1)])]
+fn changes_by_cores(bencher: Bencher, step: Step) {
+    step.time_changes(bencher, |[in_size, out_size]| {
+        let change = LowRankChange {
+            a: random([in_size, RANK], "a", Recording::Off),
+            mix: RankMix::PerRow(random([step.num_rows, RANK, RANK], "mix", Recording::Off)),
+            b: random([RANK, out_size], "b", Recording::Off),
+        };
+        change.into()
+    });
+}
+
+/// The frozen products of the same modules.
+#[divan::bench(args = [16, 128, 512])]
+fn frozen_modules(bencher: Bencher, num_rows: usize) {
+    let step = Step::of(num_rows, 1);
+    step.time(bencher, |sizes| {
+        let weight = random(sizes, "weight", Recording::Off);
+        move |x, _| {
+            fused::linear(LinearInput {
+                x,
+                weight: weight.clone(),
+                bias: None,
+                change: None,
+            })
+        }
+    });
 }
 
 #[divan::bench(args = BATCHES)]
@@ -134,6 +196,76 @@ impl Batch {
 impl fmt::Display for Batch {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "batch={} seq={}", self.batch_size, self.seq_len)
+    }
+}
+
+/// Rows that are computed at once, and how many groups they belong to.
+#[derive(Clone, Copy)]
+struct Step {
+    num_rows: usize,
+    num_groups: usize,
+}
+
+impl Step {
+    const fn of(num_rows: usize, num_groups: usize) -> Self {
+        Self {
+            num_rows,
+            num_groups,
+        }
+    }
+
+    fn time_changes(self, bencher: Bencher, change: impl Fn([usize; 2]) -> ModuleChange) {
+        self.time(bencher, |sizes| {
+            let change = change(sizes);
+            move |x, frozen| change.add_to(frozen, x)
+        });
+    }
+
+    /// Times all modules, one after the other, when none is in a cache.
+    fn time<F: Fn(Tensor<3>, Tensor<3>) -> Tensor<3> + Sync>(
+        self,
+        bencher: Bencher,
+        module: impl Fn([usize; 2]) -> F,
+    ) {
+        let states = |width, name| random([1, self.num_rows, width], name, Recording::Off);
+        let modules: Vec<_> = ADAPTED
+            .into_iter()
+            .map(|[in_size, out_size]| {
+                let (x, frozen) = (states(in_size, "x"), states(out_size, "frozen"));
+                (x, frozen, [in_size, out_size])
+            })
+            .cycle()
+            .take(NUM_ADAPTED_LAYERS * ADAPTED.len())
+            .map(|(x, frozen, sizes)| (x, frozen, module(sizes)))
+            .collect();
+        let others = vec![1u8; 64 << 20];
+        bencher
+            .with_inputs(|| {
+                black_box(others.iter().fold(0u8, |sum, &x| sum.wrapping_add(x)));
+                modules
+                    .iter()
+                    .map(|(x, frozen, module)| (module, x.clone(), frozen.clone() * 1.0))
+                    .collect::<Vec<_>>()
+            })
+            .bench_local_values(|modules| {
+                // On a thread of the pool, as passes of a model run.
+                rayon::scope(|_| {
+                    let outputs = modules.into_iter();
+                    outputs
+                        .map(|(module, x, frozen)| module(x, frozen))
+                        .collect::<Vec<_>>()
+                })
+            });
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "rows={} groups={}",
+            self.num_rows, self.num_groups
+        )
     }
 }
 

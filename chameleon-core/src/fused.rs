@@ -447,6 +447,42 @@ mod tests {
     }
 
     #[test]
+    fn changes_by_groups_are_their_plain_twins_at_any_width_and_rank() {
+        let row_groups =
+            [0, 0, 2, 1, 0, 0, 9, 2, 2, 0, 9, 0, 1].map(|idx| (idx < 9).then_some(idx));
+        for (in_size, out_size) in [(1, 1), (3, 65), (37, 5), (64, 128), (130, 200)] {
+            for rank in [1, 2, 3, 4, 7, 8, 16, 19, 40] {
+                let groups = [rank, rank, rank + 1].map(|rank| LoraFactors {
+                    a: random([in_size, rank]),
+                    b: random([rank, out_size]),
+                    scale: 0.7,
+                });
+                let rows = GroupedRows {
+                    x: random([row_groups.len(), in_size]),
+                    groups: &groups,
+                    row_groups: &row_groups,
+                };
+                let sum = random([row_groups.len(), out_size]);
+                let expected = plain::add_grouped(sum.clone(), &rows);
+                assert_close(add_grouped(sum, &rows), expected);
+                let transposed = groups.clone().map(|group| LoraFactors {
+                    a: (group.a.transpose() * 1.0).transpose(),
+                    ..group
+                });
+                let sum = Tensor::zeros([row_groups.len(), out_size], &Device::flex());
+                let rows_of_transposed = GroupedRows {
+                    groups: &transposed,
+                    ..rows.clone()
+                };
+                let found = add_grouped(sum.clone(), &rows_of_transposed);
+                found
+                    .into_data()
+                    .assert_eq(&add_grouped(sum, &rows).into_data(), true);
+            }
+        }
+    }
+
+    #[test]
     fn a_row_does_not_depend_on_the_other_rows() {
         let (x, scale) = (random([1, 40, 50]), random([50]));
         let all = rms_norm(x.clone(), scale.clone(), 1e-5);

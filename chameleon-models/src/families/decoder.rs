@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
-use chameleon_core::ModuleChange;
 use chameleon_core::fused::{self, LinearInput};
+use chameleon_core::{LowRankChange, ModuleChange};
 use chameleon_hypernet::LayerFactors;
 
 use crate::families::attention::{Attend, Causal};
@@ -69,7 +69,9 @@ impl<P> LayerContext<'_, P> {
                 .fold(frozen, |output, change| change.add_to(output, x.clone()));
         }
         let (first, others) = match changes {
-            [ModuleChange::LowRank(first), others @ ..] => (Some(first.clone()), others),
+            [ModuleChange::LowRank(first), others @ ..] => {
+                (Some(LowRankChange::clone(first)), others)
+            }
             others => (None, others),
         };
         let output = fused::linear(LinearInput {

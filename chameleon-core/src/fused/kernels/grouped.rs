@@ -3,16 +3,24 @@
 //! Few rows share a group's factors, so reading these from memory takes most of the time: they are read where they lie,
 //! once for all rows of a task.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::math::LANES;
 use super::vectorised;
 
-/// Rows of one group per task: enough for them to read the factors from the cache, and few enough to keep all threads
-/// busy.
-const TASK_ROWS: usize = 4;
+/// Rows of one group that share each value of the factors in a register.
+const TILE_ROWS: usize = 4;
 
-/// Columns of the output whose sums are kept in registers.
+/// Rows of one group per task.
+const TASK_ROWS: usize = TILE_ROWS;
+
+/// Sums of each column, so that they are added independently of each other.
+const STEPS: usize = 4;
+
+/// Columns of the output whose sums are in registers.
 const BLOCK: usize = 64;
 
 /// The factors of one group.
@@ -62,80 +70,86 @@ impl WithSimd for AddChanges<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let GroupFactors { a, b, rank, scale } = self.factors;
-        let mut narrow = vec![0.0; rank];
-        for row in self.rows {
-            // The usual ranks once more as constants, with which the compiler unrolls the loops.
-            match rank {
-                4 => project(row.x, a, 4, &mut narrow),
-                8 => project(row.x, a, 8, &mut narrow),
-                16 => project(row.x, a, 16, &mut narrow),
-                rank => project(row.x, a, rank, &mut narrow),
-            }
-            for value in &mut narrow {
-                *value *= scale;
-            }
-            add_widened(row.output, &narrow, b);
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (tiles, rest) = self.rows.as_chunks_mut::<TILE_ROWS>();
+        for rows in tiles {
+            self.factors.add_to(simd, rows);
+        }
+        for row in rest {
+            self.factors.add_to(simd, std::array::from_mut(row));
         }
     }
 }
 
-/// `x · a`, in blocks of columns.
-#[inline(always)]
-fn project(x: &[f32], a: &[f32], rank: usize, narrow: &mut [f32]) {
-    let (blocks, rest) = narrow.as_chunks_mut();
-    let mut first = 0;
-    for block in blocks {
-        *block = project_columns::<16, 4>(x, a, rank, first);
-        first += 16;
+impl GroupFactors<'_> {
+    #[inline(always)]
+    fn add_to<S: Simd, const ROWS: usize>(self, simd: S, rows: &mut [GroupRow<'_>; ROWS]) {
+        let mut narrow = [(); ROWS].map(|()| vec![0.0; self.rank]);
+        for first in (0..self.rank).step_by(S::F32_LANES) {
+            let columns = first..(first + S::F32_LANES).min(self.rank);
+            let sums = self.project(simd, rows.each_ref().map(|row| row.x), columns.clone());
+            for (narrow, sums) in narrow.iter_mut().zip(sums) {
+                let mut lanes = [0.0; LANES];
+                S::as_mut_simd_f32s(&mut lanes).0[0] = sums;
+                for (value, lane) in narrow[columns.clone()].iter_mut().zip(lanes) {
+                    *value = self.scale * lane;
+                }
+            }
+        }
+        for (row, narrow) in rows.iter_mut().zip(&narrow) {
+            add_widened(row.output, narrow, self.b);
+        }
     }
-    let (blocks, rest) = rest.as_chunks_mut();
-    for block in blocks {
-        *block = project_columns::<8, 8>(x, a, rank, first);
-        first += 8;
-    }
-    let (blocks, rest) = rest.as_chunks_mut();
-    for block in blocks {
-        *block = project_columns::<4, 8>(x, a, rank, first);
-        first += 4;
-    }
-    let (blocks, rest) = rest.as_chunks_mut();
-    for block in blocks {
-        *block = project_columns::<2, 16>(x, a, rank, first);
-        first += 2;
-    }
-    for value in rest {
-        let [sum] = project_columns::<1, 32>(x, a, rank, first);
-        *value = sum;
+
+    /// Some columns of `x · a`, at most as many as a register has lanes, side by side in one register for each row. What
+    /// the other lanes contain is arbitrary.
+    ///
+    /// Registers are loaded whole, wherever the columns begin: what follows them are other columns and inputs.
+    #[inline(always)]
+    fn project<S: Simd, const ROWS: usize>(
+        self,
+        simd: S,
+        x: [&[f32]; ROWS],
+        columns: Range<usize>,
+    ) -> [S::f32s; ROWS] {
+        let Self { a, rank, .. } = self;
+        let zero = simd.splat_f32s(0.0);
+        let mut sums = [[zero; ROWS]; STEPS];
+        // Of the last inputs, a whole register would reach past the end.
+        let num_whole = (a.len() + rank).saturating_sub(columns.start + S::F32_LANES) / rank;
+        let num_whole = num_whole.min(x[0].len()) / STEPS;
+        let steps = x.map(|x| &x.as_chunks::<STEPS>().0[..num_whole]);
+        for step_idx in 0..num_whole {
+            let a = &a[step_idx * STEPS * rank + columns.start..];
+            for (step, sums) in sums.iter_mut().enumerate() {
+                let a = first_register::<S>(&a[step * rank..]);
+                for (sum, x) in sums.iter_mut().zip(steps) {
+                    *sum = simd.mul_add_e_f32s(a, simd.splat_f32s(x[step_idx][step]), *sum);
+                }
+            }
+        }
+        for input_idx in num_whole * STEPS..x[0].len() {
+            let mut lanes = [0.0; LANES];
+            let a = &a[input_idx * rank..][columns.clone()];
+            lanes[..a.len()].copy_from_slice(a);
+            let a = first_register::<S>(&lanes);
+            for (sum, x) in sums[input_idx % STEPS].iter_mut().zip(x) {
+                *sum = simd.mul_add_e_f32s(a, simd.splat_f32s(x[input_idx]), *sum);
+            }
+        }
+        let mut total = [zero; ROWS];
+        for sums in sums {
+            for (total, sum) in total.iter_mut().zip(sums) {
+                *total = simd.add_f32s(*total, sum);
+            }
+        }
+        total
     }
 }
 
-/// Columns `first..first + WIDTH` of `x · a`: `STEPS` sums for each of them, which are added at the end.
 #[inline(always)]
-fn project_columns<const WIDTH: usize, const STEPS: usize>(
-    x: &[f32],
-    a: &[f32],
-    rank: usize,
-    first: usize,
-) -> [f32; WIDTH] {
-    let mut sums = [[0.0; WIDTH]; STEPS];
-    let (steps, rest) = x.as_chunks::<STEPS>();
-    let mut a_steps = a.chunks_exact(STEPS * rank);
-    for (x, a) in steps.iter().zip(&mut a_steps) {
-        for ((sums, &x), a) in sums.iter_mut().zip(x).zip(a.chunks_exact(rank)) {
-            add_multiple(sums, x, &a[first..first + WIDTH]);
-        }
-    }
-    let a_rest = a_steps.remainder().chunks_exact(rank);
-    for ((sums, &x), a) in sums.iter_mut().zip(rest).zip(a_rest) {
-        add_multiple(sums, x, &a[first..first + WIDTH]);
-    }
-    let mut total = [0.0; WIDTH];
-    for sums in &sums {
-        add_multiple(&mut total, 1.0, sums);
-    }
-    total
+fn first_register<S: Simd>(values: &[f32]) -> S::f32s {
+    S::as_simd_f32s(&values[..S::F32_LANES]).0[0]
 }
 
 /// Adds `narrow · b`.
@@ -143,26 +157,37 @@ fn project_columns<const WIDTH: usize, const STEPS: usize>(
 fn add_widened(output: &mut [f32], narrow: &[f32], b: &[f32]) {
     let out_size = output.len();
     let (blocks, rest) = output.as_chunks_mut::<BLOCK>();
-    let mut first = 0;
-    for block in blocks {
+    let first_of_rest = blocks.len() * BLOCK;
+    for (block_idx, output) in blocks.iter_mut().enumerate() {
         let mut sums = [0.0; BLOCK];
         for (&value, b) in narrow.iter().zip(b.chunks_exact(out_size)) {
-            add_multiple(&mut sums, value, &b[first..first + BLOCK]);
+            add_multiple(&mut sums, value, block(b, block_idx * BLOCK));
         }
-        add_multiple(block, 1.0, &sums);
-        first += BLOCK;
+        add_multiple(output, 1.0, &sums);
     }
     let mut sums = [0.0; BLOCK];
     for (&value, b) in narrow.iter().zip(b.chunks_exact(out_size)) {
-        add_multiple(&mut sums, value, &b[first..]);
+        for (sum, &b) in sums.iter_mut().zip(&b[first_of_rest..]) {
+            *sum += value * b;
+        }
     }
-    add_multiple(rest, 1.0, &sums);
+    for (output, sum) in rest.iter_mut().zip(sums) {
+        *output += sum;
+    }
 }
 
-/// `sums += factor * values`, as far as both reach.
+/// `sums += factor * values`.
 #[inline(always)]
-fn add_multiple(sums: &mut [f32], factor: f32, values: &[f32]) {
+fn add_multiple<const SIZE: usize>(sums: &mut [f32; SIZE], factor: f32, values: &[f32; SIZE]) {
     for (sum, &value) in sums.iter_mut().zip(values) {
         *sum += factor * value;
     }
+}
+
+/// The values from `first` on.
+#[inline(always)]
+fn block<const SIZE: usize>(values: &[f32], first: usize) -> &[f32; SIZE] {
+    values[first..]
+        .first_chunk()
+        .expect("a block is within a row")
 }
