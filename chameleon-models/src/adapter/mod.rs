@@ -32,9 +32,7 @@ pub use self::adaptation::{
     AdapterModule, FactorProducer, GroupFactors, HeadAdaptation, HeadAdapter, head_shape,
 };
 pub(crate) use self::config::read_config_for;
-pub use self::config::{
-    AdapterConfig, MemoryDescription, Recipe, check_memory, read_config,
-};
+pub use self::config::{AdapterConfig, MemoryDescription, Recipe, check_memory, read_config};
 pub use self::error::{AdapterError, ImpossibleAdapter};
 pub use self::exemplar_store::{
     Added, Exemplar, ExemplarStore, ExemplarStoreError, GroupExemplars, ImpossibleExemplars,

@@ -85,7 +85,11 @@ fn cut_prose(text: &TokenisedText, options: WindowOptions) -> CutDocument {
 
 /// A token that spells the end of the prompt and the start of the answer counts as answer: the conditioning span must
 /// not reveal any of it.
-pub(super) fn cut_exchange(text: &TokenisedText, exchange: &Exchange, options: WindowOptions) -> CutDocument {
+pub(super) fn cut_exchange(
+    text: &TokenisedText,
+    exchange: &Exchange,
+    options: WindowOptions,
+) -> CutDocument {
     let num_tokens = text.token_ids().len();
     let boundary = text.token_at(exchange.answer_start);
     let left_out = |dropped| CutDocument {

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::AdapterConfig;
 use crate::adapter::adaptation::AdapterModule;
 use crate::families::causal_lm::CausalLm;
-use crate::training::setup::TrainSetup;
 use crate::training::error::TrainingError;
 use crate::training::eval::{Scorer, TokenScores};
 use crate::training::observer::{Observer, Work, WorkUnit};
 use crate::training::prepare::{Split, TrainingData};
+use crate::training::setup::TrainSetup;
 use crate::training::states::HiddenStates;
 use crate::training::train::{StepReport, TrainError, Trainer};
 

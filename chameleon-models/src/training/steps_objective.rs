@@ -8,10 +8,10 @@ use crate::adapter::adaptation::AdapterModule;
 use crate::adapter::learned_steps::{StepsConfig, similar_lengths};
 use crate::data::Example;
 use crate::families::language_model::LanguageModel;
-use crate::training::setup::TrainSetup;
 use crate::training::error::TrainingError;
 use crate::training::exemplars::{ExemplarSplit, draw_num_exemplars, rows_by_key};
 use crate::training::grouped_examples::scored_targets;
+use crate::training::setup::TrainSetup;
 use crate::training::states::HiddenStates;
 use crate::training::train::{BatchLoss, Objective};
 

@@ -11,7 +11,6 @@ use chameleon_hypernet::{Condition, ConditionControl, ControlPlan, PromptGroup};
 
 use crate::adapter::adaptation::{AdapterModule, head_shape};
 use crate::families::causal_lm::CausalLm;
-use crate::training::setup::TrainSetup;
 use crate::training::error::TrainingError;
 use crate::training::eval::{ExampleScore, ScoreSummary, Scorer};
 use crate::training::fit::{NoHooks, Selection, fit};
@@ -21,6 +20,7 @@ use crate::training::known_states::final_states;
 use crate::training::method::Method;
 use crate::training::new_adapter::autodiff_device;
 use crate::training::observer::Observer;
+use crate::training::setup::TrainSetup;
 use crate::training::states::HiddenStates;
 use crate::training::train::TrainOptions;
 

@@ -8,10 +8,10 @@ use chameleon_hypernet::{Condition, ConditionControl};
 use super::answers::{TenantRequests, TestTexts};
 use crate::adapter::adaptation::AdapterModule;
 use crate::families::causal_lm::CausalLm;
-use crate::training::setup::TrainSetup;
 use crate::training::error::TrainingError;
 use crate::training::eval::ScoreSummary;
 use crate::training::grouped_examples::GroupedExamples;
+use crate::training::setup::TrainSetup;
 use crate::training::steps_scores::score_answers;
 use crate::training::train::TrainOptions;
 
