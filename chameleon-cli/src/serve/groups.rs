@@ -71,7 +71,7 @@ pub(crate) struct GroupBody {
     num_examples: usize,
     num_bytes: usize,
     state: StateWord,
-    /// Requests answered with the examples.
+    /// Requests that used the examples.
     num_requests: u64,
 }
 

@@ -71,7 +71,7 @@ fn completion(key: Option<&str>) -> Value {
     body
 }
 
-/// The answer with its probabilities, and the number of examples that applied.
+/// The answer, and its probabilities, and the number of examples that applied.
 fn ask(served: &Served, body: &Value) -> (Value, u64) {
     let reply = served.post("/v1/completions", body).json();
     let choice = &reply["choices"][0];

@@ -22,7 +22,7 @@ pub(super) fn run(shared: &Shared) {
             tracing::error!(message, "computing the factors of a group panicked");
             groups.fail(&key, message);
         }
-        // Under the lock of the queue, so that a worker that has just found nothing ready hears of it.
+        // Under the lock of the queue, so that a worker that has just found nothing ready notices it.
         drop(lock(&shared.queue));
         shared.changed.notify_all();
     }

@@ -120,7 +120,7 @@ pub struct GroupInfo {
     pub num_bytes: usize,
     /// Whether answers follow the newest exemplars.
     pub state: GroupState,
-    /// Requests answered with its exemplars.
+    /// Requests that used its exemplars.
     pub num_requests: u64,
 }
 
@@ -130,7 +130,7 @@ pub struct GroupInfo {
 pub enum GroupState {
     /// They do.
     Ready,
-    /// The factors are being computed; requests are answered with the former ones, or wait if there are none.
+    /// The factors are being computed; requests use the former ones, or wait if there are none.
     Computing,
     /// The factors could not be computed; requests fail.
     Failed,
@@ -209,7 +209,7 @@ impl KeyedGroups {
         }
     }
 
-    /// Counts a request that is answered with the exemplars of this key.
+    /// Counts a request that uses the exemplars of this key.
     pub(super) fn record_use(&self, key: &str) {
         let mut state = lock(&self.state);
         state.num_uses += 1;

@@ -11,7 +11,7 @@ use super::event::Event;
 use super::group_jobs::GroupJobs;
 use super::group_worker;
 use super::grouping::{self, PromptGrouping};
-use super::groups::{GroupExemplarSource, GroupInfo, KeyedGroups, KeyedLayers};
+use super::groups::{KeyedGroups, KeyedLayers};
 use super::isolation::lock;
 use super::options::EngineOptions;
 use super::request::{ConditionChoice, GivenCondition, Request};
@@ -20,14 +20,13 @@ use super::stats::EngineStats;
 use super::ticket::{Cancellation, Ticket};
 use super::worker;
 use crate::adapter::Adapter;
-use crate::adapter::exemplar_store::{GroupExemplars, NewExemplar};
 use crate::families::causal_lm::CausalLm;
 use crate::families::load::LoadedModel;
 
 /// A running engine. Clones are handles of the same one; when the last is dropped, it stops.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     _threads: Arc<WorkerThreads>,
 }
 
@@ -182,118 +181,7 @@ impl Engine {
         self.add_adapter(name, adapter, None)
     }
 
-    /// Like [`load_adapter`](Self::load_adapter), with the exemplars of its groups by key. Their layers are computed
-    /// while the engine answers; a request of a group whose layers are missing waits for them.
-    ///
-    /// # Errors
-    ///
-    /// As [`load_adapter`](Self::load_adapter), and when the adapter has no learned steps.
-    pub fn load_adapter_with_groups(
-        &self,
-        name: &str,
-        adapter: Adapter,
-        groups: GroupExemplarSource,
-    ) -> Result<AdapterInfo, EngineError> {
-        if adapter.config.steps.is_none() {
-            return Err(EngineError::NoSteps {
-                adapter: name.to_owned(),
-            });
-        }
-        let info = self.add_adapter(name, adapter, Some(KeyedGroups::new(groups)))?;
-        let adapter = self.adapter(name)?;
-        let keys = adapter
-            .groups
-            .as_ref()
-            .map_or_else(Vec::new, KeyedGroups::keys);
-        self.shared.group_jobs.add(&adapter, keys.into_iter());
-        Ok(info)
-    }
-
-    /// Adds answered requests to a group; returns their numbers. They are on disk when this returns, and their effect
-    /// follows as soon as the layers are computed.
-    ///
-    /// # Errors
-    ///
-    /// When no adapter has this name, it uses no exemplars, or they cannot be written.
-    pub fn remember(
-        &self,
-        adapter: &str,
-        key: &str,
-        exemplars: Vec<NewExemplar>,
-    ) -> Result<Vec<u64>, EngineError> {
-        let adapter = self.adapter(adapter)?;
-        let ids = groups(&adapter)?.add(key, exemplars)?;
-        self.shared.group_jobs.add_first(&adapter, key);
-        Ok(ids)
-    }
-
-    /// Removes an exemplar, and its effect on all requests that start from now on; returns whether it existed.
-    ///
-    /// # Errors
-    ///
-    /// As [`remember`](Self::remember).
-    pub fn forget(&self, adapter: &str, key: &str, id: u64) -> Result<bool, EngineError> {
-        let adapter = self.adapter(adapter)?;
-        let existed = groups(&adapter)?.remove(key, id)?;
-        if existed {
-            self.shared.group_jobs.add_first(&adapter, key);
-        }
-        Ok(existed)
-    }
-
-    /// Removes a group with all its exemplars; returns whether it existed.
-    ///
-    /// # Errors
-    ///
-    /// As [`remember`](Self::remember).
-    pub fn forget_group(&self, adapter: &str, key: &str) -> Result<bool, EngineError> {
-        let adapter = self.adapter(adapter)?;
-        let existed = groups(&adapter)?.remove_key(key)?;
-        // A request that waits for it is answered as one without exemplars. Under the lock of the queue, so that a
-        // worker that has just found nothing ready hears of it.
-        drop(lock(&self.shared.queue));
-        self.shared.changed.notify_all();
-        Ok(existed)
-    }
-
-    /// The exemplars of a group; `None` if it has none.
-    ///
-    /// # Errors
-    ///
-    /// When no adapter has this name, or it uses no exemplars.
-    pub fn exemplars(
-        &self,
-        adapter: &str,
-        key: &str,
-    ) -> Result<Option<Arc<GroupExemplars>>, EngineError> {
-        let adapter = self.adapter(adapter)?;
-        Ok(groups(&adapter)?.exemplars(key))
-    }
-
-    /// The groups by key of an adapter.
-    ///
-    /// # Errors
-    ///
-    /// When no adapter has this name.
-    pub fn groups(&self, adapter: &str) -> Result<Vec<GroupInfo>, EngineError> {
-        let adapter = self.adapter(adapter)?;
-        Ok(adapter
-            .groups
-            .as_ref()
-            .map_or_else(Vec::new, KeyedGroups::infos))
-    }
-
-    /// One group by key of an adapter; `None` if it has no exemplars.
-    ///
-    /// # Errors
-    ///
-    /// When no adapter has this name, or it uses no exemplars.
-    pub fn group(&self, adapter: &str, key: &str) -> Result<Option<GroupInfo>, EngineError> {
-        let adapter = self.adapter(adapter)?;
-        Ok(groups(&adapter)?.info(key))
-    }
-
-    fn add_adapter(
+    pub(super) fn add_adapter(
         &self,
         name: &str,
         adapter: Adapter,
@@ -361,7 +249,7 @@ impl Engine {
         Ok(lock(&self.shared.adapters).get(adapter)?.clusters())
     }
 
-    fn adapter(&self, name: &str) -> Result<Arc<LoadedAdapter>, EngineError> {
+    pub(super) fn adapter(&self, name: &str) -> Result<Arc<LoadedAdapter>, EngineError> {
         lock(&self.shared.adapters).get(name).map(Arc::clone)
     }
 
@@ -524,15 +412,6 @@ impl Engine {
 
 /// A longer key of a group is refused.
 const MAX_KEY_BYTES: usize = 256;
-
-fn groups(adapter: &LoadedAdapter) -> Result<&KeyedGroups, EngineError> {
-    adapter
-        .groups
-        .as_ref()
-        .ok_or_else(|| EngineError::NoGroups {
-            adapter: adapter.name.clone(),
-        })
-}
 
 /// Bounds what logits are multiplied by, so that they stay finite.
 const MAX_SCALE: f64 = 1000.0;

@@ -12,6 +12,7 @@ mod answer;
 mod decode_batch;
 mod error;
 mod event;
+mod group_calls;
 mod group_jobs;
 mod group_worker;
 mod grouping;
