@@ -16,6 +16,7 @@ mod completions;
 mod connections;
 mod embeddings;
 mod error;
+mod feedback;
 mod groups;
 mod health;
 mod logprobs;

@@ -43,6 +43,9 @@ pub(crate) struct ServeArgs {
     /// Write prompts to the log, at `-v`
     #[arg(long)]
     pub(crate) log_prompts: bool,
+    /// Keep recent answers to requests with a group in memory, so that feedback can make them examples of the group
+    #[arg(long)]
+    pub(crate) remember_answers: bool,
     #[command(flatten)]
     pub(crate) limits: ServeLimits,
 }

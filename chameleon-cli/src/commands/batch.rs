@@ -4,15 +4,18 @@ mod journal;
 
 use std::{
     collections::BTreeMap,
-    sync::mpsc::{self, RecvTimeoutError, Sender},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
     time::{Duration, Instant},
 };
 
 use chameleon_models::LoadedModel;
-use chameleon_models::adapter::Adapter;
+use chameleon_models::adapter::{Adapter, ExemplarStore, GroupExemplars};
 use chameleon_models::data::{Document, Place};
 use chameleon_models::engine::{
-    Cancellation, ConditionChoice, Engine, Event, Request, RequestFailure,
+    Cancellation, ConditionChoice, Engine, EngineError, Event, Request, RequestFailure,
 };
 use chameleon_models::files::fingerprint::Fingerprint;
 use serde::Serialize;
@@ -36,7 +39,11 @@ pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus,
         .as_deref()
         .map(|folder| adapter::load(folder, &loaded, config.memory))
         .transpose()?;
+    let groups = config.adapter.as_deref().filter(|_| config.has_groups);
+    let groups = groups.map(ExemplarStore::read).transpose();
+    let groups = groups.map_err(EngineError::from)?.unwrap_or_default();
     let fingerprint = fingerprint(&documents, &loaded, adapter.as_ref(), config, context);
+    let fingerprint = with_groups(fingerprint, &documents, &groups);
     let journal = Journal::open(&config.out, &fingerprint.to_string(), documents.len())?;
     if journal.num_done() > 0 {
         context.output.note(format_args!(
@@ -45,9 +52,17 @@ pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus,
             documents.len()
         ));
     }
-    let engine = decoding::start(loaded, adapter, &config.decoding)?;
+    let engine = decoding::start(loaded, &config.decoding)?;
+    if let (Some(adapter), Some(folder)) = (adapter, &config.adapter) {
+        decoding::load(&engine, adapter, folder)?;
+    }
     let prompts: Vec<&str> = documents.iter().map(Document::prompt).collect();
-    let requests = decoding::requests(&engine, &prompts, &config.decoding, "batch", context)?;
+    let mut requests = decoding::requests(&engine, &prompts, &config.decoding, "batch", context)?;
+    if config.has_groups {
+        for (request, document) in requests.iter_mut().zip(&documents) {
+            request.group.clone_from(&document.label);
+        }
+    }
     let mut summary = Summary {
         prompts: documents.len(),
         answered_before: journal.num_done(),
@@ -58,6 +73,7 @@ pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus,
     let run = BatchRun {
         documents: &documents,
         engine: &engine,
+        has_groups: config.has_groups,
         max_running: 2 * config.decoding.batch_size,
         context,
     };
@@ -108,12 +124,45 @@ fn fingerprint(
     builder.finish()
 }
 
+/// The same with the groups of the prompts and the exemplars of these, if there are any.
+fn with_groups(
+    fingerprint: Fingerprint,
+    documents: &[Document],
+    groups: &BTreeMap<String, Arc<GroupExemplars>>,
+) -> Fingerprint {
+    if groups.is_empty() {
+        return fingerprint;
+    }
+    let mut builder = Fingerprint::builder().part("run", fingerprint.to_string().as_bytes());
+    let mut keys: Vec<&String> = Vec::new();
+    for document in documents {
+        let key = document.label.as_ref();
+        builder = builder.part("group", key.map_or(&[], |key| key.as_bytes()));
+        keys.extend(key);
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    for exemplar in keys
+        .into_iter()
+        .filter_map(|key| groups.get(key))
+        .flat_map(|group| &group.exemplars)
+    {
+        builder = builder
+            .part("exemplar", exemplar.prompt.as_bytes())
+            .part("answer", exemplar.answer.as_bytes());
+    }
+    builder.finish()
+}
+
 /// One row of the answers.
 #[derive(Debug, Serialize)]
 struct AnswerRow<'a> {
     #[serde(flatten)]
     place: PlaceInFile,
     prompt: &'a str,
+    /// The key of its group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
     #[serde(flatten)]
     outcome: Outcome,
 }
@@ -183,6 +232,7 @@ struct Unfinished {
 struct BatchRun<'a> {
     documents: &'a [Document],
     engine: &'a Engine,
+    has_groups: bool,
     max_running: usize,
     context: &'a Context,
 }
@@ -264,6 +314,7 @@ impl BatchRun<'_> {
         let answer = AnswerRow {
             place: document.origin.place.into(),
             prompt: document.prompt(),
+            key: document.label.as_deref().filter(|_| self.has_groups),
             outcome,
         };
         journal.write(row, &answer)
@@ -315,9 +366,12 @@ fn in_groups(requests: Vec<Request>, journal: &Journal) -> Vec<(usize, Request)>
         .enumerate()
         .filter(|(row, _)| !journal.has(*row))
         .collect();
-    left.sort_by_key(|(_, request)| match &request.condition {
-        ConditionChoice::Given(given) => given.cluster_idx,
-        _ => 0,
+    left.sort_by_key(|(_, request)| {
+        let cluster_idx = match &request.condition {
+            ConditionChoice::Given(given) => given.cluster_idx,
+            _ => 0,
+        };
+        (request.group.clone(), cluster_idx)
     });
     left
 }

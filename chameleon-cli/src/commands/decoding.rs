@@ -21,12 +21,8 @@ use crate::{
 const ADAPTER: &str = "adapter";
 
 /// An engine for a run of this program. Prefill uses the same chunks as the server, so that answers are bit-identical.
-pub(crate) fn start(
-    loaded: LoadedModel,
-    adapter: Option<Adapter>,
-    decoding: &DecodingConfig,
-) -> Result<Engine, CliError> {
-    let engine = Engine::start(
+pub(crate) fn start(loaded: LoadedModel, decoding: &DecodingConfig) -> Result<Engine, CliError> {
+    Ok(Engine::start(
         loaded,
         EngineOptions {
             max_batch_rows: decoding.batch_size,
@@ -35,11 +31,7 @@ pub(crate) fn start(
             max_queued_tokens: usize::MAX,
             ..EngineOptions::default()
         },
-    )?;
-    if let Some(adapter) = adapter {
-        engine.load_adapter(ADAPTER, adapter)?;
-    }
-    Ok(engine)
+    )?)
 }
 
 /// Loads an adapter, with the exemplars of its folder if it uses them.

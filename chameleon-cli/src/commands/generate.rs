@@ -27,7 +27,7 @@ pub(crate) fn run(config: &GenerateConfig, context: &Context) -> Result<ExitStat
         .as_deref()
         .map(|folder| adapter::load(folder, &loaded, config.memory))
         .transpose()?;
-    let engine = decoding::start(loaded, None, &config.decoding)?;
+    let engine = decoding::start(loaded, &config.decoding)?;
     if let (Some(adapter), Some(folder)) = (adapter, &config.adapter) {
         decoding::load(&engine, adapter, folder)?;
     }

@@ -102,6 +102,7 @@ fn server(config: &ServeConfig, context: &Context) -> Result<Server, CliError> {
         limits: limits.clone(),
         seed: context.settings.seed,
         prompt_log: config.prompt_log,
+        remembers_answers: config.remembers_answers,
     })?;
     for (named, adapter) in adapters {
         server

@@ -32,6 +32,8 @@ pub(crate) struct BatchConfig {
     pub(crate) adapter: Option<PathBuf>,
     pub(crate) memory: MemoryUse,
     pub(crate) data: TextSource,
+    /// Whether each prompt belongs to the group that its field of groups names.
+    pub(crate) has_groups: bool,
     pub(crate) out: PathBuf,
     pub(crate) decoding: DecodingConfig,
 }
@@ -84,6 +86,7 @@ pub(super) fn batch(args: BatchArgs) -> Result<BatchConfig, CliError> {
         weights: args.weights.weights,
         adapter: args.adapter.adapter,
         memory: memory_use(&args.memory),
+        has_groups: args.data.group_field.is_some(),
         data: data(args.data),
         out: args.out,
         decoding: decoding(args.decoding, args.batch_size)?,

@@ -23,6 +23,8 @@ pub(crate) struct ServeConfig {
     pub(crate) listen: SocketAddr,
     /// Without any, every client that reaches the address has access.
     pub(crate) api_keys: Vec<String>,
+    /// Whether recent answers are kept for feedback.
+    pub(crate) remembers_answers: bool,
     pub(crate) prompt_log: PromptLog,
     pub(crate) limits: ServeLimits,
 }
@@ -88,6 +90,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, FlagError> {
         } else {
             PromptLog::Hidden
         },
+        remembers_answers: args.remember_answers,
         limits: args.limits,
     })
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use utoipa::ToSchema;
 
-use super::{error::ApiError, state::Server};
+use super::{error::ApiError, feedback::Drafts, state::Server};
 
 /// The answers of one request. Dropping it, when the client has disconnected, cancels them and frees their places.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct Answers {
     cancellations: Vec<Cancellation>,
     num_open: usize,
     timeline: Timeline,
+    /// The texts, if they are kept for feedback.
+    drafts: Option<Drafts>,
     server: Arc<Server>,
 }
 
@@ -102,6 +104,7 @@ impl Answers {
         server: &Arc<Server>,
         requests: Vec<Request>,
         arrived: Instant,
+        drafts: Option<Drafts>,
     ) -> Result<Self, ApiError> {
         // `max_new_tokens` bounds the number of events.
         let (sender, events) = unbounded_channel();
@@ -122,6 +125,7 @@ impl Answers {
                 arrived,
                 latest: vec![None; num_choices],
             },
+            drafts,
             server: Arc::clone(server),
         })
     }
@@ -197,6 +201,9 @@ impl Answers {
                 };
                 times.observe(since.as_secs_f64());
                 metrics.token_rate.record(1);
+                if let Some(drafts) = &mut self.drafts {
+                    drafts.push(choice_idx, &token.text);
+                }
                 StepKind::Token(token)
             }
             Event::Finished {
@@ -205,6 +212,10 @@ impl Answers {
                 usage,
             } => {
                 self.num_open -= 1;
+                if let Some(drafts) = &mut self.drafts {
+                    drafts.push(choice_idx, &text);
+                    drafts.finish(choice_idx, &self.server);
+                }
                 let took = self.timeline.arrived.elapsed();
                 metrics.answer_time.observe(took.as_secs_f64());
                 StepKind::Finished {

@@ -163,12 +163,22 @@ pub(crate) async fn add(
             .enumerate()
             .map(|(idx, Object(example))| example.into_exemplar(server, idx))
             .collect::<Result<Vec<_>, _>>()?;
-        let example_ids = server.engine.remember(&adapter, &key, exemplars)?;
-        let group = group(server, &adapter, &key)?;
-        Ok(AddedBody { group, example_ids })
+        add_examples(server, &adapter, &key, exemplars)
     })
     .await?;
     Ok((StatusCode::CREATED, Json(added)).into_response())
+}
+
+/// Adds examples, and describes their group.
+pub(crate) fn add_examples(
+    server: &Server,
+    adapter: &str,
+    key: &str,
+    exemplars: Vec<NewExemplar>,
+) -> Result<AddedBody, ApiError> {
+    let example_ids = server.engine.remember(adapter, key, exemplars)?;
+    let group = group(server, adapter, key)?;
+    Ok(AddedBody { group, example_ids })
 }
 
 /// The examples of a group

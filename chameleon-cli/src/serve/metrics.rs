@@ -12,7 +12,7 @@ use prometheus_client::{
     metrics::{
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::ConstGauge,
+        gauge::{ConstGauge, Gauge},
         histogram::Histogram,
     },
     registry::Registry,
@@ -96,12 +96,18 @@ impl Metrics {
             "answer_time_seconds" "From the arrival of a request to its last token" &self.answer_time;
         }
         let by_adapter = Family::<[Label; 1], Counter>::default();
+        let groups = Family::<[Label; 1], Gauge>::default();
         for info in adapters {
+            let num_groups = i64::try_from(info.num_groups).unwrap_or(i64::MAX);
+            let labels = [("adapter", info.name.clone())];
+            groups.get_or_create_owned(&labels).set(num_groups);
             let requests = by_adapter.get_or_create_owned(&[("adapter", info.name)]);
             requests.inc_by(info.num_requests);
         }
         let help = "Requests that used an adapter";
         registry.register("adapter_requests", help, by_adapter);
+        let help = "Groups by key that have examples";
+        registry.register("adapter_groups", help, groups);
         let help = "Responses by route and status";
         registry.register("http_responses", help, self.responses.clone());
         let mut text = String::new();

@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 use super::{
     answer::{Answers, CompleteAnswer, FinishReason, GroupNote, Step, StepKind, UsageBody},
     error::ApiError,
+    feedback::Drafts,
     prompts::EncodedPrompt,
     settings::{AnswerSettings, Delivery, UsageChunk},
     state::{Server, unix_seconds},
@@ -100,11 +101,13 @@ pub(crate) async fn respond<F: Format>(
 ) -> Result<Response, ApiError> {
     let id = server.next_answer(F::ID_PREFIX);
     let requests = settings.requests(prompts, &id);
-    let answers = Answers::start(server, requests, arrived).map_err(|error| {
-        match error.param.as_deref() {
-            Some("prompt") => error.about(F::PROMPT),
-            _ => error,
-        }
+    let drafts = Drafts::of(server, &settings, prompts, &id.text);
+    let answers = Answers::start(server, requests, arrived, drafts).map_err(|error| match error
+        .param
+        .as_deref()
+    {
+        Some("prompt") => error.about(F::PROMPT),
+        _ => error,
     })?;
     let num_prompt_tokens = prompts.iter().map(|prompt| prompt.token_ids.len()).sum();
     let writer = Writer {

@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     adapters, chat, clusters, completions, embeddings,
     error::ApiError,
-    groups, health, models,
+    feedback, groups, health, models,
     observe::{catch_panic, guard, label, observe},
     openapi, page,
     state::Server,
@@ -34,6 +34,7 @@ pub(crate) fn router(server: &Arc<Server>) -> Router {
         .routes(routes!(groups::examples, groups::add))
         .routes(routes!(groups::delete_example))
         .routes(routes!(groups::delete))
+        .routes(routes!(feedback::give))
         .routes(routes!(health::stats))
         .routes(routes!(health::metrics))
         .route_layer(from_fn_with_state(Arc::clone(server), guard));

@@ -160,6 +160,11 @@ impl AnswerSettings {
         })
     }
 
+    /// The key of the request's group.
+    pub(crate) fn group(&self) -> Option<&str> {
+        self.template.group.as_deref()
+    }
+
     /// The requests of all answers to some prompts, in the order of their indices.
     pub(crate) fn requests(&self, prompts: &[EncodedPrompt], id: &AnswerId) -> Vec<Request> {
         let seed = self.seed.unwrap_or(id.seed);

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     adapter_folder::AdapterFolder, adapter_record::AdapterRecord, auth::Access, error::ApiError,
-    metrics::Metrics,
+    feedback::RecentAnswers, metrics::Metrics,
 };
 use crate::resolve::{MemoryUse, PromptLog, ServeLimits};
 
@@ -39,6 +39,8 @@ pub(crate) struct ServerParts {
     pub(crate) limits: ServeLimits,
     pub(crate) seed: RunSeed,
     pub(crate) prompt_log: PromptLog,
+    /// Whether recent answers are kept, so that feedback can make them examples.
+    pub(crate) remembers_answers: bool,
 }
 
 /// A server: one engine and everything around it.
@@ -49,6 +51,8 @@ pub(crate) struct Server {
     pub(crate) access: Access,
     pub(crate) limits: ServeLimits,
     pub(crate) prompt_log: PromptLog,
+    /// Answers that feedback can make examples, if they are kept.
+    pub(crate) recent_answers: Option<RecentAnswers>,
     pub(crate) adapter_folder: Option<AdapterFolder>,
     pub(crate) memory: MemoryUse,
     pub(crate) chat: Option<Chat>,
@@ -113,6 +117,7 @@ impl Server {
             access: parts.access,
             limits: parts.limits,
             prompt_log: parts.prompt_log,
+            recent_answers: parts.remembers_answers.then(RecentAnswers::default),
             adapter_folder,
             memory: parts.memory,
             chat,

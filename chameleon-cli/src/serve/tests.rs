@@ -51,6 +51,7 @@ fn server(change: impl FnOnce(&mut ServeLimits)) -> Arc<Server> {
         limits,
         seed: RunSeed(1),
         prompt_log: PromptLog::Hidden,
+        remembers_answers: false,
     };
     Arc::new(Server::new(parts).unwrap())
 }

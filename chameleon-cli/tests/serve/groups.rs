@@ -199,3 +199,42 @@ fn an_adapter_without_learned_steps_has_no_groups() {
     assert_eq!(reply.status, 400, "{}", reply.body);
     assert_eq!(served.get("/v1/groups").status, 400);
 }
+
+#[test]
+fn accepted_and_corrected_answers_become_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = adapter(folder.path());
+    let flag = format!("steps={}", adapter.display());
+    let served = Served::start(&["--adapter", &flag, "--remember-answers"]);
+    let answer = served
+        .post("/v1/completions", &completion(Some("acme")))
+        .json();
+    let text = answer["choices"][0]["text"].as_str().unwrap().to_owned();
+    let accepted = json!({ "id": answer["id"] });
+    let added = served.post("/v1/feedback", &accepted);
+    assert_eq!(added.status, 201, "{}", added.body);
+    assert_eq!(added.json()["key"], "acme");
+    assert_eq!(
+        served.post("/v1/feedback", &accepted).status,
+        404,
+        "it counts once"
+    );
+    let mut streamed = completion(Some("acme"));
+    streamed["stream"] = json!(true);
+    let pieces = served.post("/v1/completions", &streamed).pieces();
+    let corrected = json!({"id": pieces[0]["id"], "completion": " heron"});
+    assert_eq!(served.post("/v1/feedback", &corrected).status, 201);
+    let listed = served.get("/v1/groups/acme/examples").json();
+    assert_eq!(listed["data"][0]["prompt"], "The fox ->");
+    assert_eq!(listed["data"][0]["completion"], text);
+    assert_eq!(listed["data"][1]["completion"], " heron");
+    let without_group = served.post("/v1/completions", &completion(None)).json();
+    let feedback = json!({ "id": without_group["id"] });
+    assert_eq!(served.post("/v1/feedback", &feedback).status, 404);
+
+    drop(served);
+    let served = Served::start(&["--adapter", &flag]);
+    served
+        .post("/v1/feedback", &feedback)
+        .is_error(403, "feedback_forbidden", None);
+}

@@ -39,6 +39,8 @@ pub struct AdapterInfo {
     pub prefix: usize,
     /// The memory of its groups, if it has one.
     pub memory: Option<MemoryDescription>,
+    /// Its groups by key that have exemplars.
+    pub num_groups: usize,
     /// The learned steps by which it uses exemplars, if it has them.
     pub steps: Option<StepsConfig>,
     /// Requests started with it.
@@ -135,6 +137,7 @@ impl LoadedAdapter {
                 .memory
                 .as_ref()
                 .map(|memory| memory.description.clone()),
+            num_groups: self.groups.as_ref().map_or(0, KeyedGroups::count),
             steps: config.steps,
             num_requests: lock(&self.clusters)
                 .iter()

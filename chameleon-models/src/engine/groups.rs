@@ -148,6 +148,11 @@ impl KeyedGroups {
         }
     }
 
+    /// The number of keys with exemplars.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.state).store.groups().len()
+    }
+
     /// Every key with exemplars.
     pub(super) fn keys(&self) -> Vec<String> {
         let state = lock(&self.state);
