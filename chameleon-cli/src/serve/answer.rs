@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use utoipa::ToSchema;
 
-use super::{error::ApiError, feedback::Drafts, state::Server};
+use super::{drafts::Drafts, error::ApiError, state::Server};
 
 /// The answers of one request. Dropping it, when the client has disconnected, cancels them and frees their places.
 #[derive(Debug)]

@@ -18,8 +18,8 @@ use utoipa::ToSchema;
 
 use super::{
     answer::{Answers, CompleteAnswer, FinishReason, GroupNote, Step, StepKind, UsageBody},
+    drafts::Drafts,
     error::ApiError,
-    feedback::Drafts,
     prompts::EncodedPrompt,
     settings::{AnswerSettings, Delivery, UsageChunk},
     state::{Server, unix_seconds},

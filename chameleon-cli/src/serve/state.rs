@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     adapter_folder::AdapterFolder, adapter_record::AdapterRecord, auth::Access, error::ApiError,
-    feedback::RecentAnswers, metrics::Metrics,
+    metrics::Metrics, recent_answers::RecentAnswers,
 };
 use crate::resolve::{MemoryUse, PromptLog, ServeLimits};
 
