@@ -67,7 +67,7 @@ pub(crate) enum RunConfig {
     Cluster(ClusterConfig),
     Train(TrainConfig),
     Eval(EvalConfig),
-    Compare(CompareConfig),
+    Compare(Box<CompareConfig>),
     Reproduce(ReproduceConfig),
     Generate(GenerateConfig),
     Batch(BatchConfig),
@@ -88,7 +88,9 @@ pub(crate) fn resolve(cli: Cli) -> Result<Run, CliError> {
         Command::Cluster(args) => RunConfig::Cluster(cluster::cluster(args)?),
         Command::Train(args) => RunConfig::Train(training::train(args)?),
         Command::Eval(args) => RunConfig::Eval(training::eval(args)?),
-        Command::Compare(args) => RunConfig::Compare(compare::compare(args, settings.seed)?),
+        Command::Compare(args) => {
+            RunConfig::Compare(Box::new(compare::compare(args, settings.seed)?))
+        }
         Command::Reproduce(args) => {
             RunConfig::Reproduce(reproduce::reproduce(args, settings.seed)?)
         }

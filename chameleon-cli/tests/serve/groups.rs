@@ -1,7 +1,9 @@
 //! Groups by key over HTTP: examples count at once, for their own key alone, and survive a restart.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
+use chameleon_models::files::atomic_file;
 use serde_json::{Value, json};
 
 use crate::client::{Served, fixture, refused, train};
@@ -15,7 +17,7 @@ fn adapter(folder: &Path) -> std::path::PathBuf {
                  --inner-steps 2";
     let flags: Vec<&str> = flags.split_whitespace().collect();
     let rows = folder.join("rows.jsonl");
-    std::fs::write(&rows, rows_of_groups()).unwrap();
+    atomic_file::write(&rows, rows_of_groups().as_bytes()).unwrap();
     train_on(&out, folder, &rows, &flags);
     out
 }
@@ -33,7 +35,7 @@ fn rows_of_groups() -> String {
                 "prompt": format!("The {} ->", words[(group + idx) % words.len()]),
                 "completion": format!(" {word} {word}"),
             });
-            rows.push_str(&format!("{row}\n"));
+            writeln!(rows, "{row}").unwrap();
         }
     }
     rows

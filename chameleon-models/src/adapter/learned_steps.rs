@@ -303,7 +303,7 @@ pub(crate) fn similar_lengths(lens: &[usize]) -> Vec<Vec<usize>> {
     for idx in order {
         match batches.last_mut() {
             Some(batch) if batch.len() < 4 || 5 * lens[idx] >= 4 * lens[batch[0]] => {
-                batch.push(idx)
+                batch.push(idx);
             }
             _ => batches.push(vec![idx]),
         }

@@ -202,7 +202,7 @@ pub fn save(
 ///
 /// # Errors
 ///
-/// When the model has no module named by a target of the layers.
+/// When the model has no module named by a target of the layers, or there are no learned steps.
 pub fn empty_module(
     config: &AdapterConfig,
     model: &LanguageModel,
@@ -220,7 +220,10 @@ pub fn empty_module(
         (Some(steps), Some(layers)) => {
             let num_tensors = 2 * layers.modules().len();
             let steps = LearnedSteps::new(steps.num_steps, num_tensors, device);
-            Some(steps.expect("a checked configuration has steps and modules"))
+            Some(steps.map_err(|source| AdapterError::Impossible {
+                path: CONFIG_FILE.into(),
+                source: source.into(),
+            })?)
         }
         _ => None,
     };
