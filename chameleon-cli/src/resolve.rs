@@ -65,7 +65,7 @@ pub(crate) enum Network {
 pub(crate) enum RunConfig {
     Info(InfoArgs),
     Cluster(ClusterConfig),
-    Train(TrainConfig),
+    Train(Box<TrainConfig>),
     Eval(EvalConfig),
     Compare(Box<CompareConfig>),
     Reproduce(ReproduceConfig),
@@ -86,7 +86,7 @@ pub(crate) fn resolve(cli: Cli) -> Result<Run, CliError> {
     let command = match cli.command {
         Command::Info(args) => RunConfig::Info(args),
         Command::Cluster(args) => RunConfig::Cluster(cluster::cluster(args)?),
-        Command::Train(args) => RunConfig::Train(training::train(args)?),
+        Command::Train(args) => RunConfig::Train(Box::new(training::train(args)?)),
         Command::Eval(args) => RunConfig::Eval(training::eval(args)?),
         Command::Compare(args) => {
             RunConfig::Compare(Box::new(compare::compare(args, settings.seed)?))

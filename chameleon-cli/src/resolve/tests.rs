@@ -21,7 +21,7 @@ fn resolve_line(line: &str) -> Result<RunConfig, CliError> {
 
 fn train(line: &str) -> TrainConfig {
     match resolve_line(line) {
-        Ok(RunConfig::Train(config)) => config,
+        Ok(RunConfig::Train(config)) => *config,
         other => panic!("expected a training, found {other:?}"),
     }
 }
@@ -242,7 +242,7 @@ fn compare(more: &str) -> CompareConfig {
     match resolve_line(&format!(
         "chameleon compare --model m --data d --out o {more}"
     )) {
-        Ok(RunConfig::Compare(config)) => config,
+        Ok(RunConfig::Compare(config)) => *config,
         other => panic!("expected a comparison, found {other:?}"),
     }
 }
