@@ -11,7 +11,7 @@ use crate::client::{Served, fixture, refused, train};
 const MODEL: &str = "tiny-llama:steps";
 
 /// A folder with an adapter that learned steps over the labels of the tests' texts.
-fn adapter(folder: &Path) -> std::path::PathBuf {
+pub(crate) fn adapter(folder: &Path) -> std::path::PathBuf {
     let out = folder.join("steps");
     let flags = "--method steps --group-field kind --targets o_proj,down_proj --valid-fraction 0.5 --exemplars 2 \
                  --inner-steps 2";

@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::client::{ADAPTED, MODEL, Served};
 
-/// One successful request for every operation: method, described path, requested path and body.
-fn requests() -> Vec<(&'static str, &'static str, String, Value)> {
+/// One successful request for every operation: method, described path, requested path and body. `answer_id` is that of
+/// an answer to a request with a group.
+fn requests(answer_id: &Value) -> Vec<(&'static str, &'static str, String, Value)> {
     let get =
         |path: &'static str, query: &str| ("get", path, format!("{path}{query}"), Value::Null);
     let post = |path: &'static str, body: Value| ("post", path, path.to_owned(), body);
@@ -55,6 +56,32 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value)> {
             "/v1/adapters/second".to_owned(),
             Value::Null,
         ),
+        post("/v1/feedback", json!({ "id": answer_id })),
+        (
+            "post",
+            "/v1/groups/{key}/examples",
+            "/v1/groups/acme/examples".to_owned(),
+            json!({"examples": [{"prompt": "The fox ->", "completion": " heron"}]}),
+        ),
+        get("/v1/groups", ""),
+        (
+            "get",
+            "/v1/groups/{key}/examples",
+            "/v1/groups/acme/examples".to_owned(),
+            Value::Null,
+        ),
+        (
+            "delete",
+            "/v1/groups/{key}/examples/{id}",
+            "/v1/groups/acme/examples/0".to_owned(),
+            Value::Null,
+        ),
+        (
+            "delete",
+            "/v1/groups/{key}",
+            "/v1/groups/acme".to_owned(),
+            Value::Null,
+        ),
         get("/v1/stats", ""),
         get("/metrics", ""),
         get("/health", ""),
@@ -65,7 +92,11 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value)> {
 
 #[test]
 fn every_response_has_the_described_shape() {
-    let served = Served::adapted(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let steps = format!("steps={}", crate::groups::adapter(folder.path()).display());
+    let served = Served::adapted(&["--adapter", &steps, "--remember-answers"]);
+    let asked = json!({"model": format!("{MODEL}:steps"), "prompt": "The fox ->", "user": "acme"});
+    let answer_id = served.post("/v1/completions", &asked).json()["id"].clone();
     let document = served.get("/openapi.json").json();
     let mut described = BTreeSet::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
@@ -73,7 +104,7 @@ fn every_response_has_the_described_shape() {
             described.insert(format!("{method} {path}"));
         }
     }
-    for (method, described_path, path, body) in requests() {
+    for (method, described_path, path, body) in requests(&answer_id) {
         let reply = match method {
             "get" => served.get(&path),
             "post" => served.post(&path, &body),
