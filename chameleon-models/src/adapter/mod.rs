@@ -4,6 +4,7 @@
 //! adapter_config.json    format version, base model, recipe, sizes, condition
 //! adapter.safetensors    `head.*`, `layers.*`, `centroids`
 //! memory.safetensors     the groups' memories, if there are any
+//! groups/                exemplars of groups by key, if there are any
 //! training_state/step-N  state.json, optimizer.burnpack, trainee.safetensors: for --resume
 //! ```
 //!
