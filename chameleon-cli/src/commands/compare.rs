@@ -12,7 +12,9 @@ use chameleon_models::files::atomic_file;
 use chameleon_models::training::experiment::{
     Comparison, ComparisonReport, ComparisonTexts, RunStore,
 };
-use chameleon_models::training::{Split, Start, TrainingData, TrainingError, TrainingSources};
+use chameleon_models::training::{
+    Split, Start, TrainingConfig, TrainingData, TrainingError, TrainingSources,
+};
 
 use crate::{
     commands::{Context, observe::unless_interrupted},
@@ -62,6 +64,17 @@ fn refuse_taken(config: &CompareConfig) -> Result<(), CliError> {
 }
 
 fn prepare(config: &CompareConfig, context: &Context) -> Result<ComparisonTexts, CliError> {
+    let data = read(config, &config.comparison.training, context)?;
+    let (config, seed) = (&config.comparison, context.settings.seed);
+    Ok(ComparisonTexts::prepare(data, config, seed, context)?)
+}
+
+/// Opens the model and reads the three splits.
+fn read(
+    config: &CompareConfig,
+    training: &TrainingConfig,
+    context: &Context,
+) -> Result<TrainingData, CliError> {
     let loaded = context.load_model(&config.model)?;
     let sources = TrainingSources {
         train: &config.data,
@@ -69,10 +82,9 @@ fn prepare(config: &CompareConfig, context: &Context) -> Result<ComparisonTexts,
         test: Some(&config.test),
     };
     let seed = context.settings.seed;
-    let training = &config.comparison.training;
-    let data = TrainingData::prepare(loaded, &sources, training, seed, context)?;
-    let config = &config.comparison;
-    Ok(ComparisonTexts::prepare(data, config, seed, context)?)
+    Ok(TrainingData::prepare(
+        loaded, &sources, training, seed, context,
+    )?)
 }
 
 fn comparison<'a>(

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::{Query, State, rejection::QueryRejection},
-    http::StatusCode,
-};
+use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -63,13 +60,7 @@ pub(crate) async fn list(
     State(server): State<Arc<Server>>,
     query: Result<Query<ClusterQuery>, QueryRejection>,
 ) -> Result<Json<List<AdapterClusters>>, ApiError> {
-    let Query(query) = query.map_err(|rejection| {
-        ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_value",
-            rejection.body_text(),
-        )
-    })?;
+    let Query(query) = query.map_err(ApiError::query)?;
     let names = query.adapter.map_or_else(
         || server.adapters().keys().cloned().collect(),
         |name| vec![name],

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
+    extract::rejection::QueryRejection,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -136,6 +137,16 @@ impl ApiError {
             param: Some(param.into()),
             ..self
         }
+    }
+
+    /// The query of an address cannot be read.
+    #[expect(clippy::needless_pass_by_value, reason = "a function for `map_err`")]
+    pub(crate) fn query(rejection: QueryRejection) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_value",
+            rejection.body_text(),
+        )
     }
 
     /// The name in an address is not UTF-8.

@@ -255,13 +255,7 @@ pub(crate) async fn delete(
 }
 
 fn read_query(query: Result<Query<GroupQuery>, QueryRejection>) -> Result<GroupQuery, ApiError> {
-    let Query(query) = query.map_err(|rejection| {
-        ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_value",
-            rejection.body_text(),
-        )
-    })?;
+    let Query(query) = query.map_err(ApiError::query)?;
     Ok(query)
 }
 

@@ -48,13 +48,18 @@ pub(crate) fn adapter_dir() -> &'static Path {
 /// Trains an adapter of three groups; hidden states are kept in `folder`.
 pub(crate) fn train(out: &Path, folder: &Path, more: &[&str]) {
     let flags = "--prefix 8 --seq-len 24 --clusters 3 --rank 2 --batch-size 4 --lr 0.05 --epochs 4";
+    let flags: Vec<&str> = flags.split(' ').chain(more.iter().copied()).collect();
+    train_on(&fixture("mix.jsonl"), out, folder, &flags);
+}
+
+/// Trains an adapter on some texts; hidden states are kept in `folder`.
+pub(crate) fn train_on(data: &Path, out: &Path, folder: &Path, flags: &[&str]) {
     let output = Command::new(env!("CARGO_BIN_EXE_chameleon"))
         .args(["train", "--model"])
         .arg(fixture(""))
         .arg("--data")
-        .arg(fixture("mix.jsonl"))
-        .args(flags.split(' '))
-        .args(more)
+        .arg(data)
+        .args(flags)
         .arg("--out")
         .arg(out)
         .arg("--cache-dir")

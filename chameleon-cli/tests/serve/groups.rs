@@ -6,19 +6,19 @@ use std::path::Path;
 use chameleon_models::files::atomic_file;
 use serde_json::{Value, json};
 
-use crate::client::{Served, fixture, refused, train};
+use crate::client::{Served, refused, train, train_on};
 
 const MODEL: &str = "tiny-llama:steps";
 
 /// A folder with an adapter that learned steps over the labels of the tests' texts.
 pub(crate) fn adapter(folder: &Path) -> std::path::PathBuf {
     let out = folder.join("steps");
-    let flags = "--method steps --group-field kind --targets o_proj,down_proj --valid-fraction 0.5 --exemplars 2 \
+    let flags = "--prefix 2 --seq-len 48 --clusters 2 --rank 2 --batch-size 4 --lr 0.02 --epochs 4 --method steps --group-field kind --targets o_proj,down_proj --valid-fraction 0.5 --exemplars 2 \
                  --inner-steps 2";
     let flags: Vec<&str> = flags.split_whitespace().collect();
     let rows = folder.join("rows.jsonl");
     atomic_file::write(&rows, rows_of_groups().as_bytes()).unwrap();
-    train_on(&out, folder, &rows, &flags);
+    train_on(&rows, &out, folder, &flags);
     out
 }
 
@@ -39,24 +39,6 @@ fn rows_of_groups() -> String {
         }
     }
     rows
-}
-
-fn train_on(out: &Path, folder: &Path, rows: &Path, more: &[&str]) {
-    let flags = "--prefix 2 --seq-len 48 --clusters 2 --rank 2 --batch-size 4 --lr 0.02 --epochs 4";
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_chameleon"))
-        .args(["train", "--model"])
-        .arg(fixture(""))
-        .arg("--data")
-        .arg(rows)
-        .args(flags.split(' '))
-        .args(more)
-        .arg("--out")
-        .arg(out)
-        .arg("--cache-dir")
-        .arg(folder.join("cache"))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
 }
 
 fn served(adapter: &Path) -> Served {

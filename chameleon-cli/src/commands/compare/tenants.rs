@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use chameleon_models::files::atomic_file;
+use chameleon_models::training::TrainingError;
 use chameleon_models::training::experiment::{
     Interval, TenantComparison, TenantConfig, TenantReport,
 };
-use chameleon_models::training::{TrainingData, TrainingError, TrainingSources};
 use serde::Serialize;
 
-use super::{TABLE_FILE, refuse_taken};
+use super::{TABLE_FILE, read, refuse_taken};
 use crate::{
     commands::Context,
     errors::CliError,
@@ -34,14 +34,7 @@ pub(super) fn run(
     context: &Context,
 ) -> Result<TenantResults, CliError> {
     refuse_taken(config)?;
-    let loaded = context.load_model(&config.model)?;
-    let sources = TrainingSources {
-        train: &config.data,
-        valid: &config.valid,
-        test: Some(&config.test),
-    };
-    let seed = context.settings.seed;
-    let data = TrainingData::prepare(loaded, &sources, &tenants.training, seed, context)?;
+    let data = read(config, &tenants.training, context)?;
     let out = &config.out;
     let report = TenantComparison {
         config: tenants,
