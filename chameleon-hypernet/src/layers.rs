@@ -172,6 +172,12 @@ impl AdaptedLayers {
         &self.modules
     }
 
+    /// The lowest layer that has an adapted module.
+    pub fn first_layer(&self) -> usize {
+        let layers = self.modules.iter().map(|module| module.layer_idx);
+        layers.min().unwrap_or_default()
+    }
+
     /// The static factors, shared by all groups.
     pub fn shared(&self) -> SharedLayers {
         SharedLayers(Arc::new(StaticLayers {

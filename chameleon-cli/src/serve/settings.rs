@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use chameleon_core::RunSeed;
 use chameleon_hypernet::Condition;
+use chameleon_models::adapter::MAX_KEY_BYTES;
 use chameleon_models::engine::{
     ConditionChoice, EndOfText, Logprobs, RandomSampling, Request, Sampling,
 };
@@ -24,8 +25,6 @@ pub(crate) const MAX_STOPS: usize = 16;
 pub(crate) const MAX_STOP_LEN: usize = 1024;
 /// Largest `top_k`; more than any vocabulary.
 pub(crate) const MAX_TOP_K: usize = 10_000_000;
-/// Bytes of a group's key at most.
-pub(crate) const MAX_KEY_BYTES: usize = 256;
 /// Alternatives reported for each token at most.
 pub(crate) const MAX_TOP_LOGPROBS: usize = 20;
 

@@ -187,7 +187,7 @@ pub(crate) fn read_config_for(
 impl AdapterConfig {
     /// Rejects examples with more positions than `model` has learned.
     pub(crate) fn check_positions(&self, model: &LanguageModel) -> Result<(), ImpossibleAdapter> {
-        let Recipe::Causal { seq_len, .. } = self.recipe;
+        let seq_len = self.recipe.seq_len();
         model
             .check_positions(seq_len)
             .map_err(|_| ImpossibleAdapter::Positions {

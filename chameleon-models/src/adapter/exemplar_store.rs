@@ -28,6 +28,9 @@ use self::key_file::KeyContents;
 /// The folder of the exemplars in the folder of an adapter.
 const FOLDER: &str = "groups";
 
+/// Bytes of a key at most, unless a store is opened with another limit.
+pub const MAX_KEY_BYTES: usize = 256;
+
 /// How much is stored. Exemplars beyond the limits that were stored under other limits are kept until their key gets
 /// new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +51,7 @@ impl Default for StoreLimits {
             max_keys: 100_000,
             max_exemplars: 256,
             max_bytes: 256 << 10,
-            max_key_bytes: 256,
+            max_key_bytes: MAX_KEY_BYTES,
         }
     }
 }

@@ -101,9 +101,10 @@ impl AdapterModule {
                     normalised(gradient.unwrap_or_else(|| tensor.clone().inner().zeros_like()))
                 })
                 .collect();
+            let own_sizes = sizes.clone().narrow(0, step, 1);
             for (tensor_idx, (tensor, gradient)) in tensors.iter_mut().zip(&direction).enumerate() {
-                let size = sizes.clone().slice([step..=step, tensor_idx..=tensor_idx]);
-                *tensor = tensor.clone() - gradient.clone() * size;
+                let gradient = std::slice::from_ref(gradient);
+                *tensor = after_steps(tensor.clone(), gradient, &own_sizes, tensor_idx);
             }
             directions.push(direction);
         }
@@ -138,6 +139,16 @@ impl AdapterModule {
             })
             .collect();
         start.with_factors(paired(&tensors, start.factors()))
+    }
+
+    /// The changes of the layers for a batch, without any step.
+    ///
+    /// # Panics
+    ///
+    /// When no layer is adapted, or cores are generated.
+    pub(crate) fn start_factors(&self) -> LayerFactors {
+        let layers = self.layers.as_ref().expect("layers are adapted");
+        layers.shared().for_all_groups().for_batch()
     }
 
     fn start(&self) -> (SharedLayers, &LearnedSteps) {

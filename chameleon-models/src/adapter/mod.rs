@@ -37,7 +37,7 @@ pub use self::config::{AdapterConfig, MemoryDescription, Recipe, check_memory, r
 pub use self::error::{AdapterError, ImpossibleAdapter};
 pub use self::exemplar_store::{
     Added, Exemplar, ExemplarStore, ExemplarStoreError, GroupExemplars, ImpossibleExemplars,
-    InvalidKey, NewExemplar, StoreLimits,
+    InvalidKey, MAX_KEY_BYTES, NewExemplar, StoreLimits,
 };
 pub use self::group_memory::{
     GroupMemories, MemoryConfig, MemoryError, MemorySource, TextsWithStates,

@@ -214,6 +214,13 @@ impl KeyedGroups {
         }
     }
 
+    /// Whether the layers of this key are not computed yet.
+    pub(super) fn is_waiting(&self, key: &str) -> bool {
+        let state = lock(&self.state);
+        let has_outcome = |computed: &Computed| computed.outcome.is_some();
+        state.store.get(key).is_some() && !state.computed.get(key).is_some_and(has_outcome)
+    }
+
     /// Counts a request that uses the exemplars of this key.
     pub(super) fn record_use(&self, key: &str) {
         let mut state = lock(&self.state);

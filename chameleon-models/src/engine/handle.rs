@@ -11,7 +11,7 @@ use super::event::Event;
 use super::group_jobs::GroupJobs;
 use super::group_worker;
 use super::grouping::{self, PromptGrouping};
-use super::groups::{KeyedGroups, KeyedLayers};
+use super::groups::KeyedGroups;
 use super::isolation::lock;
 use super::options::EngineOptions;
 use super::request::{ConditionChoice, GivenCondition, Request};
@@ -19,7 +19,7 @@ use super::shared::{Pending, Phase, Queue, Shared};
 use super::stats::EngineStats;
 use super::ticket::{Cancellation, Ticket};
 use super::worker;
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, MAX_KEY_BYTES};
 use crate::families::causal_lm::CausalLm;
 use crate::families::load::LoadedModel;
 
@@ -146,13 +146,7 @@ impl Engine {
         let request_id = queue.next_request_id;
         queue.next_request_id += 1;
         queue.num_tokens += num_tokens;
-        if let (Some(adapter), Some(key)) = (&adapter, &request.group)
-            && let Some(groups) = &adapter.groups
-            && matches!(groups.layers(key), KeyedLayers::Waiting)
-        {
-            self.shared.group_jobs.add_first(adapter, key);
-        }
-        queue.waiting.push_back(Pending {
+        let pending = Pending {
             request_id,
             request,
             adapter,
@@ -160,7 +154,13 @@ impl Engine {
             is_cancelled: Arc::clone(&is_cancelled),
             submitted: Instant::now(),
             sink: Box::new(on_event),
-        });
+        };
+        if let (Some(adapter), Some(key)) = (&pending.adapter, &pending.request.group)
+            && pending.waits_for_group()
+        {
+            self.shared.group_jobs.add_first(adapter, key);
+        }
+        queue.waiting.push_back(pending);
         drop(queue);
         lock(&self.shared.stats).num_submitted += 1;
         self.shared.changed.notify_all();
@@ -409,9 +409,6 @@ impl Engine {
         Duration::from_secs_f64(seconds.ceil())
     }
 }
-
-/// A longer key of a group is refused.
-const MAX_KEY_BYTES: usize = 256;
 
 /// Bounds what logits are multiplied by, so that they stay finite.
 const MAX_SCALE: f64 = 1000.0;

@@ -11,7 +11,6 @@ use super::adapters::LoadedAdapter;
 use super::error::EngineError;
 use super::event::Event;
 use super::group_jobs::GroupJobs;
-use super::groups::KeyedLayers;
 use super::options::EngineOptions;
 use super::request::Request;
 use super::stats::EngineStats;
@@ -78,7 +77,7 @@ impl Pending {
             .as_ref()
             .and_then(|adapter| adapter.groups.as_ref());
         match (&self.request.group, groups) {
-            (Some(key), Some(groups)) => matches!(groups.layers(key), KeyedLayers::Waiting),
+            (Some(key), Some(groups)) => groups.is_waiting(key),
             _ => false,
         }
     }

@@ -122,8 +122,8 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts a rename on disk. Other systems than Unix cannot open directories, and need not.
-fn sync_directory(directory: &Path) -> io::Result<()> {
+/// Puts the names of a directory on disk. Other systems than Unix cannot open directories, and need not.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) {
         File::open(directory)?.sync_all()?;
     }

@@ -54,7 +54,7 @@ impl<'a> StepsObjective<'a> {
             .expect("steps change factors of layers");
         Ok(Self {
             groups: rows_by_key(&setup.data.examples)?,
-            first_layer: first_layer(layers.modules()),
+            first_layer: layers.first_layer(),
             setup,
             model,
             config,
@@ -106,15 +106,6 @@ impl<'a> StepsObjective<'a> {
         let nll = f64::from(loss.row_losses.sum().into_scalar::<f32>());
         (loss.mean_loss, nll, num_tokens)
     }
-}
-
-/// The lowest layer that has an adapted module.
-pub(crate) fn first_layer(modules: &[chameleon_hypernet::LayerModule]) -> usize {
-    modules
-        .iter()
-        .map(|module| module.layer_idx)
-        .min()
-        .unwrap_or_default()
 }
 
 impl Objective for StepsObjective<'_> {

@@ -14,7 +14,6 @@ use crate::training::exemplars::{ExemplarSplit, rows_by_key};
 use crate::training::grouped_examples::{GroupedExamples, scored_targets};
 use crate::training::observer::{Observer, Work};
 use crate::training::states::HiddenStates;
-use crate::training::steps_objective::first_layer;
 
 /// The score of one answer, token by token.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,7 +47,7 @@ pub(crate) fn score_after_steps(
         .layers
         .as_ref()
         .expect("steps change factors of layers");
-    let first_layer = first_layer(layers.modules());
+    let first_layer = layers.first_layer();
     let groups = rows_by_key(&data.examples)?;
     let mut progress = observer.begin(Work::items("scoring", groups.len()));
     let mut scores = Vec::new();

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::ExemplarStoreError;
+use crate::files::atomic_file;
 
 pub(super) const LOCK_FILE: &str = "lock";
 
@@ -113,16 +114,12 @@ pub(super) fn remove_file(path: &Path) -> Result<bool, ExemplarStoreError> {
     Ok(true)
 }
 
-/// Puts the names of a folder on disk. Other systems than Unix cannot open folders, and need not.
+/// Puts the names of a folder on disk.
 pub(super) fn sync(folder: &Path) -> Result<(), ExemplarStoreError> {
-    if cfg!(unix) {
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|source| ExemplarStoreError::Sync {
-            path: folder.to_owned(),
-            source,
-        })?;
-    }
-    Ok(())
+    atomic_file::sync_directory(folder).map_err(|source| ExemplarStoreError::Sync {
+        path: folder.to_owned(),
+        source,
+    })
 }
 
 fn parent(path: &Path) -> &Path {

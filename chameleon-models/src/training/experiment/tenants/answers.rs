@@ -19,7 +19,6 @@ use crate::training::grouped_examples::GroupedExamples;
 use crate::training::known_states::KnownStates;
 use crate::training::prepare::Split;
 use crate::training::states::HiddenStates;
-use crate::training::steps_objective::first_layer;
 use crate::training::steps_scores::{AnswerScore, score_answers};
 
 /// The exemplars of the test tenants, and the requests that are answered.
@@ -108,17 +107,12 @@ impl<'a> TestTexts<'a> {
             TenantMethod::Frozen => self.adapted(tenant, &self.untouched(), &none, 0.0),
             TenantMethod::FrozenInContext => self.in_context(tenant, &self.untouched(), &none),
             TenantMethod::Copy => self.copied(tenant),
-            TenantMethod::Lora => {
-                let layers = lora().layers.as_ref().expect("layers are adapted").shared();
-                let layers = layers.for_all_groups().for_batch();
-                self.adapted(tenant, lora(), &layers, 0.0)
-            }
+            TenantMethod::Lora => self.adapted(tenant, lora(), &lora().start_factors(), 0.0),
             TenantMethod::OwnLora => {
                 let start = Instant::now();
                 let own = self.own_lora(tenant, lora(), modules.seed)?;
                 let seconds = start.elapsed().as_secs_f64();
-                let layers = own.layers.as_ref().expect("layers are adapted").shared();
-                self.adapted(tenant, &own, &layers.for_all_groups().for_batch(), seconds)
+                self.adapted(tenant, &own, &own.start_factors(), seconds)
             }
             TenantMethod::Steps(num_steps) => {
                 let rows = tenant.split.exemplars();
@@ -157,7 +151,7 @@ impl<'a> TestTexts<'a> {
         // From the tokens on, as a server would, so that the time counts everything.
         let states = crate::adapter::learned_steps::ExemplarStates::of(
             model,
-            first_layer(layers.modules()),
+            layers.first_layer(),
             &sequences,
         );
         let layers = module.layers_after_steps(model, &states, num_steps);

@@ -80,8 +80,7 @@ impl TestTexts<'_> {
             let loss = if valid.is_empty() {
                 report.loss
             } else {
-                let layers = module.layers.as_ref().expect("layers are adapted").shared();
-                let layers = layers.for_all_groups().for_batch();
+                let layers = module.start_factors();
                 let scores = score_answers(&module, model, data, self.states(), &valid, &layers);
                 let totals = scores.iter().map(|score| &score.tokens.total);
                 totals.collect::<ScoreSummary>().mean_nll()
