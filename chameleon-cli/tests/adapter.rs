@@ -76,7 +76,7 @@ fn write_fresh_adapter(folder: &Path) {
             },
             seed: RunSeed(1),
             memory: None,
-            steps: None,
+            exemplars: None,
         },
     };
     adapter.save(folder).unwrap();

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod attention_context;
 mod batch;
 pub mod device;
 mod factors;
@@ -11,6 +12,7 @@ mod pooling;
 mod seed;
 mod sequence;
 
+pub use attention_context::{AttentionContext, ContextAttention, ContextKeys};
 pub use batch::TokenBatch;
 pub use factors::{FactorShape, LoraFactors};
 pub use loss::{

@@ -1,11 +1,13 @@
 //! Changes of linear modules inside transformer layers, for one batch.
 //!
-//! [`LayerFactors`] are an argument of the forward pass, and each linear module adds its own changes to its output.
+//! [`LayerFactors`] are an argument of the forward pass: each linear module adds its own changes to its output, and
+//! tokens attend to the context of the batch, if it has one.
 //! Training and the generation of cores are defined by `layers.rs`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use chameleon_core::ModuleChange;
+use chameleon_core::{AttentionContext, ModuleChange};
 
 /// The changes of all adapted modules, for the rows of one batch.
 ///
@@ -13,6 +15,7 @@ use chameleon_core::ModuleChange;
 #[derive(Debug, Clone, Default)]
 pub struct LayerFactors {
     by_layer: BTreeMap<usize, Vec<(String, Vec<ModuleChange>)>>,
+    context: Option<Arc<AttentionContext>>,
 }
 
 impl LayerFactors {
@@ -20,7 +23,20 @@ impl LayerFactors {
     pub const fn none() -> Self {
         Self {
             by_layer: BTreeMap::new(),
+            context: None,
         }
+    }
+
+    /// The same with a context that every row of the batch attends to.
+    #[must_use]
+    pub fn with_context(mut self, context: Option<Arc<AttentionContext>>) -> Self {
+        self.context = context;
+        self
+    }
+
+    /// What every row of the batch attends to beside its own tokens.
+    pub fn context(&self) -> Option<&AttentionContext> {
+        self.context.as_deref()
     }
 
     /// Adds a change of the module `path`, such as `self_attn.q_proj`, of one layer.

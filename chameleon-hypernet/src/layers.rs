@@ -13,7 +13,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use chameleon_core::{FactorShape, LoraFactors, LowRankChange, RankMix, RunSeed};
+use chameleon_core::{AttentionContext, FactorShape, LoraFactors, LowRankChange, RankMix, RunSeed};
 
 use crate::error::HypernetError;
 use crate::init::{normal, zeros};
@@ -223,6 +223,7 @@ impl SharedLayers {
                     let own = cores.clone().slice([group_idx..=group_idx]);
                     Arc::new(own.squeeze_dim(0))
                 }),
+                context: None,
                 strength: 1.0,
             })
             .collect()
@@ -241,6 +242,7 @@ impl SharedLayers {
         GroupLayers {
             layers: self.clone(),
             cores: None,
+            context: None,
             strength: 1.0,
         }
     }
@@ -284,26 +286,41 @@ pub struct GroupLayers {
     layers: SharedLayers,
     /// `[modules, rank, rank]`; one object for all clones.
     cores: Option<Arc<Tensor<3>>>,
+    /// One object for all clones.
+    context: Option<Arc<AttentionContext>>,
     strength: f64,
 }
 
 impl GroupLayers {
-    /// The same with every change multiplied by `strength`; zero switches it off.
+    /// The same with a context that requests of the group attend to.
+    #[must_use]
+    pub fn with_context(mut self, context: AttentionContext) -> Self {
+        self.context = Some(Arc::new(context));
+        self
+    }
+
+    /// What requests of the group attend to beside their own tokens.
+    pub fn context(&self) -> Option<&Arc<AttentionContext>> {
+        self.context.as_ref()
+    }
+
+    /// The same with every change multiplied by `strength`; zero switches it off, and the context with it.
     #[must_use]
     pub fn with_strength(mut self, strength: f64) -> Self {
         self.strength = strength;
+        if strength == 0.0 {
+            self.context = None;
+        }
         self
     }
 
     /// Whether it is a clone of the other, so that changes made for one are valid for both.
     pub fn is_same(&self, other: &Self) -> bool {
-        let are_cores_same = match (&self.cores, &other.cores) {
-            (None, None) => true,
-            (Some(own), Some(others)) => Arc::ptr_eq(own, others),
-            _ => false,
-        };
         let is_strength_same = self.strength.to_bits() == other.strength.to_bits();
-        are_cores_same && is_strength_same && self.layers.is(&other.layers)
+        are_clones(self.cores.as_ref(), other.cores.as_ref())
+            && are_clones(self.context.as_ref(), other.context.as_ref())
+            && is_strength_same
+            && self.layers.is(&other.layers)
     }
 
     /// Each adapted module with its factors, the core multiplied into `a`.
@@ -334,18 +351,19 @@ impl GroupLayers {
 
     /// Whether every generated value is finite.
     pub fn is_finite(&self) -> bool {
-        self.cores
-            .as_ref()
-            .is_none_or(|cores| Tensor::clone(cores).is_finite().all().into_scalar::<bool>())
+        let cores = self.cores.as_ref();
+        cores.is_none_or(|cores| Tensor::clone(cores).is_finite().all().into_scalar::<bool>())
+            && self.context().is_none_or(|context| context.is_finite())
     }
 
     /// The changes for a batch of this group alone.
     pub fn for_batch(&self) -> LayerFactors {
         let mixes = self.mixes();
-        self.layers.changes(|module_idx, factors| match &mixes {
+        let changes = self.layers.changes(|module_idx, factors| match &mixes {
             None => RankMix::Scale(factors.scale * self.strength),
             Some(mixes) => RankMix::Matrix(nth(mixes, module_idx)),
-        })
+        });
+        changes.with_context(self.context.clone())
     }
 
     /// `strength * scale * (I + core)` of every module, `[modules, rank, rank]`; `None` if there are no cores.
@@ -382,6 +400,15 @@ impl SharedLayers {
             };
             changes.push(module.layer_idx, &module.path, change);
         }
+    }
+}
+
+/// Whether both are one object, or neither exists.
+fn are_clones<T>(own: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    match (own, other) {
+        (None, None) => true,
+        (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+        _ => false,
     }
 }
 

@@ -106,7 +106,7 @@ fn adapter(engine: &Engine, kind: GeneratorKind) -> Result<Adapter, Box<dyn Erro
         },
         seed: RunSeed(1),
         memory: None,
-        steps: None,
+        exemplars: None,
     };
     let texts = loaded.tokenizer.encode_batch(&TEXTS)?;
     let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();

@@ -48,7 +48,7 @@ pub(crate) fn run(folder: &Path, targets: &[&str]) -> Result<(), Box<dyn Error>>
         centroids: data.prompt_embeddings.clone().mean_dim(0),
         condition: Condition::Batch,
         control: ConditionControl::None.plan(1, SEED)?,
-        steps: None,
+        exemplars: None,
         options: config.training,
         seed: SEED,
     };
@@ -92,6 +92,6 @@ pub(crate) fn config(loaded: &LoadedModel, targets: &[&str]) -> AdapterConfig {
         },
         seed: SEED,
         memory: None,
-        steps: None,
+        exemplars: None,
     }
 }

@@ -10,7 +10,7 @@ use super::data::DataArgs;
 #[derive(Debug, Args)]
 #[command(mut_arg("group", |arg| arg.required_unless_present("group_field")))]
 pub(crate) struct RememberArgs {
-    /// Adapter folder written by `chameleon train --method steps`
+    /// Adapter folder written by `chameleon train --method attention`
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter: PathBuf,
     /// The group that all rows belong to, such as a customer

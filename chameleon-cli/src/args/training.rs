@@ -238,14 +238,14 @@ pub(crate) struct AdapterShapeArgs {
     pub(crate) dropout: f64,
 }
 
-/// Learned steps.
+/// Exemplars and learned steps.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Learned steps")]
+#[command(next_help_heading = "Exemplars of groups by key")]
 pub(crate) struct StepsArgs {
     /// Gradient steps that `--method steps` learns
     #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 4)]
     pub(crate) inner_steps: usize,
-    /// Exemplars of a group: the answered requests that it is adapted by
+    /// Exemplars of a group, for `--method attention` and `--method steps`: the answered requests that it is adapted by
     #[arg(long, value_name = "N", value_parser = at_least::<1>, default_value_t = 16)]
     pub(crate) exemplars: usize,
 }
@@ -254,8 +254,8 @@ pub(crate) struct StepsArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Groups by key")]
 pub(crate) struct TenantArgs {
-    /// What is compared with --group-field: frozen, frozen-in-context, copy, lora, own-lora, steps-N, other-tenant-N or
-    /// all-tenants-N with N learned steps
+    /// What is compared with --group-field: frozen, frozen-in-context, copy, lora, own-lora, attention or steps-N, the
+    /// last two also with `-other-tenant` or `-all-tenants`
     #[arg(
         long,
         value_delimiter = ',',
@@ -316,6 +316,8 @@ pub(crate) enum TrainMethod {
     Dense,
     /// Shared LoRA factors, and a hypernetwork that generates the small matrix between them
     Core,
+    /// LoRA, with attention to the exemplars of each group of --group-field
+    Attention,
     /// LoRA, adapted to each group of --group-field by a few learned gradient steps on its exemplars
     Steps,
 }

@@ -36,7 +36,7 @@ pub(crate) fn start(loaded: LoadedModel, decoding: &DecodingConfig) -> Result<En
 
 /// Loads an adapter, with the exemplars of its folder if it uses them.
 pub(crate) fn load(engine: &Engine, adapter: Adapter, folder: &Path) -> Result<(), CliError> {
-    if adapter.config.steps.is_some() {
+    if adapter.config.exemplars.is_some() {
         let groups = GroupExemplarSource::read(folder).map_err(EngineError::from)?;
         engine.load_adapter_with_groups(ADAPTER, adapter, groups)?;
     } else {

@@ -37,9 +37,9 @@ struct Forgotten {
 
 pub(crate) fn remember(config: &RememberConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let adapter = read_config(&config.adapter)?;
-    if adapter.steps.is_none() {
+    if adapter.exemplars.is_none() {
         let adapter = config.adapter.display().to_string();
-        return Err(EngineError::NoSteps { adapter }.into());
+        return Err(EngineError::NoExemplarUse { adapter }.into());
     }
     let found = data::read_documents(&config.data.path, &config.data.options, None)?;
     config.data.report_skipped(&found.skipped, context);

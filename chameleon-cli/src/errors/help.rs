@@ -178,7 +178,9 @@ pub(super) fn refusal(refusal: &EngineError) -> Option<&'static str> {
     Some(match refusal {
         EngineError::PromptTooLong { .. } => "shorten the prompt",
         EngineError::TooManyTokens { .. } => "shorten the prompt or ask for fewer tokens",
-        EngineError::NoSteps { .. } => "train one with `--method steps --group-field NAME`",
+        EngineError::NoExemplarUse { .. } => {
+            "train one with `--method attention --group-field NAME`"
+        }
         EngineError::Exemplars { .. } => DISK,
         EngineError::EmptyStop => "give `--stop` a text",
         EngineError::WrongBase { .. } => OTHER_BASE,

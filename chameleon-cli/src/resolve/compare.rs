@@ -90,7 +90,7 @@ fn tenants(
         },
         seeds: seeds.to_vec(),
         methods: if methods.is_empty() {
-            TenantMethod::defaults(args.inner_steps)
+            TenantMethod::defaults()
         } else {
             methods
         },

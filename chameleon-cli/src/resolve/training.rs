@@ -74,6 +74,7 @@ pub(super) fn train(args: TrainArgs) -> Result<TrainConfig, FlagError> {
             TrainMethod::Lora => Head::Lora,
             TrainMethod::Dense => Head::Generated(GeneratorKind::Dense),
             TrainMethod::Core => Head::Generated(GeneratorKind::Core),
+            TrainMethod::Attention => Head::Attention,
             TrainMethod::Steps => Head::Steps,
         },
         training: TrainingConfig {

@@ -210,7 +210,7 @@ impl From<EngineError> for ApiError {
                 with_status(StatusCode::CONFLICT, "wrong_base").about("path")
             }
             EngineError::GroupKey { .. } => bad("invalid_value", "chameleon.group"),
-            EngineError::NoSteps { .. } | EngineError::NoGroups { .. } => {
+            EngineError::NoExemplarUse { .. } | EngineError::NoGroups { .. } => {
                 bad("no_examples", "model")
             }
             EngineError::Exemplars { ref source } if source.is_of_addition() => {

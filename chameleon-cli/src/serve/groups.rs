@@ -36,7 +36,7 @@ const MAX_EXAMPLES: usize = 1024;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct GroupQuery {
-    /// The model with the adapter, `NAME:ADAPTER`; may be left out if one adapter with learned steps is loaded.
+    /// The model with the adapter, `NAME:ADAPTER`; may be left out if one adapter that uses exemplars is loaded.
     model: Option<String>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct GroupQuery {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AddExamples {
-    /// The model with the adapter, `NAME:ADAPTER`; may be left out if one adapter with learned steps is loaded.
+    /// The model with the adapter, `NAME:ADAPTER`; may be left out if one adapter that uses exemplars is loaded.
     model: Option<String>,
     #[schema(value_type = Vec<NewExample>, min_items = 1)]
     examples: Vec<Object<NewExample>>,
@@ -267,7 +267,7 @@ fn adapter_of(server: &Server, model: Option<String>) -> Result<String, ApiError
             .engine
             .adapters()
             .into_iter()
-            .filter(|info| info.steps.is_some())
+            .filter(|info| info.exemplars.is_some())
             .map(|info| info.name)
             .collect::<Vec<_>>(),
     };
@@ -275,7 +275,7 @@ fn adapter_of(server: &Server, model: Option<String>) -> Result<String, ApiError
         Ok([adapter]) => Ok(adapter),
         Err(choices) => {
             let message = if choices.is_empty() {
-                "examples belong to an adapter with learned steps: name `NAME:ADAPTER`"
+                "examples belong to an adapter that uses them: name `NAME:ADAPTER`"
             } else {
                 "several adapters use examples: name one as `NAME:ADAPTER`"
             };

@@ -195,7 +195,7 @@ impl Server {
                 message,
             ));
         }
-        if adapter.config.steps.is_some() {
+        if adapter.config.exemplars.is_some() {
             let groups = GroupExemplarSource::open(folder).map_err(EngineError::from)?;
             self.engine
                 .load_adapter_with_groups(name, adapter, groups)?;

@@ -11,9 +11,9 @@ use super::error::{AdapterError, ImpossibleAdapter};
 use super::group_memory::MemoryConfig;
 use super::{CONFIG_FILE, FORMAT_VERSION, OLDEST_VERSION, read};
 use crate::adapter::adaptation::HeadAdaptation;
+use crate::adapter::exemplar_use::ExemplarUse;
 use crate::adapter::identity::ModelIdentity;
 use crate::adapter::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
-use crate::adapter::learned_steps::StepsConfig;
 use crate::adapter::prompts::{PromptEncoding, Representation};
 use crate::families::causal_lm::CausalLm as _;
 use crate::families::language_model::LanguageModel;
@@ -67,9 +67,9 @@ pub struct AdapterConfig {
     /// The groups' memories, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryDescription>,
-    /// The steps that adapt the layers to a group's exemplars, if they are learned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub steps: Option<StepsConfig>,
+    /// What it does with the exemplars of a group, if anything.
+    #[serde(flatten)]
+    pub exemplars: Option<ExemplarUse>,
 }
 
 /// The section `memory` of `adapter_config.json`.
@@ -245,8 +245,8 @@ impl AdapterConfig {
         if let Some(memory) = &self.memory {
             memory.check(self)?;
         }
-        if let Some(steps) = self.steps {
-            check_steps(steps, &self.head, self.layers.as_ref())?;
+        if let Some(how) = self.exemplars {
+            check_exemplars(how, &self.head, self.layers.as_ref())?;
         }
         match &self.head {
             HeadAdaptation::Lora { config } => config.check()?,
@@ -304,24 +304,22 @@ impl AdapterConfig {
     }
 }
 
-fn check_steps(
-    steps: StepsConfig,
+fn check_exemplars(
+    how: ExemplarUse,
     head: &HeadAdaptation,
     layers: Option<&LayerAdaptation>,
 ) -> Result<(), ImpossibleAdapter> {
-    let StepsConfig {
-        num_steps,
-        num_exemplars,
-    } = steps;
+    let num_exemplars = how.num_exemplars();
+    let num_steps = how.steps().map_or(1, |steps| steps.num_steps);
     if !(1..=MAX_STEPS).contains(&num_steps) || !(1..=MAX_EXEMPLARS).contains(&num_exemplars) {
-        return Err(ImpossibleAdapter::Steps {
+        return Err(ImpossibleAdapter::Exemplars {
             num_steps,
             num_exemplars,
         });
     }
     match (head, layers) {
         (HeadAdaptation::Lora { .. }, Some(layers)) if layers.kind == LayerKind::Lora => Ok(()),
-        _ => Err(ImpossibleAdapter::StepsWithoutLora),
+        _ => Err(ImpossibleAdapter::ExemplarsWithoutLora),
     }
 }
 

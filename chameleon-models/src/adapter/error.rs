@@ -217,15 +217,15 @@ pub enum ImpossibleAdapter {
     },
     /// There are no learned steps, no exemplars, or too many.
     #[error("{num_steps} learned steps on {num_exemplars} exemplars")]
-    Steps {
+    Exemplars {
         /// Steps.
         num_steps: usize,
         /// Exemplars of a group.
         num_exemplars: usize,
     },
-    /// Steps are learned, but head and layers are not both adapted by LoRA.
-    #[error("learned steps without LoRA inside the layers and at the head")]
-    StepsWithoutLora,
+    /// Exemplars are used, but head and layers are not both adapted by LoRA.
+    #[error("exemplars without LoRA inside the layers and at the head")]
+    ExemplarsWithoutLora,
     /// The sequences have more tokens than the model has learned positions.
     #[error("sequences of {seq_len} tokens on a model that has learned {max_seq_len} positions")]
     Positions {

@@ -12,7 +12,9 @@
 //! exist, have the shape given by the configuration, and hold finite values.
 
 pub(crate) mod adaptation;
+pub(crate) mod exemplar_states;
 pub(crate) mod exemplar_store;
+pub(crate) mod exemplar_use;
 pub(crate) mod group_memory;
 pub(crate) mod identity;
 pub(crate) mod layer_adaptation;
@@ -35,10 +37,12 @@ pub use self::adaptation::{
 pub(crate) use self::config::read_config_for;
 pub use self::config::{AdapterConfig, MemoryDescription, Recipe, check_memory, read_config};
 pub use self::error::{AdapterError, ImpossibleAdapter};
+pub use self::exemplar_states::ExemplarStates;
 pub use self::exemplar_store::{
     Added, Exemplar, ExemplarStore, ExemplarStoreError, GroupExemplars, ImpossibleExemplars,
     InvalidKey, MAX_KEY_BYTES, NewExemplar, StoreLimits,
 };
+pub use self::exemplar_use::{AttentionConfig, ExemplarUse, StepsConfig};
 pub use self::group_memory::{
     GroupMemories, MemoryConfig, MemoryError, MemorySource, TextsWithStates,
 };
@@ -46,7 +50,7 @@ pub use self::identity::ModelIdentity;
 pub use self::layer_adaptation::{
     LayerAdaptation, LayerKind, LayerRange, NotALayerRange, UnknownTarget,
 };
-pub use self::learned_steps::{ExemplarStates, StepDirections, StepsConfig};
+pub use self::learned_steps::StepDirections;
 pub use self::memory::{AdapterMemory, MemoryMatch};
 pub use self::prompts::{PromptEncoding, Representation, UnknownRepresentation, embed_prompts};
 pub(crate) use self::tensors::{load_tensors, tensor_bytes};
@@ -57,7 +61,7 @@ use crate::files::atomic_file;
 use crate::files::fingerprint::Fingerprint;
 
 /// The version of the folder's format that this crate writes.
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
 
 /// The oldest version that this crate reads.
 pub const OLDEST_VERSION: u32 = 1;
@@ -217,7 +221,8 @@ pub fn empty_module(
             Some(layers.init(config.seed.derive("layers"), device))
         }
     };
-    let steps = match (&config.steps, &layers) {
+    let learned = config.exemplars.and_then(ExemplarUse::steps);
+    let steps = match (learned, &layers) {
         (Some(steps), Some(layers)) => {
             let num_tensors = 2 * layers.modules().len();
             let steps = LearnedSteps::new(steps.num_steps, num_tensors, device);

@@ -16,6 +16,7 @@ use super::config::AdapterConfig;
 use super::error::AdapterError;
 use super::{Adapter, FORMAT_VERSION, empty_module, read};
 use crate::adapter::adaptation::AdapterModule;
+use crate::adapter::exemplar_use::ExemplarUse;
 use crate::families::language_model::LanguageModel;
 
 const CENTROIDS: &str = "centroids";
@@ -132,7 +133,8 @@ fn num_params(config: &AdapterConfig, model: &LanguageModel) -> Result<usize, Ad
             .config(model, config.head.num_features())?
             .num_trainable_params(),
     };
-    let steps = match (&config.steps, &config.layers) {
+    let learned = config.exemplars.and_then(ExemplarUse::steps);
+    let steps = match (learned, &config.layers) {
         (Some(steps), Some(layers)) => steps.num_steps * 2 * layers.modules(model)?.len(),
         _ => 0,
     };

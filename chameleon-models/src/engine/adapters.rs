@@ -11,7 +11,7 @@ use chameleon_hypernet::Condition;
 use super::groups::KeyedGroups;
 use super::isolation::lock;
 use crate::adapter::adaptation::{FactorProducer, HeadAdaptation};
-use crate::adapter::{Adapter, MemoryDescription, Recipe, StepsConfig};
+use crate::adapter::{Adapter, ExemplarUse, MemoryDescription, Recipe};
 
 /// The group of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,8 +41,8 @@ pub struct AdapterInfo {
     pub memory: Option<MemoryDescription>,
     /// Its groups by key that have exemplars.
     pub num_groups: usize,
-    /// The learned steps by which it uses exemplars, if it has them.
-    pub steps: Option<StepsConfig>,
+    /// What it does with the exemplars of a group, if anything.
+    pub exemplars: Option<ExemplarUse>,
     /// Requests started with it.
     pub num_requests: u64,
 }
@@ -138,7 +138,7 @@ impl LoadedAdapter {
                 .as_ref()
                 .map(|memory| memory.description.clone()),
             num_groups: self.groups.as_ref().map_or(0, KeyedGroups::count),
-            steps: config.steps,
+            exemplars: config.exemplars,
             num_requests: lock(&self.clusters)
                 .iter()
                 .map(|cluster| cluster.num_requests)

@@ -123,9 +123,9 @@ pub enum EngineError {
         /// The cause.
         source: ClusterError,
     },
-    /// The adapter does not learn from exemplars.
-    #[error("adapter `{adapter}` was trained without learned steps, so it cannot use exemplars")]
-    NoSteps {
+    /// The adapter uses no exemplars.
+    #[error("adapter `{adapter}` was trained without exemplars, so it cannot use any")]
+    NoExemplarUse {
         /// The adapter.
         adapter: String,
     },

@@ -16,15 +16,15 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// As [`load_adapter`](Self::load_adapter), and when the adapter has no learned steps.
+    /// As [`load_adapter`](Self::load_adapter), and when the adapter uses no exemplars.
     pub fn load_adapter_with_groups(
         &self,
         name: &str,
         adapter: Adapter,
         groups: GroupExemplarSource,
     ) -> Result<AdapterInfo, EngineError> {
-        if adapter.config.steps.is_none() {
-            return Err(EngineError::NoSteps {
+        if adapter.config.exemplars.is_none() {
+            return Err(EngineError::NoExemplarUse {
                 adapter: name.to_owned(),
             });
         }

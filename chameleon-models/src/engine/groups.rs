@@ -10,10 +10,10 @@ use chameleon_hypernet::GroupLayers;
 use super::error::EngineError;
 use super::isolation::lock;
 use crate::adapter::Adapter;
+use crate::adapter::exemplar_states::ExemplarStates;
 use crate::adapter::exemplar_store::{
     Exemplar, ExemplarStore, ExemplarStoreError, GroupExemplars, NewExemplar, StoreLimits,
 };
-use crate::adapter::learned_steps::ExemplarStates;
 use crate::data;
 use crate::families::load::LoadedModel;
 
@@ -360,10 +360,10 @@ fn layers_of(
     adapter: &Adapter,
     group: &GroupExemplars,
 ) -> Result<GroupLayers, String> {
-    let steps = adapter
+    let how = adapter
         .config
-        .steps
-        .ok_or("the adapter has no learned steps")?;
+        .exemplars
+        .ok_or("the adapter uses no exemplars")?;
     let layers = adapter.config.layers.as_ref();
     let first_layer = layers.ok_or("the adapter has no layers")?.first_layer();
     let mut sequences = Vec::with_capacity(group.exemplars.len());
@@ -375,10 +375,7 @@ fn layers_of(
     }
     let sequences: Vec<&SplitSequence> = sequences.iter().collect();
     let states = ExemplarStates::of(&loaded.model, first_layer, &sequences);
-    let layers = adapter
-        .module
-        .layers_after_steps(&loaded.model, &states, steps.num_steps)
-        .for_all_groups();
+    let layers = adapter.module.group_layers(&loaded.model, &states, how);
     if layers.is_finite() {
         Ok(layers)
     } else {

@@ -77,7 +77,7 @@ impl Group {
             KeyedLayers::None => Ok(Keyed {
                 layers: None,
                 num_exemplars: 0,
-                uses_factors: self.adapter.adapter.config.steps.is_none(),
+                uses_factors: self.adapter.adapter.config.exemplars.is_none(),
             }),
         }
     }

@@ -4,11 +4,17 @@
 
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Tensor, assert_shape};
+use burn::tensor::{Bool, Device, Int, Tensor, assert_shape};
 use chameleon_core::fused::{self, CausalAttention, RotaryHalves};
+use chameleon_core::{AttentionContext, ContextAttention, ContextKeys};
+
+use crate::families::indices::index_tensor;
 
 /// Attention of one kind of pass.
 pub(crate) trait Attend {
+    /// Names the layer whose attention comes next.
+    fn begin_layer(&mut self, _layer_idx: usize) {}
+
     /// The values each query attends to, heads side by side.
     ///
     /// # Shapes
@@ -43,22 +49,36 @@ pub(crate) struct Heads {
 impl Projected<'_> {
     /// Splits into heads and applies the rotary embedding.
     pub(crate) fn into_heads(self) -> Heads {
-        let Self {
-            query,
+        let (key, value) = self.key_value_heads();
+        Heads {
+            query: self.rotated(self.query.clone()),
             key,
             value,
-            head_dim,
-            rotary,
-        } = self;
-        let rotated = |x| match rotary {
-            Some(rotary) => rotary.apply(heads(x, head_dim)),
-            None => heads(x, head_dim),
-        };
-        Heads {
-            query: rotated(query),
-            key: rotated(key),
-            value: heads(value, head_dim),
         }
+    }
+
+    /// Keys with their positions, and values, `[batch, kv_heads, seq, head_dim]` each.
+    fn key_value_heads(&self) -> (Tensor<4>, Tensor<4>) {
+        let value = heads(self.value.clone(), self.head_dim);
+        (self.rotated(self.key.clone()), value)
+    }
+
+    fn rotated(&self, x: Tensor<3>) -> Tensor<4> {
+        let x = heads(x, self.head_dim);
+        match self.rotary {
+            Some(rotary) => rotary.apply(x),
+            None => x,
+        }
+    }
+
+    fn attend_causally(self) -> Tensor<3> {
+        fused::causal_attention(CausalAttention {
+            query: self.query,
+            key: self.key,
+            value: self.value,
+            head_dim: self.head_dim,
+            rotary: self.rotary.cloned(),
+        })
     }
 }
 
@@ -70,19 +90,138 @@ fn heads(projected: Tensor<3>, head_dim: usize) -> Tensor<4> {
         .swap_dims(1, 2)
 }
 
-/// Attention of a pass over whole sequences: each token to itself and to those before it.
-pub(crate) struct Causal;
+/// Attention of a pass over whole sequences: each token to itself, to those before it, and to a context.
+pub(crate) struct Causal<'a> {
+    context: Option<&'a AttentionContext>,
+    layer_idx: usize,
+}
 
-impl Attend for Causal {
+impl<'a> Causal<'a> {
+    /// Attention to the context as well, in the layers that it has.
+    pub(crate) fn with_context(context: Option<&'a AttentionContext>) -> Self {
+        Self {
+            context,
+            layer_idx: 0,
+        }
+    }
+}
+
+impl Attend for Causal<'_> {
+    fn begin_layer(&mut self, layer_idx: usize) {
+        self.layer_idx = layer_idx;
+    }
+
     fn attend(&mut self, projected: Projected<'_>) -> Tensor<3> {
-        fused::causal_attention(CausalAttention {
-            query: projected.query,
-            key: projected.key,
-            value: projected.value,
-            head_dim: projected.head_dim,
-            rotary: projected.rotary.cloned(),
+        let context = self
+            .context
+            .and_then(|context| context.layer(self.layer_idx));
+        let Some(context) = context else {
+            return projected.attend_causally();
+        };
+        let Heads { query, key, value } = projected.into_heads();
+        let [_, _, seq_len, _] = query.dims();
+        attend_to_context(ContextAttention {
+            hidden: AttentionMask::Causal.hidden(seq_len, &query.device()),
+            query,
+            key,
+            value,
+            context,
         })
     }
+}
+
+/// Causal attention that keeps the keys and values of each layer, as a context for sequences that follow.
+pub(crate) struct Recording {
+    /// The last position of each sequence, `[batch]`.
+    last: Tensor<1, Int>,
+    /// The tokens of all sequences without their padding, in the flattened `batch * seq`.
+    tokens: Tensor<1, Int>,
+    layer_idx: usize,
+    layers: Vec<(usize, ContextKeys)>,
+}
+
+impl Recording {
+    /// Keeps sequences of these lengths, padded on the right to `seq_len`. Keys are moved as if the last token of every
+    /// sequence stood where the sequences that follow begin.
+    pub(crate) fn of(lens: &[usize], seq_len: usize, device: &Device) -> Self {
+        let tokens = lens.iter().enumerate().flat_map(|(row, &len)| {
+            let first = row * seq_len;
+            first..first + len
+        });
+        Self {
+            last: index_tensor(lens.iter().map(|&len| len - 1), device),
+            tokens: index_tensor(tokens, device),
+            layer_idx: 0,
+            layers: Vec::new(),
+        }
+    }
+
+    /// The context of the layers that were run.
+    pub(crate) fn into_context(self) -> AttentionContext {
+        AttentionContext::new(self.layers)
+    }
+
+    /// Rotates the keys of each sequence back by its last position.
+    fn moved(&self, key: Tensor<4>, rotary: Option<&RotaryHalves>) -> Tensor<4> {
+        let Some(rotary) = rotary else { return key };
+        let at_last = |angles: &Tensor<4>| {
+            let indices = on_device_of(&self.last, angles);
+            angles.clone().select(2, indices).swap_dims(0, 2) // [batch, 1, 1, head_dim / 2]
+        };
+        let back = RotaryHalves {
+            cos: at_last(&rotary.cos),
+            sin: -at_last(&rotary.sin),
+        };
+        back.apply(key)
+    }
+
+    /// `[batch, kv_heads, seq, head_dim]` -> `[kv_heads, tokens, head_dim]`
+    fn kept(&self, x: Tensor<4>) -> Tensor<3> {
+        let [batch, num_kv_heads, seq_len, head_dim] = x.dims();
+        let tokens = on_device_of(&self.tokens, &x);
+        x.swap_dims(0, 1)
+            .reshape([num_kv_heads, batch * seq_len, head_dim])
+            .select(1, tokens)
+    }
+}
+
+/// Indices on the autodiff device, if `x` is there.
+fn on_device_of(indices: &Tensor<1, Int>, x: &Tensor<4>) -> Tensor<1, Int> {
+    if x.device().is_autodiff() {
+        indices.clone().autodiff()
+    } else {
+        indices.clone()
+    }
+}
+
+impl Attend for Recording {
+    fn begin_layer(&mut self, layer_idx: usize) {
+        self.layer_idx = layer_idx;
+    }
+
+    fn attend(&mut self, projected: Projected<'_>) -> Tensor<3> {
+        let (key, value) = projected.key_value_heads();
+        let key = self.moved(key, projected.rotary);
+        let keys = ContextKeys {
+            key_columns: self.kept(key).transpose(),
+            value: self.kept(value),
+        };
+        self.layers.push((self.layer_idx, keys));
+        projected.attend_causally()
+    }
+}
+
+/// Attention to a context and to the own sequence.
+///
+/// # Shapes
+///
+/// - output: `[batch, seq, heads * head_dim]`
+pub(crate) fn attend_to_context(input: ContextAttention<'_>) -> Tensor<3> {
+    let [batch, num_heads, seq_len, head_dim] = input.query.dims();
+    input
+        .attend()
+        .swap_dims(1, 2) // [batch, seq, heads, head_dim]
+        .reshape([batch, seq_len, num_heads * head_dim])
 }
 
 /// Query, key and value of one layer, split into heads.
@@ -106,6 +245,16 @@ pub(crate) enum AttentionMask {
     Causal,
     /// Given slots: `true` is masked; `[batch, 1, seq, slots]`.
     Hidden(Tensor<4, Bool>),
+}
+
+impl AttentionMask {
+    /// What a sequence of `seq_len` tokens does not see of itself, or of the slots: `[batch or 1, 1, seq, slots]`.
+    pub(crate) fn hidden(&self, seq_len: usize, device: &Device) -> Tensor<4, Bool> {
+        match self {
+            Self::Causal => Tensor::<2, Bool>::tril_mask([seq_len, seq_len], 0, device).unsqueeze(),
+            Self::Hidden(hidden) => hidden.clone(),
+        }
+    }
 }
 
 /// Softmax of the scaled, masked scores times the values, heads side by side.

@@ -60,6 +60,19 @@ pub enum PassInput {
     },
 }
 
+impl PassInput {
+    /// `[batch, seq]`
+    pub(crate) fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::TokenIds(token_ids) => token_ids.dims(),
+            Self::Entering { states, .. } => {
+                let [batch, seq_len, _] = states.dims();
+                [batch, seq_len]
+            }
+        }
+    }
+}
+
 /// The end of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PassEnd {

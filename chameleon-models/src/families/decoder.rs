@@ -100,7 +100,8 @@ fn forward_packed(packed: &PackedMatrix, linear: &Linear, x: &Tensor<3>) -> Tens
 
 /// A pass over whole sequences.
 pub(crate) fn forward<D: Decoder>(decoder: &D, pass: SequencePass<'_>) -> Tensor<3> {
-    forward_with(decoder, pass, &mut Causal)
+    let context = pass.factors.context();
+    forward_with(decoder, pass, &mut Causal::with_context(context))
 }
 
 /// A pass over whole sequences with another attention.
@@ -109,13 +110,7 @@ pub(crate) fn forward_with<D: Decoder>(
     pass: SequencePass<'_>,
     attention: &mut dyn Attend,
 ) -> Tensor<3> {
-    let [_, seq_len] = match &pass.input {
-        PassInput::TokenIds(token_ids) => token_ids.dims(),
-        PassInput::Entering { states, .. } => {
-            let [batch, seq_len, _] = states.dims();
-            [batch, seq_len]
-        }
-    };
+    let [_, seq_len] = pass.input.dims();
     let rows = [(0..seq_len).collect()];
     let positions = decoder.positions(&rows);
     let (mut states, first_layer) = match pass.input {
@@ -133,6 +128,7 @@ pub(crate) fn forward_with<D: Decoder>(
             factors: pass.factors,
             packed: decoder.packed(),
         };
+        attention.begin_layer(layer_idx);
         states = decoder.layer(states, &context, attention);
     }
     match pass.end {

@@ -3,10 +3,10 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
-use chameleon_core::LoraFactors;
+use chameleon_core::{AttentionContext, LoraFactors};
 
 use crate::error::ModelError;
-use crate::families::attention::Attend;
+use crate::families::attention::{Attend, Recording};
 use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, SequencePass};
 use crate::families::decoder;
 use crate::families::gpt2::Gpt2;
@@ -53,6 +53,15 @@ impl LanguageModel {
             Self::Gpt2(model) => decoder::forward_with(model, pass, attention),
             Self::Llama(model) => decoder::forward_with(model, pass, attention),
         }
+    }
+
+    /// Keys and values of whole sequences in the layers of the pass, as a context for sequences that follow each of
+    /// them. `lens` are the lengths of the sequences, which are padded on the right.
+    pub(crate) fn context_of(&self, pass: SequencePass<'_>, lens: &[usize]) -> AttentionContext {
+        let [_, seq_len] = pass.input.dims();
+        let mut recording = Recording::of(lens, seq_len, &self.head_weight().device());
+        self.forward_with(pass, &mut recording);
+        recording.into_context()
     }
 
     fn as_causal_lm(&self) -> &dyn CausalLm {

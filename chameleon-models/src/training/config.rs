@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use chameleon_hypernet::Condition;
 
+use crate::adapter::exemplar_use::{AttentionConfig, ExemplarUse, StepsConfig};
 use crate::adapter::group_memory::MemoryConfig;
 use crate::adapter::layer_adaptation::LayerRange;
-use crate::adapter::learned_steps::StepsConfig;
 use crate::adapter::prompts::PromptEncoding;
 use crate::families::sizes::ModelSizes;
 use crate::training::error::TrainingError;
+use crate::training::method::Head;
 use crate::training::texts::SpanConfig;
 use crate::training::train::TrainOptions;
 
@@ -22,7 +23,7 @@ pub struct TrainingConfig {
     pub num_clusters: usize,
     /// Settings of the groups' memories.
     pub memory: MemoryOptions,
-    /// Learned steps, for the method that learns them.
+    /// Exemplars of a group, for the methods that use them, and learned steps, for the one that learns them.
     pub steps: StepsConfig,
     /// How texts are split into prompt and scored tokens.
     pub span: SpanConfig,
@@ -87,6 +88,19 @@ impl TrainingConfig {
                 max_grad_norm: 1.0,
             },
             cache_dir: cache_dir.into(),
+        }
+    }
+}
+
+impl TrainingConfig {
+    /// What an adapter of this kind does with exemplars.
+    pub(crate) fn exemplars(&self, head: Head) -> Option<ExemplarUse> {
+        match head {
+            Head::Attention => Some(ExemplarUse::Attention(AttentionConfig {
+                num_exemplars: self.steps.num_exemplars,
+            })),
+            Head::Steps => Some(ExemplarUse::Steps(self.steps)),
+            _ => None,
         }
     }
 }

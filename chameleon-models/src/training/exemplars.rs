@@ -6,7 +6,7 @@ use chameleon_core::SplitSequence;
 use rand::seq::SliceRandom as _;
 use rand::{Rng, RngExt as _};
 
-use crate::adapter::learned_steps::ExemplarStates;
+use crate::adapter::exemplar_states::ExemplarStates;
 use crate::data::Example;
 use crate::families::causal_lm::CausalLm;
 use crate::training::error::TrainingError;
@@ -99,7 +99,7 @@ pub(crate) fn draw_num_exemplars(usual: usize, rng: &mut impl Rng) -> usize {
 }
 
 impl HiddenStates<'_> {
-    /// The exemplars with these indices as learned steps read them.
+    /// The exemplars with these indices as they enter the lowest adapted layer.
     ///
     /// # Panics
     ///
@@ -127,7 +127,7 @@ impl HiddenStates<'_> {
                 })
             }
             HiddenStates::Layers(model) => ExemplarStates::of(model, first_layer, &sequences),
-            HiddenStates::Cached(_) => panic!("learned steps run the upper layers"),
+            HiddenStates::Cached(_) => panic!("exemplars run the upper layers"),
         }
     }
 }

@@ -226,7 +226,7 @@ impl TrainingData {
             centroids: self.centroids.clone(),
             condition: config.condition,
             control: control.plan(config.num_clusters, config.seed.derive("control"))?,
-            steps: config.steps,
+            exemplars: config.exemplars,
             options: config.training.clone(),
             seed: config.seed.derive("training"),
         })

@@ -31,6 +31,8 @@ pub enum Head {
     Experts,
     /// Factors generated from the condition of a group.
     Generated(GeneratorKind),
+    /// LoRA, with attention to the exemplars of each group.
+    Attention,
     /// LoRA, adapted to each group by learned steps on its exemplars.
     Steps,
 }
@@ -82,7 +84,7 @@ impl Method {
     /// Our hypernetwork.
     pub const CORE: Self = Self::of(Head::Generated(GeneratorKind::Core));
 
-    const fn of(head: Head) -> Self {
+    pub(crate) const fn of(head: Head) -> Self {
         Self {
             head,
             control: ConditionControl::None,
@@ -155,6 +157,7 @@ impl Method {
                 "LoRA with as many trainable parameters as `dense`"
             }
             (Head::Experts, ..) => "One LoRA for each group",
+            (Head::Attention, ..) => "LoRA with attention to the exemplars of each group",
             (Head::Steps, ..) => "LoRA after learned steps on the exemplars of each group",
             (Head::Generated(GeneratorKind::Core), control, None) => match control {
                 ConditionControl::Redrawn => "`core` with the conditions of other groups",
@@ -188,6 +191,7 @@ impl fmt::Display for Method {
             Head::ParameterMatchedLora(GeneratorKind::Core) => "lora-equal",
             Head::ParameterMatchedLora(_) => "lora-equal-dense",
             Head::Experts => "experts",
+            Head::Attention => "attention",
             Head::Steps => "steps",
             Head::Generated(GeneratorKind::Core) => "core",
             Head::Generated(_) => "dense",

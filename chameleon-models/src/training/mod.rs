@@ -5,6 +5,8 @@ pub(crate) mod config;
 pub(crate) mod error;
 pub(crate) mod eval;
 pub(crate) mod evaluation;
+pub(crate) mod exemplar_objective;
+pub(crate) mod exemplar_scores;
 pub(crate) mod exemplars;
 pub mod experiment;
 pub(crate) mod fit;
@@ -20,8 +22,6 @@ pub mod recipes;
 pub(crate) mod session;
 pub(crate) mod setup;
 pub(crate) mod states;
-pub(crate) mod steps_objective;
-pub(crate) mod steps_scores;
 pub mod text_metrics;
 pub(crate) mod texts;
 pub(crate) mod train;
@@ -36,6 +36,7 @@ pub use config::{AdapterOptions, MemoryOptions, TrainingConfig};
 pub use error::TrainingError;
 pub use eval::{ExampleScore, ScoreSummary, Scorer, TokenScores};
 pub use evaluation::{AdapterScores, score_adapter, score_windows};
+pub use exemplar_scores::AnswerScore;
 pub use exemplars::ExemplarSplit;
 pub use fit::{EpochRecord, KeptEpoch};
 pub use grouped_examples::{
@@ -52,7 +53,6 @@ pub use prepare::{
 pub use session::{MemoryReport, MemoryStage, Start, TrainingReport, TrainingRun};
 pub use setup::TrainSetup;
 pub use states::HiddenStates;
-pub use steps_scores::AnswerScore;
 pub use texts::{CutTexts, SpanConfig, TextSource};
 pub use train::{
     BatchLoss, Cursor, LearningRate, Objective, Schedule, StepReport, TrainError, TrainOptions,

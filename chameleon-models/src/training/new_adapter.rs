@@ -44,7 +44,7 @@ impl TrainingConfig {
             training: self.optimizer.clone(),
             seed,
             memory: None,
-            steps: (head == Head::Steps).then_some(self.steps),
+            exemplars: self.exemplars(head),
         };
         // A configuration that the reader would reject is not trained.
         config.check()?;
@@ -85,7 +85,7 @@ impl AdapterOptions {
                 let generated = self.parts(Head::Generated(kind), model, num_clusters)?;
                 return self.matched_lora(generated.num_trainable_params(model)?, model);
             }
-            Head::Frozen | Head::Lora | Head::Steps => {
+            Head::Frozen | Head::Lora | Head::Attention | Head::Steps => {
                 (HeadAdaptation::Lora { config: lora }, LayerKind::Lora)
             }
             Head::Experts => {

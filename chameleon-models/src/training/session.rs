@@ -14,6 +14,7 @@ use crate::families::causal_lm::CausalLm;
 use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
 use crate::training::eval::{ScoreSummary, TokenScores};
+use crate::training::exemplar_scores::score_with_exemplars;
 use crate::training::fit::{Conditions, EpochRecord, FitHooks, Selection, fit};
 use crate::training::known_states::KnownStates;
 use crate::training::method::Head;
@@ -21,7 +22,6 @@ use crate::training::metrics_file::MetricsFile;
 use crate::training::new_adapter::{autodiff_device, untrained};
 use crate::training::observer::Observer;
 use crate::training::prepare::TrainingData;
-use crate::training::steps_scores::score_after_steps;
 use crate::training::train::{StepReport, TrainError, Trainer};
 use crate::training::training_state::{self, TrainingCheckpoint, TrainingParts, TrainingState};
 
@@ -169,15 +169,14 @@ impl TrainingRun<'_> {
         let num_trainable_params = trainer.module().num_trainable_params();
         let score = |module: Option<&AdapterModule>| {
             let states = valid_states.hidden_states(data.model());
-            match (config.steps, module) {
-                (Some(steps), Some(module)) => {
-                    let scores = score_after_steps(
+            match (config.exemplars, module) {
+                (Some(how), Some(module)) => {
+                    let scores = score_with_exemplars(
                         module,
                         data.model(),
                         &data.valid.data,
                         states,
-                        steps.num_exemplars,
-                        steps.num_steps,
+                        how,
                         observer,
                     )?;
                     Ok(scores.into_iter().map(|score| score.tokens).collect())

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, ControlPlan};
 
-use crate::adapter::learned_steps::StepsConfig;
+use crate::adapter::exemplar_use::ExemplarUse;
 use crate::training::grouped_examples::GroupedExamples;
 use crate::training::states::HiddenStates;
 use crate::training::train::TrainOptions;
@@ -24,8 +24,8 @@ pub struct TrainSetup<'a> {
     pub condition: Condition,
     /// Which condition a group receives.
     pub control: ControlPlan,
-    /// The steps by which groups are adapted to their exemplars, if they are learned.
-    pub steps: Option<StepsConfig>,
+    /// What is done with the exemplars of a group, if anything.
+    pub exemplars: Option<ExemplarUse>,
     /// Settings of the optimizer.
     pub options: TrainOptions,
     /// Seed of the order of batches and of dropout.

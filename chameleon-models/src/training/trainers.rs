@@ -3,8 +3,8 @@
 use crate::adapter::adaptation::AdapterModule;
 use crate::training::causal_objective::CausalObjective;
 use crate::training::error::TrainingError;
+use crate::training::exemplar_objective::ExemplarObjective;
 use crate::training::setup::TrainSetup;
-use crate::training::steps_objective::StepsObjective;
 use crate::training::train::{Cursor, Objective, Trainer};
 
 impl<'a> TrainSetup<'a> {
@@ -12,7 +12,7 @@ impl<'a> TrainSetup<'a> {
     ///
     /// # Errors
     ///
-    /// When steps are learned and the examples have no keys.
+    /// When exemplars are used and the examples have no keys.
     pub fn trainer(self, module: AdapterModule) -> Result<Trainer<'a>, TrainingError> {
         let schedule = self.options.schedule(self.seed);
         Ok(Trainer::new(self.objective(&module)?, schedule, module))
@@ -22,7 +22,7 @@ impl<'a> TrainSetup<'a> {
     ///
     /// # Errors
     ///
-    /// When the optimizer's state cannot be read, `cursor` is not a position of this training, or steps are learned and
+    /// When the optimizer's state cannot be read, `cursor` is not a position of this training, or exemplars are used and
     /// the examples have no keys.
     pub fn resume(
         self,
@@ -37,8 +37,8 @@ impl<'a> TrainSetup<'a> {
     }
 
     fn objective(self, module: &AdapterModule) -> Result<Box<dyn Objective + 'a>, TrainingError> {
-        Ok(match self.steps {
-            Some(steps) => Box::new(StepsObjective::new(self, steps, module)?),
+        Ok(match self.exemplars {
+            Some(how) => Box::new(ExemplarObjective::new(self, how, module)?),
             None => Box::new(CausalObjective::new(self, module)),
         })
     }

@@ -10,8 +10,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use chameleon_core::RunSeed;
 use chameleon_hypernet::{Condition, GeneratorKind, HyperLoraHeadConfig, LayerFactors, LoraConfig};
 use chameleon_models::adapter::{
-    Adapter, AdapterConfig, FORMAT_VERSION, HeadAdaptation, LayerAdaptation, LayerKind, LayerRange,
-    PromptEncoding, Recipe, Representation, StepsConfig, empty_module, head_shape,
+    Adapter, AdapterConfig, AttentionConfig, ExemplarUse, FORMAT_VERSION, HeadAdaptation,
+    LayerAdaptation, LayerKind, LayerRange, PromptEncoding, Recipe, Representation, StepsConfig,
+    empty_module, head_shape,
 };
 use chameleon_models::engine::{
     ConditionChoice, EndReason, Engine, EngineError, EngineOptions, Event, Logprobs,
@@ -43,6 +44,7 @@ pub(crate) fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) ->
             config: LoraConfig::new(shape),
         },
     };
+    let uses_exemplars = kind == "steps" || kind == "attention";
     let config = AdapterConfig {
         format_version: FORMAT_VERSION,
         base: loaded.identity.clone(),
@@ -51,10 +53,10 @@ pub(crate) fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) ->
             seq_len: 32,
         },
         head,
-        layers: (kind.ends_with("layers") || kind == "steps").then(|| LayerAdaptation {
+        layers: (kind.ends_with("layers") || uses_exemplars).then(|| LayerAdaptation {
             targets: vec!["q_proj".to_owned(), "down_proj".to_owned()],
             layers: LayerRange::All,
-            kind: if kind == "layers" || kind == "steps" {
+            kind: if kind == "layers" || uses_exemplars {
                 LayerKind::Lora
             } else {
                 LayerKind::Core
@@ -74,10 +76,14 @@ pub(crate) fn adapter(loaded: &LoadedModel, kind: &str, condition: Condition) ->
         },
         seed: RunSeed(1),
         memory: None,
-        steps: (kind == "steps").then(|| StepsConfig {
-            num_steps: 2,
-            ..StepsConfig::default()
-        }),
+        exemplars: match kind {
+            "steps" => Some(ExemplarUse::Steps(StepsConfig {
+                num_steps: 2,
+                ..StepsConfig::default()
+            })),
+            "attention" => Some(ExemplarUse::Attention(AttentionConfig { num_exemplars: 2 })),
+            _ => None,
+        },
     };
     let module = empty_module(&config, &loaded.model, &device.clone().autodiff()).unwrap();
     let steps = module.steps.clone();

@@ -176,7 +176,7 @@ fn what_cannot_use_exemplars_says_so() {
     let groups = GroupExemplarSource::open(other.path()).unwrap();
     assert!(matches!(
         engine.load_adapter_with_groups("plain", plain, groups),
-        Err(EngineError::NoSteps { .. })
+        Err(EngineError::NoExemplarUse { .. })
     ));
     let plain = adapter(engine.model(), "lora", Condition::Centroid);
     engine.load_adapter("plain", plain).unwrap();

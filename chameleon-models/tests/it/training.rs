@@ -150,7 +150,7 @@ impl Bench {
             },
             seed: SEED,
             memory: None,
-            steps: None,
+            exemplars: None,
         }
     }
 
@@ -162,7 +162,7 @@ impl Bench {
             centroids: self.centroids.clone(),
             condition: config.condition,
             control: ConditionControl::None.plan(NUM_CLUSTERS, SEED).unwrap(),
-            steps: None,
+            exemplars: None,
             options: config.training.clone(),
             seed: config.seed,
         }

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, assert_shape};
+use chameleon_core::{AttentionContext, ContextAttention, ContextKeys};
 use chameleon_hypernet::{GroupLayers, LayerFactors};
 
 use super::{CacheRow, KvCache, MIN_PRODUCT_ROWS, Segment};
-use crate::families::attention::{Attend, AttentionInput, AttentionMask, Heads, Projected, attend};
+use crate::families::attention::{
+    Attend, AttentionInput, AttentionMask, Heads, Projected, attend, attend_to_context,
+};
 use crate::families::indices::index_tensor;
 
 /// A pass that has begun: the tokens in the order in which the model computes them, side by side as one sequence.
@@ -52,7 +55,10 @@ struct StepPlan {
     /// The token of each of them, unless these are computed in the same order from the first of the block on. A row
     /// without a token in this pass is given any other token.
     queries: Option<Tensor<1, Int>>,
-    mask: AttentionMask,
+    /// `[rows, 1, 1, slots]`
+    hidden: Tensor<4, Bool>,
+    /// What each of them attends to beside its own tokens; empty if none does.
+    contexts: Vec<Option<Arc<AttentionContext>>>,
 }
 
 /// A row that advances by several tokens.
@@ -64,6 +70,7 @@ struct ReadPlan {
     mask: AttentionMask,
     /// Whether it attends to tokens of former passes.
     has_past: bool,
+    context: Option<Arc<AttentionContext>>,
 }
 
 /// A segment with its place.
@@ -74,6 +81,12 @@ struct Placed<'a> {
     layers: Option<&'a GroupLayers>,
     start: usize,
     place_idx: usize,
+}
+
+impl Placed<'_> {
+    fn context(&self) -> Option<Arc<AttentionContext>> {
+        self.layers.and_then(GroupLayers::context).cloned()
+    }
 }
 
 impl KvCache {
@@ -182,7 +195,9 @@ impl KvCache {
         // A row without a token in this pass takes part, and its result is not used.
         let mut queries = vec![first_token; num_places];
         let mut visible = vec![1; num_places];
+        let mut contexts = vec![None; num_places];
         for placed in steps {
+            contexts[placed.place_idx] = placed.context();
             queries[placed.place_idx] = layout.token_ids.len();
             visible[placed.place_idx] = placed.start + 1;
             layout.add(placed);
@@ -193,10 +208,14 @@ impl KvCache {
         let hidden = visible
             .iter()
             .flat_map(|&visible| (0..num_slots).map(move |slot| slot >= visible));
+        if contexts.iter().all(Option::is_none) {
+            contexts.clear();
+        }
         Some(StepPlan {
             num_places,
             queries,
-            mask: self.mask(hidden, num_places, 1, num_slots),
+            hidden: self.hidden(hidden, num_places, 1, num_slots),
+            contexts,
         })
     }
 
@@ -207,7 +226,7 @@ impl KvCache {
             let start = placed.start;
             let hidden = (0..num_tokens)
                 .flat_map(|token_idx| (0..num_slots).map(move |slot| slot > start + token_idx));
-            self.mask(hidden, 1, num_tokens, num_slots)
+            AttentionMask::Hidden(self.hidden(hidden, 1, num_tokens, num_slots))
         } else {
             // A prompt attends only to itself, and not to the empty slots.
             AttentionMask::Causal
@@ -218,19 +237,20 @@ impl KvCache {
             place_idx: placed.place_idx,
             mask,
             has_past,
+            context: placed.context(),
         }
     }
 
-    fn mask(
+    fn hidden(
         &self,
         hidden: impl Iterator<Item = bool>,
         batch: usize,
         seq_len: usize,
         num_slots: usize,
-    ) -> AttentionMask {
+    ) -> Tensor<4, Bool> {
         let hidden: Vec<bool> = hidden.collect();
         let data = TensorData::new(hidden, [batch, 1, seq_len, num_slots]);
-        AttentionMask::Hidden(Tensor::<4, Bool>::from_data(data, &self.device))
+        Tensor::from_data(data, &self.device)
     }
 }
 
@@ -365,13 +385,8 @@ impl Attend for LayerPass<'_, '_> {
                     Some(tokens) => query.clone().select(2, tokens.clone()),
                 };
                 let (key, value) = block.view(layer_idx, 0, step.num_places);
-                let output = attend(AttentionInput {
-                    // Each row is a batch of its own: `[rows, heads, 1, head_dim]`.
-                    query: query.swap_dims(0, 2),
-                    key,
-                    value,
-                    mask: &step.mask,
-                });
+                // Each row is a batch of its own: `[rows, heads, 1, head_dim]`.
+                let output = step.attend(layer_idx, &query.swap_dims(0, 2), &key, &value);
                 attended.push(output.reshape([step.num_places, num_heads * head_dim]));
             }
             for read in &plan.reads {
@@ -384,12 +399,7 @@ impl Attend for LayerPass<'_, '_> {
                         narrow_tokens(value, first, num),
                     )
                 };
-                let output = attend(AttentionInput {
-                    query: narrow_tokens(query, first, num),
-                    key,
-                    value,
-                    mask: &read.mask,
-                });
+                let output = read.attend(layer_idx, narrow_tokens(query, first, num), key, value);
                 attended.push(output.squeeze_dim(0)); // [tokens, heads * head_dim]
             }
         }
@@ -399,6 +409,77 @@ impl Attend for LayerPass<'_, '_> {
             Some(rows) => attended.select(0, rows.clone()),
         }
         .unsqueeze()
+    }
+}
+
+impl StepPlan {
+    /// `[rows, heads, 1, head_dim]` -> `[rows, 1, heads * head_dim]`
+    fn attend(
+        &self,
+        layer_idx: usize,
+        query: &Tensor<4>,
+        key: &Tensor<4>,
+        value: &Tensor<4>,
+    ) -> Tensor<3> {
+        let attend_own = |first: usize, num: usize| {
+            let part = |x: &Tensor<4>| x.clone().narrow(0, first, num);
+            attend(AttentionInput {
+                query: part(query),
+                key: part(key),
+                value: part(value),
+                mask: &AttentionMask::Hidden(self.hidden.clone().narrow(0, first, num)),
+            })
+        };
+        let keys = |context: &'_ Option<Arc<AttentionContext>>| -> Option<ContextKeys> {
+            context.as_ref()?.layer(layer_idx).cloned()
+        };
+        let contexts: Vec<Option<ContextKeys>> = self.contexts.iter().map(keys).collect();
+        if contexts.iter().all(Option::is_none) {
+            return attend_own(0, self.num_places);
+        }
+        // Row by row, so that none depends on how many others have a context.
+        let rows = contexts.iter().enumerate().map(|(place_idx, context)| {
+            let Some(context) = context else {
+                return attend_own(place_idx, 1);
+            };
+            let row = |x: &Tensor<4>| x.clone().narrow(0, place_idx, 1);
+            attend_to_context(ContextAttention {
+                query: row(query),
+                key: row(key),
+                value: row(value),
+                hidden: self.hidden.clone().narrow(0, place_idx, 1),
+                context,
+            })
+        });
+        Tensor::cat(rows.collect(), 0)
+    }
+}
+
+impl ReadPlan {
+    /// `[1, heads, tokens, head_dim]` -> `[1, tokens, heads * head_dim]`
+    fn attend(
+        &self,
+        layer_idx: usize,
+        query: Tensor<4>,
+        key: Tensor<4>,
+        value: Tensor<4>,
+    ) -> Tensor<3> {
+        let context = self.context.as_ref();
+        let Some(context) = context.and_then(|context| context.layer(layer_idx)) else {
+            return attend(AttentionInput {
+                query,
+                key,
+                value,
+                mask: &self.mask,
+            });
+        };
+        attend_to_context(ContextAttention {
+            hidden: self.mask.hidden(self.num_tokens, &query.device()),
+            query,
+            key,
+            value,
+            context,
+        })
     }
 }
 

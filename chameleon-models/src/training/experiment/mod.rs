@@ -24,5 +24,7 @@ pub use scores::{
     finding, percent, signed,
 };
 pub use store::RunStore;
-pub use tenants::{TenantComparison, TenantConfig, TenantMethod, TenantReport, TenantRow};
+pub use tenants::{
+    Adapted, Exemplars, TenantComparison, TenantConfig, TenantMethod, TenantReport, TenantRow,
+};
 pub use texts::ComparisonTexts;

@@ -159,7 +159,7 @@ impl<'a> Causal<'a> {
                     centroids: self.centroids.clone(),
                     condition: Condition::Centroid,
                     control: control.clone(),
-                    steps: None,
+                    exemplars: None,
                     options: train_options(self.config),
                     seed: seed.derive("training"),
                 };

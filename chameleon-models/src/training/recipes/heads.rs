@@ -83,11 +83,13 @@ fn adaptation(
         Head::Frozen => None,
         Head::Generated(GeneratorKind::Core) => Some(hyper(GeneratorKind::Core)),
         Head::Generated(_) => Some(hyper(dense)),
-        Head::Lora | Head::ParameterMatchedLora(_) | Head::Experts | Head::Steps => {
-            Some(HeadAdaptation::Lora {
-                config: LoraConfig::new(shape).with_scale(scale),
-            })
-        }
+        Head::Lora
+        | Head::ParameterMatchedLora(_)
+        | Head::Experts
+        | Head::Attention
+        | Head::Steps => Some(HeadAdaptation::Lora {
+            config: LoraConfig::new(shape).with_scale(scale),
+        }),
     }
 }
 

@@ -3,23 +3,26 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use chameleon_core::SplitSequence;
+use chameleon_core::{RunSeed, SplitSequence};
 use chameleon_hypernet::LayerFactors;
 use rand::seq::SliceRandom as _;
 
-use super::{SeedModules, SplitStates, TenantAnswers, TenantComparison, TenantMethod};
+use super::{
+    Adapted, Exemplars, SeedModules, SplitStates, TenantAnswers, TenantComparison, TenantMethod,
+};
 use crate::adapter::adaptation::{AdapterModule, HeadAdapter};
+use crate::adapter::{AttentionConfig, ExemplarStates, ExemplarUse, StepsConfig};
 use crate::data::Example;
 use crate::families::causal_lm::{CausalLm, PassEnd, PassInput, SequencePass};
 use crate::families::indices::index_tensor;
 use crate::training::error::TrainingError;
 use crate::training::eval::{ExampleScore, TokenScores};
+use crate::training::exemplar_scores::{AnswerScore, score_answers};
 use crate::training::exemplars::{ExemplarSplit, rows_by_key};
 use crate::training::grouped_examples::GroupedExamples;
 use crate::training::known_states::KnownStates;
 use crate::training::prepare::Split;
 use crate::training::states::HiddenStates;
-use crate::training::steps_scores::{AnswerScore, score_answers};
 
 /// The exemplars of the test tenants, and the requests that are answered.
 pub(super) struct TestTexts<'a> {
@@ -101,7 +104,6 @@ impl<'a> TestTexts<'a> {
     ) -> Result<TenantAnswers, TrainingError> {
         let tenant = &self.tenants[tenant_idx];
         let none = LayerFactors::none();
-        let steps = || modules.steps.as_ref().expect("learned steps were trained");
         let lora = || modules.lora.as_ref().expect("a LoRA was trained");
         Ok(match method {
             TenantMethod::Frozen => self.adapted(tenant, &self.untouched(), &none, 0.0),
@@ -114,32 +116,52 @@ impl<'a> TestTexts<'a> {
                 let seconds = start.elapsed().as_secs_f64();
                 self.adapted(tenant, &own, &own.start_factors(), seconds)
             }
-            TenantMethod::Steps(num_steps) => {
-                let rows = tenant.split.exemplars();
-                self.after_steps(tenant, steps(), rows, num_steps)
-            }
-            TenantMethod::OtherTenant(num_steps) => {
-                let other = &self.tenants[(tenant_idx + 1) % self.tenants.len()];
-                self.after_steps(tenant, steps(), other.split.exemplars(), num_steps)
-            }
-            TenantMethod::AllTenants(num_steps) => {
-                let tenants = self.tenants.iter();
-                let mut rows: Vec<usize> = tenants
-                    .flat_map(|tenant| tenant.split.exemplars().iter().copied())
-                    .collect();
-                rows.shuffle(&mut modules.seed.stream("exemplars of all tenants"));
-                rows.truncate(self.num_exemplars);
-                self.after_steps(tenant, steps(), &rows, num_steps)
+            TenantMethod::Adapted(adapted, exemplars) => {
+                let rows = self.exemplars(tenant_idx, exemplars, modules.seed);
+                let num_exemplars = self.num_exemplars;
+                let (module, how) = match adapted {
+                    Adapted::Attention => {
+                        let attention = AttentionConfig { num_exemplars };
+                        (
+                            modules.attention.as_ref(),
+                            ExemplarUse::Attention(attention),
+                        )
+                    }
+                    Adapted::Steps(num_steps) => {
+                        let steps = StepsConfig {
+                            num_steps,
+                            num_exemplars,
+                        };
+                        (modules.steps.as_ref(), ExemplarUse::Steps(steps))
+                    }
+                };
+                let module = module.expect("the adapter was trained");
+                self.with_exemplars(tenant, module, &rows, how)
             }
         })
     }
 
-    fn after_steps(
+    /// The exemplars that a tenant's requests are answered by.
+    fn exemplars(&self, tenant_idx: usize, exemplars: Exemplars, seed: RunSeed) -> Vec<usize> {
+        let of = |idx: usize| self.tenants[idx].split.exemplars().iter().copied();
+        match exemplars {
+            Exemplars::Own => of(tenant_idx).collect(),
+            Exemplars::OtherTenant => of((tenant_idx + 1) % self.tenants.len()).collect(),
+            Exemplars::AllTenants => {
+                let mut rows: Vec<usize> = (0..self.tenants.len()).flat_map(of).collect();
+                rows.shuffle(&mut seed.stream("exemplars of all tenants"));
+                rows.truncate(self.num_exemplars);
+                rows
+            }
+        }
+    }
+
+    fn with_exemplars(
         &self,
         tenant: &TenantRequests,
         module: &AdapterModule,
         exemplars: &[usize],
-        num_steps: usize,
+        how: ExemplarUse,
     ) -> TenantAnswers {
         let model = self.comparison.data.model();
         let layers = module.layers.as_ref().expect("layers are adapted");
@@ -149,19 +171,10 @@ impl<'a> TestTexts<'a> {
             .collect();
         let start = Instant::now();
         // From the tokens on, as a server would, so that the time counts everything.
-        let states = crate::adapter::learned_steps::ExemplarStates::of(
-            model,
-            layers.first_layer(),
-            &sequences,
-        );
-        let layers = module.layers_after_steps(model, &states, num_steps);
+        let states = ExemplarStates::of(model, layers.first_layer(), &sequences);
+        let layers = module.group_layers(model, &states, how);
         let seconds = start.elapsed().as_secs_f64();
-        self.adapted(
-            tenant,
-            module,
-            &layers.for_all_groups().for_batch(),
-            seconds,
-        )
+        self.adapted(tenant, module, &layers.for_batch(), seconds)
     }
 
     /// The answers by a head and with factors of the layers.
@@ -295,7 +308,7 @@ impl<'a> TestTexts<'a> {
         let data = self.comparison.data;
         let shape = crate::adapter::head_shape(data.model(), 1);
         let config = chameleon_hypernet::LoraConfig::new(shape);
-        let head = config.init(chameleon_core::RunSeed(0), &data.device());
+        let head = config.init(RunSeed(0), &data.device());
         AdapterModule::head_only(HeadAdapter::Lora(head))
     }
 

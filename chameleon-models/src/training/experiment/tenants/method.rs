@@ -20,24 +20,40 @@ pub enum TenantMethod {
     Lora,
     /// That LoRA, trained on further by the tenant's exemplars until its best validation loss.
     OwnLora,
-    /// So many learned steps on the exemplars.
+    /// An adapter that uses exemplars.
+    Adapted(Adapted, Exemplars),
+}
+
+/// What an adapter does with the exemplars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adapted {
+    /// Requests attend to them.
+    Attention,
+    /// So many learned steps.
     Steps(usize),
-    /// Learned steps on the exemplars of another tenant.
-    OtherTenant(usize),
-    /// Learned steps on as many exemplars, drawn from all tenants.
-    AllTenants(usize),
+}
+
+/// Whose exemplars an adapter gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exemplars {
+    /// The tenant's own.
+    Own,
+    /// As many of another tenant.
+    OtherTenant,
+    /// As many, drawn from all tenants.
+    AllTenants,
 }
 
 impl TenantMethod {
-    /// What is compared if nothing is named, with this number of learned steps.
-    pub fn defaults(num_steps: usize) -> Vec<Self> {
+    /// What is compared if nothing is named.
+    pub fn defaults() -> Vec<Self> {
         vec![
             Self::Frozen,
             Self::FrozenInContext,
             Self::Copy,
             Self::Lora,
-            Self::Steps(num_steps),
-            Self::OtherTenant(num_steps),
+            Self::Adapted(Adapted::Attention, Exemplars::Own),
+            Self::Adapted(Adapted::Attention, Exemplars::OtherTenant),
         ]
     }
 
@@ -46,7 +62,8 @@ impl TenantMethod {
         match self {
             Self::Frozen | Self::FrozenInContext | Self::Copy => None,
             Self::Lora | Self::OwnLora => Some(Head::Lora),
-            Self::Steps(_) | Self::OtherTenant(_) | Self::AllTenants(_) => Some(Head::Steps),
+            Self::Adapted(Adapted::Attention, _) => Some(Head::Attention),
+            Self::Adapted(Adapted::Steps(_), _) => Some(Head::Steps),
         }
     }
 
@@ -64,9 +81,26 @@ impl fmt::Display for TenantMethod {
             Self::Copy => f.write_str("copy"),
             Self::Lora => f.write_str("lora"),
             Self::OwnLora => f.write_str("own-lora"),
-            Self::Steps(num_steps) => write!(f, "steps-{num_steps}"),
-            Self::OtherTenant(num_steps) => write!(f, "other-tenant-{num_steps}"),
-            Self::AllTenants(num_steps) => write!(f, "all-tenants-{num_steps}"),
+            Self::Adapted(adapted, exemplars) => {
+                match adapted {
+                    Adapted::Attention => f.write_str("attention")?,
+                    Adapted::Steps(num_steps) => write!(f, "steps-{num_steps}")?,
+                }
+                f.write_str(exemplars.suffix())
+            }
+        }
+    }
+}
+
+impl Exemplars {
+    const ALL: [Self; 3] = [Self::OtherTenant, Self::AllTenants, Self::Own];
+
+    /// What follows the name of a method.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Own => "",
+            Self::OtherTenant => "-other-tenant",
+            Self::AllTenants => "-all-tenants",
         }
     }
 }
@@ -84,21 +118,30 @@ impl FromStr for TenantMethod {
         let unknown = || UnknownMethod {
             name: name.to_owned(),
         };
-        let counted = |prefix: &str| -> Option<usize> {
-            let number = name.strip_prefix(prefix)?.parse().ok()?;
-            (1..=256).contains(&number).then_some(number)
-        };
         Ok(match name {
             "frozen" => Self::Frozen,
             "frozen-in-context" => Self::FrozenInContext,
             "copy" => Self::Copy,
             "lora" => Self::Lora,
             "own-lora" => Self::OwnLora,
-            _ => counted("steps-")
-                .map(Self::Steps)
-                .or_else(|| counted("other-tenant-").map(Self::OtherTenant))
-                .or_else(|| counted("all-tenants-").map(Self::AllTenants))
-                .ok_or_else(unknown)?,
+            _ => {
+                let (stem, exemplars) = Exemplars::ALL
+                    .into_iter()
+                    .find_map(|exemplars| Some((name.strip_suffix(exemplars.suffix())?, exemplars)))
+                    .ok_or_else(unknown)?;
+                let adapted = match stem.strip_prefix("steps-") {
+                    None if stem == "attention" => Adapted::Attention,
+                    None => return Err(unknown()),
+                    Some(number) => {
+                        let number: usize = number.parse().map_err(|_| unknown())?;
+                        if !(1..=256).contains(&number) {
+                            return Err(unknown());
+                        }
+                        Adapted::Steps(number)
+                    }
+                };
+                Self::Adapted(adapted, exemplars)
+            }
         })
     }
 }
@@ -109,11 +152,21 @@ mod tests {
 
     #[test]
     fn every_name_is_read_as_the_method_that_has_it() {
-        let others = [TenantMethod::OwnLora, TenantMethod::AllTenants(8)];
-        for method in TenantMethod::defaults(4).into_iter().chain(others) {
+        let others = [
+            TenantMethod::OwnLora,
+            TenantMethod::Adapted(Adapted::Steps(8), Exemplars::AllTenants),
+        ];
+        for method in TenantMethod::defaults().into_iter().chain(others) {
             assert_eq!(method.to_string().parse(), Ok(method));
         }
-        for name in ["steps", "steps-0", "steps-257", "nothing", "copy-3"] {
+        for name in [
+            "steps",
+            "steps-0",
+            "steps-257",
+            "nothing",
+            "copy-3",
+            "-other-tenant",
+        ] {
             assert!(name.parse::<TenantMethod>().is_err(), "{name}");
         }
     }

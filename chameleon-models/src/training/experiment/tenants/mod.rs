@@ -4,8 +4,9 @@
 //! exact if greedy decoding gives it, the token that ends it included.
 //!
 //! ```text
-//! OUT/runs/lora-seed-S/   LoRA over all training tenants
-//! OUT/runs/steps-seed-S/  a start and learned steps, over all training tenants
+//! OUT/runs/lora-seed-S/       LoRA over all training tenants
+//! OUT/runs/attention-seed-S/  LoRA with attention to exemplars, over all training tenants
+//! OUT/runs/steps-seed-S/      a start and learned steps, over all training tenants
 //! ```
 
 mod answers;
@@ -20,19 +21,19 @@ use chameleon_core::RunSeed;
 use serde::Serialize;
 
 use self::answers::{TenantRequests, TestTexts};
-pub use self::method::TenantMethod;
+pub use self::method::{Adapted, Exemplars, TenantMethod};
 use super::bootstrap::{Interval, PairedSequence, paired_interval};
 use crate::adapter::adaptation::AdapterModule;
 use crate::adapter::{Adapter, CONFIG_FILE, StepsConfig};
 use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
+use crate::training::exemplar_scores::AnswerScore;
 use crate::training::known_states::KnownStates;
-use crate::training::method::Head;
+use crate::training::method::{Head, Method};
 use crate::training::new_adapter::autodiff_device;
 use crate::training::observer::Observer;
 use crate::training::prepare::{Split, TrainingData};
 use crate::training::session::{MemoryStage, Start, TrainingRun};
-use crate::training::steps_scores::AnswerScore;
 use crate::training::training_state;
 
 /// Settings of a comparison of tenants.
@@ -200,6 +201,9 @@ impl TenantComparison<'_> {
                     lora: needs(Head::Lora)
                         .then(|| self.trained(Head::Lora, seed))
                         .transpose()?,
+                    attention: needs(Head::Attention)
+                        .then(|| self.trained(Head::Attention, seed))
+                        .transpose()?,
                     steps: needs(Head::Steps)
                         .then(|| self.trained(Head::Steps, seed))
                         .transpose()?,
@@ -211,11 +215,8 @@ impl TenantComparison<'_> {
 
     /// The adapter of a training, which is run or continued if it is not finished.
     fn trained(&self, head: Head, seed: RunSeed) -> Result<AdapterModule, TrainingError> {
-        let name = if head == Head::Steps { "steps" } else { "lora" };
-        let out: PathBuf = self
-            .out
-            .join("runs")
-            .join(format!("{name}-seed-{}", seed.0));
+        let name = format!("{}-seed-{}", Method::of(head), seed.0);
+        let out: PathBuf = self.out.join("runs").join(name);
         let has_state = training_state::exists(&out);
         if has_state || !out.join(CONFIG_FILE).exists() {
             TrainingRun {
@@ -244,6 +245,7 @@ impl TenantComparison<'_> {
 /// The adapters that were trained with one seed.
 struct SeedModules {
     lora: Option<AdapterModule>,
+    attention: Option<AdapterModule>,
     steps: Option<AdapterModule>,
     seed: RunSeed,
 }

@@ -10,9 +10,9 @@ use crate::adapter::adaptation::AdapterModule;
 use crate::families::causal_lm::CausalLm;
 use crate::training::error::TrainingError;
 use crate::training::eval::ScoreSummary;
+use crate::training::exemplar_scores::score_answers;
 use crate::training::grouped_examples::GroupedExamples;
 use crate::training::setup::TrainSetup;
-use crate::training::steps_scores::score_answers;
 use crate::training::train::TrainOptions;
 
 /// Optimizer steps at most.
@@ -60,7 +60,7 @@ impl TestTexts<'_> {
             centroids: self.comparison.data.centroids.clone(),
             condition: Condition::Centroid,
             control: ConditionControl::None.plan(1, seed)?,
-            steps: None,
+            exemplars: None,
             options: TrainOptions {
                 num_epochs: MAX_STEPS,
                 learning_rate: LEARNING_RATE,

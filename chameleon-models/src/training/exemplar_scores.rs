@@ -5,6 +5,7 @@ use chameleon_core::{HeadInput, score_rows_with_matches};
 use chameleon_hypernet::LayerFactors;
 
 use crate::adapter::adaptation::AdapterModule;
+use crate::adapter::exemplar_use::ExemplarUse;
 use crate::data::Example;
 use crate::families::causal_lm::CausalLm;
 use crate::families::language_model::LanguageModel;
@@ -27,26 +28,21 @@ pub struct AnswerScore {
 /// Examples scored together.
 const BATCH_SIZE: usize = 16;
 
-/// Scores the examples of each group that are not among its first `num_exemplars`, after `num_steps` learned steps on
-/// those.
+/// Scores the examples of each group that are not among its first ones, which are its exemplars.
 ///
 /// # Errors
 ///
 /// When the examples have no keys, or the observer interrupts.
-pub(crate) fn score_after_steps(
+pub(crate) fn score_with_exemplars(
     module: &AdapterModule,
     model: &LanguageModel,
     data: &GroupedExamples,
     states: HiddenStates<'_>,
-    num_exemplars: usize,
-    num_steps: usize,
+    how: ExemplarUse,
     observer: &dyn Observer,
 ) -> Result<Vec<AnswerScore>, TrainingError> {
     let module = module.clone().valid();
-    let layers = module
-        .layers
-        .as_ref()
-        .expect("steps change factors of layers");
+    let layers = module.layers.as_ref().expect("exemplars change the layers");
     let first_layer = layers.first_layer();
     let groups = rows_by_key(&data.examples)?;
     let mut progress = observer.begin(Work::items("scoring", groups.len()));
@@ -55,12 +51,12 @@ pub(crate) fn score_after_steps(
         if observer.is_interrupted() {
             return Err(TrainingError::Interrupted);
         }
-        let Some(split) = ExemplarSplit::first(rows, num_exemplars.min(rows.len() - 1)) else {
+        let Some(split) = ExemplarSplit::first(rows, how.num_exemplars().min(rows.len() - 1))
+        else {
             continue;
         };
         let exemplars = states.exemplars(data, split.exemplars(), first_layer);
-        let layers = module.layers_after_steps(model, &exemplars, num_steps);
-        let layers = layers.for_all_groups().for_batch();
+        let layers = module.group_layers(model, &exemplars, how).for_batch();
         scores.extend(score_answers(
             &module,
             model,

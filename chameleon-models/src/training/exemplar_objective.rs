@@ -1,11 +1,13 @@
-//! The objective of learned steps: the loss of a group's other answers after steps on its exemplars.
+//! The objective of adapters that use exemplars: the loss of a group's other answers.
 
 use burn::tensor::{Device, Tensor};
 use chameleon_core::{HeadInput, linear_cross_entropy};
+use chameleon_hypernet::GroupLayers;
 use rand::seq::SliceRandom as _;
 
 use crate::adapter::adaptation::AdapterModule;
-use crate::adapter::learned_steps::{StepsConfig, similar_lengths};
+use crate::adapter::exemplar_states::{ExemplarStates, similar_lengths};
+use crate::adapter::exemplar_use::ExemplarUse;
 use crate::data::Example;
 use crate::families::language_model::LanguageModel;
 use crate::training::error::TrainingError;
@@ -20,17 +22,17 @@ const GROUPS_PER_STEP: usize = 2;
 /// Scored examples of a group in an optimizer step.
 const MAX_SCORED: usize = 12;
 
-/// Other answers of groups, after steps on some of them.
-pub(crate) struct StepsObjective<'a> {
+/// Other answers of groups, by the layers that some of their answers give.
+pub(crate) struct ExemplarObjective<'a> {
     setup: TrainSetup<'a>,
     model: &'a LanguageModel,
-    config: StepsConfig,
+    how: ExemplarUse,
     first_layer: usize,
     /// The examples of each group.
     groups: Vec<Vec<usize>>,
 }
 
-impl<'a> StepsObjective<'a> {
+impl<'a> ExemplarObjective<'a> {
     /// # Errors
     ///
     /// When the examples have no keys.
@@ -40,24 +42,21 @@ impl<'a> StepsObjective<'a> {
     /// When nothing inside the layers is adapted.
     pub(crate) fn new(
         setup: TrainSetup<'a>,
-        config: StepsConfig,
+        how: ExemplarUse,
         module: &AdapterModule,
     ) -> Result<Self, TrainingError> {
         let (HiddenStates::Layers(model) | HiddenStates::UpperLayers { model, .. }) =
             setup.hidden_states
         else {
-            panic!("learned steps run the upper layers");
+            panic!("exemplars run the upper layers");
         };
-        let layers = module
-            .layers
-            .as_ref()
-            .expect("steps change factors of layers");
+        let layers = module.layers.as_ref().expect("exemplars change the layers");
         Ok(Self {
             groups: rows_by_key(&setup.data.examples)?,
             first_layer: layers.first_layer(),
             setup,
             model,
-            config,
+            how,
         })
     }
 
@@ -72,16 +71,23 @@ impl<'a> StepsObjective<'a> {
             .map_or_else(Vec::new, <[usize]>::to_vec)
     }
 
+    /// The layers of a group, as gradients pass through them.
+    fn group_layers(&self, module: &AdapterModule, exemplars: &ExemplarStates) -> GroupLayers {
+        match self.how {
+            ExemplarUse::Attention(_) => module.layers_with_context(self.model, exemplars),
+            ExemplarUse::Steps(steps) => {
+                let directions = module.step_directions(self.model, exemplars, steps.num_steps);
+                module.layers_along(&directions).for_all_groups()
+            }
+        }
+    }
+
     /// Mean loss of a group's scored answers by gradients, their negative log-likelihood, and their tokens.
     fn group_loss(&self, module: &AdapterModule, split: &ExemplarSplit) -> (Tensor<1>, f64, usize) {
         let states = &self.setup.hidden_states;
         let data = self.setup.data;
         let exemplars = states.exemplars(data, split.exemplars(), self.first_layer);
-        let directions = module.step_directions(self.model, &exemplars, self.config.num_steps);
-        let layers = module
-            .layers_along(&directions)
-            .for_all_groups()
-            .for_batch();
+        let layers = self.group_layers(module, &exemplars).for_batch();
         let device = self.device();
         let lens: Vec<usize> = split
             .scored()
@@ -108,7 +114,7 @@ impl<'a> StepsObjective<'a> {
     }
 }
 
-impl Objective for StepsObjective<'_> {
+impl Objective for ExemplarObjective<'_> {
     fn num_batches(&self) -> usize {
         self.groups.len().div_ceil(GROUPS_PER_STEP)
     }
@@ -128,7 +134,7 @@ impl Objective for StepsObjective<'_> {
         for group_idx in groups {
             let draw = format!("exemplars-{step}-{group_idx}");
             let mut rng = self.setup.seed.stream(&draw);
-            let num_exemplars = draw_num_exemplars(self.config.num_exemplars, &mut rng);
+            let num_exemplars = draw_num_exemplars(self.how.num_exemplars(), &mut rng);
             let rows = &self.groups[group_idx];
             let split = ExemplarSplit::drawn(rows, num_exemplars, MAX_SCORED, &mut rng);
             let (loss, group_nll, group_tokens) = self.group_loss(module, &split);
