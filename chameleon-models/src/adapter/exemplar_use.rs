@@ -89,7 +89,7 @@ impl AdapterModule {
     /// # Panics
     ///
     /// When no layer is adapted, or cores are generated.
-    pub(crate) fn layers_with_context(
+    pub fn layers_with_context(
         &self,
         model: &LanguageModel,
         exemplars: &ExemplarStates,

@@ -59,6 +59,11 @@ impl Fixture {
         Self::of_adapted("learned_steps", family, case)
     }
 
+    /// What PyTorch computes when requests attend to exemplars in the upper layer of a case.
+    pub(crate) fn of_attention(family: &str, case: &str) -> Self {
+        Self::of_adapted("exemplar_attention", family, case)
+    }
+
     fn of_adapted(what: &str, family: &str, case: &str) -> Self {
         let name = format!("{family}-{case}.safetensors");
         let folder = Self::folder(what, &name);

@@ -11,11 +11,13 @@ use chameleon_models::engine::{
 use crate::engine::{adapter, options};
 use crate::load::tiny_with_letters;
 
-const ADAPTER: &str = "steps";
+const ADAPTER: &str = "tenants";
+/// The kinds of adapters that use exemplars.
+const KINDS: [&str; 2] = ["attention", "steps"];
 
-fn engine(folder: &Path) -> Engine {
+fn engine(folder: &Path, kind: &str) -> Engine {
     let engine = Engine::start(tiny_with_letters(), options()).unwrap();
-    let adapter = adapter(engine.model(), ADAPTER, Condition::Centroid);
+    let adapter = adapter(engine.model(), kind, Condition::Centroid);
     let groups = GroupExemplarSource::open(folder).unwrap();
     engine
         .load_adapter_with_groups(ADAPTER, adapter, groups)
@@ -65,44 +67,46 @@ fn ask(engine: &Engine, text: &str, key: Option<&str>) -> (Vec<(u32, u32)>, usiz
 
 #[test]
 fn exemplars_change_their_own_group_and_removing_them_undoes_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let engine = engine(folder.path());
-    let base = ask(&engine, "chameleon", None);
-    assert_eq!(base.1, 0);
-    assert_eq!(
-        ask(&engine, "chameleon", Some("a")),
-        base,
-        "a key never seen"
-    );
+    for kind in KINDS {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = engine(folder.path(), kind);
+        let base = ask(&engine, "chameleon", None);
+        assert_eq!(base.1, 0);
+        assert_eq!(
+            ask(&engine, "chameleon", Some("a")),
+            base,
+            "a key never seen"
+        );
 
-    let first = engine.remember(ADAPTER, "a", exemplars(1, 3)).unwrap();
-    assert_eq!(first, [0, 1, 2]);
-    let few = ask(&engine, "chameleon", Some("a"));
-    assert_eq!(
-        few.1, 3,
-        "a request waits for what was remembered before it"
-    );
-    assert_ne!(few.0, base.0);
-    assert_eq!(ask(&engine, "chameleon", None), base);
-    assert_eq!(ask(&engine, "chameleon", Some("b")), base);
+        let first = engine.remember(ADAPTER, "a", exemplars(1, 3)).unwrap();
+        assert_eq!(first, [0, 1, 2]);
+        let few = ask(&engine, "chameleon", Some("a"));
+        assert_eq!(
+            few.1, 3,
+            "a request waits for what was remembered before it"
+        );
+        assert_ne!(few.0, base.0);
+        assert_eq!(ask(&engine, "chameleon", None), base);
+        assert_eq!(ask(&engine, "chameleon", Some("b")), base);
 
-    let more = engine.remember(ADAPTER, "a", exemplars(2, 2)).unwrap();
-    wait_until_ready(&engine, "a");
-    let all = ask(&engine, "chameleon", Some("a"));
-    assert_eq!(all.1, 5);
-    assert_ne!(all.0, few.0);
-    for id in more {
-        assert!(engine.forget(ADAPTER, "a", id).unwrap());
-        assert!(!engine.forget(ADAPTER, "a", id).unwrap());
+        let more = engine.remember(ADAPTER, "a", exemplars(2, 2)).unwrap();
+        wait_until_ready(&engine, "a");
+        let all = ask(&engine, "chameleon", Some("a"));
+        assert_eq!(all.1, 5);
+        assert_ne!(all.0, few.0);
+        for id in more {
+            assert!(engine.forget(ADAPTER, "a", id).unwrap());
+            assert!(!engine.forget(ADAPTER, "a", id).unwrap());
+        }
+        assert_eq!(
+            ask(&engine, "chameleon", Some("a")),
+            few,
+            "as if never remembered"
+        );
+        assert!(engine.forget_group(ADAPTER, "a").unwrap());
+        assert_eq!(ask(&engine, "chameleon", Some("a")), base);
+        assert!(engine.groups(ADAPTER).unwrap().is_empty());
     }
-    assert_eq!(
-        ask(&engine, "chameleon", Some("a")),
-        few,
-        "as if never remembered"
-    );
-    assert!(engine.forget_group(ADAPTER, "a").unwrap());
-    assert_eq!(ask(&engine, "chameleon", Some("a")), base);
-    assert!(engine.groups(ADAPTER).unwrap().is_empty());
 }
 
 fn wait_until_ready(engine: &Engine, key: &str) {
@@ -117,60 +121,68 @@ fn wait_until_ready(engine: &Engine, key: &str) {
 
 #[test]
 fn requests_of_many_groups_together_are_answered_as_each_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let engine = engine(folder.path());
-    let keys: Vec<String> = (0..6).map(|idx| format!("tenant {idx}")).collect();
-    for (idx, key) in keys.iter().enumerate() {
-        engine
-            .remember(ADAPTER, key, exemplars(idx, 2 + idx))
-            .unwrap();
-    }
-    let asked: Vec<(String, Option<&str>)> = (0..60)
-        .map(|idx| {
-            let text = "abcdefghijklmnop"[idx % 7..8 + idx % 9].to_owned();
-            let key = (idx % 7 != 6).then(|| keys[idx % 7].as_str());
-            (text, key)
-        })
-        .collect();
-    let alone: Vec<_> = asked
-        .iter()
-        .map(|(text, key)| ask(&engine, text, *key))
-        .collect();
-    let tickets: Vec<Ticket> = asked
-        .iter()
-        .map(|(text, key)| engine.submit(request(&engine, text, *key)).unwrap())
-        .collect();
-    for ((ticket, alone), (_, key)) in tickets.into_iter().zip(alone).zip(&asked) {
-        let found = answer(ticket);
-        assert_eq!(found, alone);
-        assert_eq!(found.1 > 0, key.is_some());
+    for kind in KINDS {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = engine(folder.path(), kind);
+        let keys: Vec<String> = (0..6).map(|idx| format!("tenant {idx}")).collect();
+        for (idx, key) in keys.iter().enumerate() {
+            engine
+                .remember(ADAPTER, key, exemplars(idx, 2 + idx))
+                .unwrap();
+        }
+        let asked: Vec<(String, Option<&str>)> = (0..60)
+            .map(|idx| {
+                let text = "abcdefghijklmnop"[idx % 7..8 + idx % 9].to_owned();
+                let key = (idx % 7 != 6).then(|| keys[idx % 7].as_str());
+                (text, key)
+            })
+            .collect();
+        let alone: Vec<_> = asked
+            .iter()
+            .map(|(text, key)| ask(&engine, text, *key))
+            .collect();
+        let tickets: Vec<Ticket> = asked
+            .iter()
+            .map(|(text, key)| engine.submit(request(&engine, text, *key)).unwrap())
+            .collect();
+        for ((ticket, alone), (_, key)) in tickets.into_iter().zip(alone).zip(&asked) {
+            let found = answer(ticket);
+            assert_eq!(found, alone);
+            assert_eq!(found.1 > 0, key.is_some());
+        }
     }
 }
 
 #[test]
 fn exemplars_outlive_the_engine() {
-    let folder = tempfile::tempdir().unwrap();
-    let before = {
-        let engine = engine(folder.path());
-        engine.remember(ADAPTER, "a", exemplars(4, 5)).unwrap();
-        assert!(
-            GroupExemplarSource::open(folder.path()).is_err(),
-            "one writer at a time"
-        );
-        let GroupExemplarSource::Snapshot(seen) = GroupExemplarSource::read(folder.path()).unwrap()
-        else {
-            panic!("it was opened for reading");
+    for kind in KINDS {
+        let folder = tempfile::tempdir().unwrap();
+        let before = {
+            let engine = engine(folder.path(), kind);
+            engine.remember(ADAPTER, "a", exemplars(4, 5)).unwrap();
+            assert!(
+                GroupExemplarSource::open(folder.path()).is_err(),
+                "one writer at a time"
+            );
+            let GroupExemplarSource::Snapshot(seen) =
+                GroupExemplarSource::read(folder.path()).unwrap()
+            else {
+                panic!("it was opened for reading");
+            };
+            assert_eq!(seen.len(), 1, "any number of readers");
+            ask(&engine, "chameleon", Some("a"))
         };
-        assert_eq!(seen.len(), 1, "any number of readers");
-        ask(&engine, "chameleon", Some("a"))
-    };
-    assert_eq!(ask(&engine(folder.path()), "chameleon", Some("a")), before);
+        assert_eq!(
+            ask(&engine(folder.path(), kind), "chameleon", Some("a")),
+            before
+        );
+    }
 }
 
 #[test]
 fn what_cannot_use_exemplars_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = engine(folder.path());
+    let engine = engine(folder.path(), "attention");
     let plain = adapter(engine.model(), "lora", Condition::Centroid);
     let other = tempfile::tempdir().unwrap();
     let groups = GroupExemplarSource::open(other.path()).unwrap();

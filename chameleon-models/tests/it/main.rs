@@ -9,6 +9,8 @@ mod bootstrap; // intervals against numpy
 mod chat; // chat templates against transformers
 mod checkpoint; // files against what gguf and transformers read from them
 mod engine;
+mod exemplar_attention; // requests that attend to exemplars against PyTorch
+mod exemplar_case; // the model, exemplars and requests of the two
 mod fixture; // weights and expectations exported from Hugging Face transformers
 mod generate; // cached decoding, batches of prompts, texts
 mod gguf_builder; // GGUF files written byte by byte
