@@ -1,11 +1,11 @@
-//! Attention as both families use it: several query heads may share one key-value head.
+//! Attention: several query heads may share one key-value head.
 //!
 //! A layer projects its states and passes them to an [`Attend`], which differs between kinds of passes.
 
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Tensor, assert_shape};
-use chameleon_core::fused::{self, CausalAttention, RotaryHalves};
+use chameleon_core::fused::{self, CausalAttention, RotaryHalves, ScoreRule};
 
 /// Attention of one kind of pass.
 pub(crate) trait Attend {
@@ -26,8 +26,10 @@ pub(crate) struct Projected<'a> {
     /// `[batch, seq, kv_heads * head_dim]`
     pub(crate) value: Tensor<3>,
     pub(crate) head_dim: usize,
-    /// The rotary embedding of queries and keys, if the family has one.
+    /// The rotary embedding of queries and keys, if the layer has one.
     pub(crate) rotary: Option<&'a RotaryHalves>,
+    /// Scores, and how far back they reach.
+    pub(crate) scores: ScoreRule,
 }
 
 /// Query, key and value with their positions, split into heads.
@@ -49,6 +51,7 @@ impl Projected<'_> {
             value,
             head_dim,
             rotary,
+            ..
         } = self;
         let rotated = |x| match rotary {
             Some(rotary) => rotary.apply(heads(x, head_dim)),
@@ -81,6 +84,7 @@ impl Attend for Causal {
             value: projected.value,
             head_dim: projected.head_dim,
             rotary: projected.rotary.cloned(),
+            rule: projected.scores,
         })
     }
 }
@@ -94,8 +98,10 @@ pub(crate) struct AttentionInput<'a> {
     pub(crate) key: Tensor<4>,
     /// `[batch, kv_heads, slots, head_dim]`
     pub(crate) value: Tensor<4>,
-    /// What each query may not look at.
+    /// What each query may not look at, the window of `scores` included.
     pub(crate) mask: &'a AttentionMask,
+    /// The factor and the cap of scores.
+    pub(crate) scores: ScoreRule,
 }
 
 /// The mask of each query; built once for a forward pass and shared by its layers.
@@ -129,12 +135,13 @@ fn attend_fused(input: AttentionInput<'_>) -> Tensor<4> {
     let [batch, num_heads, seq_len, head_dim] = input.query.dims();
     let [_, num_kv_heads, num_slots, _] = input.key.dims();
     let group_size = num_heads / num_kv_heads;
+    let options = AttentionModuleOptions {
+        scale: Some(input.scores.scale),
+        softcap: input.scores.soft_cap,
+        is_causal: matches!(input.mask, AttentionMask::Causal),
+    };
     match input.mask {
         AttentionMask::Causal => {
-            let options = AttentionModuleOptions {
-                is_causal: true,
-                ..Default::default()
-            };
             let key = for_each_query_head(input.key, group_size);
             let value = for_each_query_head(input.value, group_size);
             attention(input.query, key, value, None, None, options)
@@ -147,7 +154,6 @@ fn attend_fused(input: AttentionInput<'_>) -> Tensor<4> {
                 .repeat_dim(2, group_size) // [batch, 1, group * seq, slots]
                 .expand([batch, num_kv_heads, rows, num_slots]);
             let query = input.query.reshape([batch, num_kv_heads, rows, head_dim]);
-            let options = AttentionModuleOptions::default();
             attention(query, input.key, input.value, Some(hidden), None, options)
                 .reshape([batch, num_heads, seq_len, head_dim])
         }

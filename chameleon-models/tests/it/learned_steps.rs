@@ -30,7 +30,7 @@ impl Case {
     fn read(device: &Device) -> Self {
         let base = Fixture::read("llama", "tied");
         let steps = Fixture::of_steps("llama", "tied");
-        let model = LanguageModel::Llama(crate::llama::load(&base, &Device::flex()));
+        let model = base.model(&Device::flex());
         let layers = LayerAdaptation {
             targets: ["o_proj", "down_proj"].map(str::to_owned).to_vec(),
             layers: LayerRange::Between {
@@ -131,7 +131,7 @@ fn gradients_of_the_start_and_of_the_sizes_are_those_of_pytorch() {
     }
     let input = HeadInput {
         hidden: Tensor::cat(hidden, 0),
-        weight: case.model.head_weight(),
+        head: case.model.head(),
         factors: Some(case.module.shared_head()),
     };
     let targets = crate::engine::ids(&targets).squeeze_dim::<1>(0);

@@ -9,6 +9,7 @@ mod bootstrap; // intervals against numpy
 mod chat; // chat templates against transformers
 mod checkpoint; // files against what gguf and transformers read from them
 mod engine;
+mod families; // every family against transformers
 mod fixture; // weights and expectations exported from Hugging Face transformers
 mod generate; // cached decoding, batches of prompts, texts
 mod gguf_builder; // GGUF files written byte by byte

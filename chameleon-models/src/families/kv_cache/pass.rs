@@ -1,8 +1,10 @@
 //! One pass of a model over new tokens of some rows: their places, their masks and their attention.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::tensor::{Bool, Int, Tensor, TensorData, assert_shape};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, assert_shape};
+use chameleon_core::fused::ScoreRule;
 use chameleon_hypernet::{GroupLayers, LayerFactors};
 
 use super::{CacheRow, KvCache, MIN_PRODUCT_ROWS, Segment};
@@ -52,7 +54,7 @@ struct StepPlan {
     /// The token of each of them, unless these are computed in the same order from the first of the block on. A row
     /// without a token in this pass is given any other token.
     queries: Option<Tensor<1, Int>>,
-    mask: AttentionMask,
+    masks: Masks,
 }
 
 /// A row that advances by several tokens.
@@ -61,9 +63,62 @@ struct ReadPlan {
     first_token: usize,
     num_tokens: usize,
     place_idx: usize,
-    mask: AttentionMask,
+    masks: Masks,
     /// Whether it attends to tokens of former passes.
     has_past: bool,
+}
+
+/// The masks of some queries, one for each window that the layers have; built when the first such layer asks.
+#[derive(Debug)]
+struct Masks {
+    /// Rows of queries, each with the last slot that it sees.
+    last_slots: Vec<Vec<usize>>,
+    /// Slots of a row; `None` if all keys are those of the queries.
+    num_slots: Option<usize>,
+    device: Device,
+    by_window: BTreeMap<Option<usize>, AttentionMask>,
+}
+
+impl Masks {
+    /// The mask of a layer with this rule.
+    fn of(&mut self, rule: &ScoreRule) -> &AttentionMask {
+        // A window that reaches everything that any query sees is none.
+        let farthest = self
+            .last_slots
+            .iter()
+            .flatten()
+            .max()
+            .map_or(0, |last| last + 1);
+        let window = rule.window.filter(|&window| window < farthest);
+        if !self.by_window.contains_key(&window) {
+            let mask = self.build(&ScoreRule { window, ..*rule });
+            self.by_window.insert(window, mask);
+        }
+        &self.by_window[&window]
+    }
+
+    fn build(&self, rule: &ScoreRule) -> AttentionMask {
+        let [batch, seq_len] = [
+            self.last_slots.len(),
+            self.last_slots.first().map_or(0, Vec::len),
+        ];
+        if self.num_slots.is_none() && rule.window.is_none() {
+            // A prompt attends only to itself, and not to the empty slots.
+            return AttentionMask::Causal;
+        }
+        let num_slots = self.num_slots.unwrap_or(seq_len);
+        let hidden: Vec<bool> = self
+            .last_slots
+            .iter()
+            .flatten()
+            .flat_map(|&last| {
+                let seen = rule.first_key(last)..=last;
+                (0..num_slots).map(move |slot| !seen.contains(&slot))
+            })
+            .collect();
+        let data = TensorData::new(hidden, [batch, 1, seq_len, num_slots]);
+        AttentionMask::Hidden(Tensor::<4, Bool>::from_data(data, &self.device))
+    }
 }
 
 /// A segment with its place.
@@ -181,56 +236,42 @@ impl KvCache {
         let first_token = layout.token_ids.len();
         // A row without a token in this pass takes part, and its result is not used.
         let mut queries = vec![first_token; num_places];
-        let mut visible = vec![1; num_places];
+        let mut last_slots = vec![vec![0]; num_places];
         for placed in steps {
             queries[placed.place_idx] = layout.token_ids.len();
-            visible[placed.place_idx] = placed.start + 1;
+            last_slots[placed.place_idx] = vec![placed.start];
             layout.add(placed);
             layout.attended.push(layout.num_attended + placed.place_idx);
         }
         layout.num_attended += num_places;
         let queries = (steps.len() < num_places).then(|| index_tensor(queries, &self.device));
-        let hidden = visible
-            .iter()
-            .flat_map(|&visible| (0..num_slots).map(move |slot| slot >= visible));
         Some(StepPlan {
             num_places,
             queries,
-            mask: self.mask(hidden, num_places, 1, num_slots),
+            masks: self.masks(last_slots, Some(num_slots)),
         })
     }
 
     fn plan_read(&self, num_slots: usize, placed: &Placed<'_>, first_token: usize) -> ReadPlan {
         let num_tokens = placed.token_ids.len();
         let has_past = placed.start > 0;
-        let mask = if has_past {
-            let start = placed.start;
-            let hidden = (0..num_tokens)
-                .flat_map(|token_idx| (0..num_slots).map(move |slot| slot > start + token_idx));
-            self.mask(hidden, 1, num_tokens, num_slots)
-        } else {
-            // A prompt attends only to itself, and not to the empty slots.
-            AttentionMask::Causal
-        };
+        let last_slots = vec![(placed.start..placed.start + num_tokens).collect()];
         ReadPlan {
             first_token,
             num_tokens,
             place_idx: placed.place_idx,
-            mask,
+            masks: self.masks(last_slots, has_past.then_some(num_slots)),
             has_past,
         }
     }
 
-    fn mask(
-        &self,
-        hidden: impl Iterator<Item = bool>,
-        batch: usize,
-        seq_len: usize,
-        num_slots: usize,
-    ) -> AttentionMask {
-        let hidden: Vec<bool> = hidden.collect();
-        let data = TensorData::new(hidden, [batch, 1, seq_len, num_slots]);
-        AttentionMask::Hidden(Tensor::<4, Bool>::from_data(data, &self.device))
+    fn masks(&self, last_slots: Vec<Vec<usize>>, num_slots: Option<usize>) -> Masks {
+        Masks {
+            last_slots,
+            num_slots,
+            device: self.device.clone(),
+            by_window: BTreeMap::new(),
+        }
     }
 }
 
@@ -341,6 +382,7 @@ impl Attend for LayerPass<'_, '_> {
     fn attend(&mut self, projected: Projected<'_>) -> Tensor<3> {
         let layer_idx = self.layer_idx;
         let pass = &mut *self.pass;
+        let scores = projected.scores;
         let Heads { query, key, value } = projected.into_heads();
         let (query, key, value) = (&query, &key, &value);
         let [_, num_heads, num_tokens, head_dim] = query.dims();
@@ -348,7 +390,7 @@ impl Attend for LayerPass<'_, '_> {
         assert_shape!(key, [1, num_kv_heads, num_tokens, head_dim]);
         assert_shape!(value, [1, num_kv_heads, num_tokens, head_dim]);
         let mut attended = Vec::new();
-        for plan in &pass.blocks {
+        for plan in &mut pass.blocks {
             let block = pass
                 .cache
                 .blocks
@@ -359,7 +401,7 @@ impl Attend for LayerPass<'_, '_> {
                 narrow_tokens(x, plan.first_token, plan.num_tokens).reshape([len, head_dim])
             };
             block.store(layer_idx, &plan.buffer_rows, flat(key), flat(value));
-            if let Some(step) = &plan.step {
+            if let Some(step) = &mut plan.step {
                 let query = match &step.queries {
                     None => narrow_tokens(query, plan.first_token, step.num_places),
                     Some(tokens) => query.clone().select(2, tokens.clone()),
@@ -370,11 +412,12 @@ impl Attend for LayerPass<'_, '_> {
                     query: query.swap_dims(0, 2),
                     key,
                     value,
-                    mask: &step.mask,
+                    mask: step.masks.of(&scores),
+                    scores,
                 });
                 attended.push(output.reshape([step.num_places, num_heads * head_dim]));
             }
-            for read in &plan.reads {
+            for read in &mut plan.reads {
                 let (first, num) = (read.first_token, read.num_tokens);
                 let (key, value) = if read.has_past {
                     block.view(layer_idx, read.place_idx, 1)
@@ -388,7 +431,8 @@ impl Attend for LayerPass<'_, '_> {
                     query: narrow_tokens(query, first, num),
                     key,
                     value,
-                    mask: &read.mask,
+                    mask: read.masks.of(&scores),
+                    scores,
                 });
                 attended.push(output.squeeze_dim(0)); // [tokens, heads * head_dim]
             }
