@@ -498,10 +498,7 @@ mod tests {
     #[test]
     fn tools_are_none_and_line_ends_are_those_of_jinja() {
         let template = "{% if tools is not none %}tools{% endif %}\r\n{% if documents is defined %}a\r\nb{% endif %}";
-        assert_eq!(
-            render(template, &[], ChatEnding::Complete).unwrap(),
-            "\na\nb"
-        );
+        assert_eq!(render(template, &[], ChatEnding::Complete).unwrap(), "a\nb");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod bootstrap; // intervals against numpy
 mod chat; // chat templates against transformers
 mod checkpoint; // files against what gguf and transformers read from them
+mod configs; // what a config.json describes, and what is refused
 mod engine;
 mod families; // every family against transformers
 mod fixture; // weights and expectations exported from Hugging Face transformers
