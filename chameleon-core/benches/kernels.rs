@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use chameleon_core::fused::{self, CausalAttention, LinearInput, RotaryHalves};
+use chameleon_core::fused::{self, CausalAttention, LinearInput, RotaryHalves, ScoreRule};
 use chameleon_core::{
     FrozenHead, GroupedChange, HeadInput, LoraFactors, LowRankChange, ModuleChange, RankMix,
     RunSeed, linear_cross_entropy, score_rows,
@@ -351,5 +351,6 @@ fn attention_input(batch: Batch, recording: Recording) -> CausalAttention {
         value: batch.states(NUM_KV_HEADS * HEAD_DIM, "value", recording),
         head_dim: HEAD_DIM,
         rotary: Some(rotary),
+        rule: ScoreRule::of_head(HEAD_DIM),
     }
 }

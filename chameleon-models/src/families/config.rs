@@ -197,11 +197,11 @@ pub struct LayerConfig {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scales {
     /// The factor of embeddings as they enter the first layer.
-    pub embedding: f64,
+    pub embedding: Option<f64>,
     /// The factor of what a part adds to the residual stream.
-    pub residual: f64,
+    pub residual: Option<f64>,
     /// The factor of logits.
-    pub logits: f64,
+    pub logits: Option<f64>,
     /// Logits are held between plus and minus this cap by `cap * tanh(logit / cap)`.
     pub logit_soft_cap: Option<f64>,
 }
@@ -209,9 +209,9 @@ pub struct Scales {
 impl Scales {
     /// Nothing is scaled.
     pub const NONE: Self = Self {
-        embedding: 1.0,
-        residual: 1.0,
-        logits: 1.0,
+        embedding: None,
+        residual: None,
+        logits: None,
         logit_soft_cap: None,
     };
 }
@@ -274,17 +274,17 @@ impl DecoderConfig {
             ("num_key_value_heads", sizes.num_kv_heads),
         )?;
         check_positive("norm_eps", self.norm.epsilon)?;
-        check_positive("embedding_multiplier", self.scales.embedding)?;
-        check_positive("residual_multiplier", self.scales.residual)?;
-        check_positive("logits_scaling", self.scales.logits)?;
-        for (key, cap) in [
+        for (key, value) in [
+            ("embedding_multiplier", self.scales.embedding),
+            ("residual_multiplier", self.scales.residual),
+            ("logits_scaling", self.scales.logits),
             ("final_logit_softcapping", self.scales.logit_soft_cap),
             (
                 "attn_logit_softcapping",
                 self.layers.first().and_then(|layer| layer.scores.soft_cap),
             ),
         ] {
-            cap.map_or(Ok(()), |cap| check_positive(key, cap))?;
+            value.map_or(Ok(()), |value| check_positive(key, value))?;
         }
         for layer in &self.layers {
             check_positive("the scale of attention", layer.scores.scale)?;

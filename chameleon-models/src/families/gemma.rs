@@ -181,7 +181,7 @@ fn gemma(
     Ok(DecoderConfig {
         norm_place: NormPlace::Both,
         scales: Scales {
-            embedding: (config.sizes.hidden_size as f64).sqrt(),
+            embedding: Some((config.sizes.hidden_size as f64).sqrt()),
             logit_soft_cap,
             ..Scales::NONE
         },

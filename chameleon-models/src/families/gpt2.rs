@@ -68,6 +68,7 @@ const NAMES: NameTable = NameTable {
 };
 
 fn describe(keys: &ConfigKeys<'_>) -> Result<DecoderConfig, ConfigError> {
+    const ACTIVATION: &str = "activation_function";
     if keys.flag_or("add_cross_attention", false)? {
         return Err(ConfigError::Unsupported {
             key: "add_cross_attention",
@@ -111,7 +112,6 @@ fn describe(keys: &ConfigKeys<'_>) -> Result<DecoderConfig, ConfigError> {
             ..ScoreRule::of_head(sizes.head_dim)
         },
     };
-    const ACTIVATION: &str = "activation_function";
     Ok(DecoderConfig {
         family: NAME,
         sizes,

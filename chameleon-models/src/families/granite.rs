@@ -52,9 +52,9 @@ fn describe(keys: &ConfigKeys<'_>) -> Result<DecoderConfig, ConfigError> {
     Ok(DecoderConfig {
         layers,
         scales: Scales {
-            embedding: keys.number_or("embedding_multiplier", 1.0)?,
-            residual: keys.number_or("residual_multiplier", 1.0)?,
-            logits: divisor.recip(),
+            embedding: keys.number("embedding_multiplier")?,
+            residual: keys.number("residual_multiplier")?,
+            logits: Some(divisor.recip()),
             ..Scales::NONE
         },
         ..config

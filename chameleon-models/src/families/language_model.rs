@@ -18,7 +18,7 @@ use crate::families::config::DecoderConfig;
 use crate::families::config_error::ConfigError;
 use crate::families::indices::index_tensor;
 use crate::families::kv_cache::{KvCache, Segment};
-use crate::families::layer::{DecoderLayer, INITIALIZER, linear};
+use crate::families::layer::{DecoderLayer, INITIALIZER, linear, scaled};
 use crate::families::layer_context::LayerContext;
 use crate::families::norm::Norm;
 use crate::families::packed::PackedWeights;
@@ -137,9 +137,7 @@ impl LanguageModel {
 
     /// The states that enter the first layer: `[batch, seq]` -> `[batch, seq, hidden]`.
     fn enter(&self, token_ids: Tensor<2, Int>, positions: &[Vec<usize>]) -> Tensor<3> {
-        let scale = self.config.scales.embedding;
-        let states = self.embed(token_ids);
-        let states = if scale == 1.0 { states } else { states * scale };
+        let states = scaled(self.embed(token_ids), self.config.scales.embedding);
         let Some(embed_positions) = &self.embed_positions else {
             return states;
         };
@@ -157,9 +155,7 @@ impl LanguageModel {
 
     /// The states that the head multiplies.
     fn leave(&self, states: Tensor<3>) -> Tensor<3> {
-        let scale = self.config.scales.logits;
-        let normed = self.norm.forward(states);
-        if scale == 1.0 { normed } else { normed * scale }
+        scaled(self.norm.forward(states), self.config.scales.logits)
     }
 
     /// A pass over whole sequences with another attention than the model's.

@@ -63,6 +63,14 @@ pub(crate) fn linear(from: usize, to: usize, has_bias: bool, device: &Device) ->
         .init(device)
 }
 
+/// Times a factor, if there is one.
+pub(crate) fn scaled(x: Tensor<3>, factor: Option<f64>) -> Tensor<3> {
+    match factor {
+        Some(factor) => x * factor,
+        None => x,
+    }
+}
+
 /// Widths of queries, keys and values.
 fn widths(config: &DecoderConfig) -> [usize; 3] {
     let sizes = &config.sizes;
@@ -174,17 +182,14 @@ impl DecoderLayer {
         context: &LayerContext<'_>,
         attention: &mut dyn Attend,
     ) -> Tensor<3> {
-        let scaled = |added: Tensor<3>| {
-            let scale = context.config.scales.residual;
-            if scale == 1.0 { added } else { added * scale }
-        };
+        let scale = context.config.scales.residual;
         let entering = self.attention_norms.entering(states.clone());
         let attended = self.attention.forward(&entering, context, attention);
-        let attended = scaled(self.attention_norms.leaving(attended));
+        let attended = scaled(self.attention_norms.leaving(attended), scale);
         let feed_forward = |states: Tensor<3>| {
             let entering = self.feed_forward_norms.entering(states);
             let inner = self.feed_forward.forward(&entering, context);
-            scaled(self.feed_forward_norms.leaving(inner))
+            scaled(self.feed_forward_norms.leaving(inner), scale)
         };
         match context.config.residual {
             Residual::Sequential => {

@@ -1,4 +1,4 @@
-//! OLMo 2: norms after each part, and of queries and keys as a whole.
+//! `OLMo` 2: norms after each part, and of queries and keys as a whole.
 
 use super::config::{Biases, DecoderConfig, NormPlace, QueryKeyNorm};
 use super::config_error::ConfigError;

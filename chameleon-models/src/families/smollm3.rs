@@ -1,4 +1,4 @@
-//! SmolLM3: Llama in which some layers have no positions.
+//! `SmolLM3`: Llama in which some layers have no positions.
 
 use super::config::DecoderConfig;
 use super::config_error::ConfigError;

@@ -29,9 +29,9 @@ pub enum Architecture {
     Gemma3,
     /// Phi-3, Phi-3.5 and Phi-4-mini.
     Phi3,
-    /// SmolLM3.
+    /// `SmolLM3`.
     SmolLm3,
-    /// OLMo 2.
+    /// `OLMo` 2.
     Olmo2,
     /// Granite 3.
     Granite,

@@ -453,7 +453,7 @@ mod tests {
         };
         let short = strftime(
             "%-d %e %j %-j %F %D %T %R %Z %-m",
-            SystemTime::UNIX_EPOCH + Duration::from_secs(951_782_400),
+            SystemTime::UNIX_EPOCH + Duration::from_hours(264_384),
         );
         assert_eq!(
             short.unwrap(),

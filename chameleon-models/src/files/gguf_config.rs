@@ -212,9 +212,7 @@ fn rope_scaling(reader: &ConfigReader, head_dim: usize) -> Result<Option<Value>,
     else {
         // Older files have the factor alone.
         let factor = reader.number("rope.scale_linear")?;
-        return Ok(factor
-            .filter(|&factor| factor != 1.0)
-            .map(|factor| json!({"rope_type": "linear", "factor": factor})));
+        return Ok(factor.map(|factor| json!({"rope_type": "linear", "factor": factor})));
     };
     let mut scaling = Map::from_iter([("rope_type".to_owned(), json!(kind))]);
     let mut set = |key: &str, value: Option<Value>| {

@@ -93,9 +93,9 @@ impl Case {
         ids(&self.token_ids, device)
     }
 
-    fn assert_close(&self, case: &str, name: &str, found: Vec<f32>) {
+    fn assert_close(&self, case: &str, name: &str, found: &[f32]) {
         let expected = &self.expected[name].values;
-        assert_all_close(&format!("{case} {name}"), &found, expected);
+        assert_all_close(&format!("{case} {name}"), found, expected);
     }
 }
 
@@ -110,6 +110,7 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 }
 
 /// The numbers of a tensor, as `draw` of `export.py` has them.
+#[expect(clippy::cast_possible_truncation, reason = "weights are f32")]
 fn draw(name: &str, count: usize, scale: f64) -> Vec<f32> {
     // FNV-1a of 32 bits.
     let first = name.bytes().fold(0x811C_9DC5, |hash: u32, byte| {
@@ -159,9 +160,9 @@ fn logits_and_loss_are_those_of_transformers() {
         let case = Case::read(name);
         let model = case.model(&device);
         let logits = adapted_logits(&model, case.token_ids(&device), &LayerFactors::none());
-        case.assert_close(name, "logits", values(logits.clone()));
+        case.assert_close(name, "logits", &values(logits.clone()));
         let loss = next_token_loss(logits, case.token_ids(&device));
-        case.assert_close(name, "loss", values(loss));
+        case.assert_close(name, "loss", &values(loss));
     }
 }
 
@@ -290,12 +291,12 @@ fn lora_gradients_are_those_of_transformers() {
         let factors = layers.shared().for_all_groups().for_batch();
         let logits = adapted_logits(&model, token_ids.clone(), &factors);
         let loss = next_token_loss(logits, token_ids);
-        case.assert_close(name, "lora.loss", values(loss.clone().inner()));
+        case.assert_close(name, "lora.loss", &values(loss.clone().inner()));
         let grads = loss.backward();
         for (idx, factors) in layers.factors.iter().enumerate() {
             for (part, param) in [("a", &factors.a), ("b", &factors.b)] {
                 let grad = param.val().grad(&grads).expect("a gradient");
-                case.assert_close(name, &format!("{}.{part}.grad", path(idx)), values(grad));
+                case.assert_close(name, &format!("{}.{part}.grad", path(idx)), &values(grad));
                 num_checked += 1;
             }
         }
@@ -317,6 +318,6 @@ fn a_gguf_file_is_the_same_model() {
         assert!(report.unused.is_empty(), "{name}: {report:?}");
         assert_eq!(report.loaded.len(), case.shapes.len());
         let logits = adapted_logits(&model, case.token_ids(&device), &LayerFactors::none());
-        case.assert_close(name, "logits", values(logits));
+        case.assert_close(name, "logits", &values(logits));
     }
 }
