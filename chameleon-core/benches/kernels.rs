@@ -9,10 +9,10 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use chameleon_core::fused::{self, CausalAttention, LinearInput, RotaryHalves};
+use chameleon_core::fused::{self, CausalAttention, LinearInput, RotaryHalves, ScoreRule};
 use chameleon_core::{
-    GroupedChange, HeadInput, LoraFactors, LowRankChange, ModuleChange, RankMix, RunSeed,
-    linear_cross_entropy, score_rows,
+    FrozenHead, GroupedChange, HeadInput, LoraFactors, LowRankChange, ModuleChange, RankMix,
+    RunSeed, linear_cross_entropy, score_rows,
 };
 use divan::{Bencher, Divan};
 use rand::RngExt as _;
@@ -304,7 +304,7 @@ fn frozen<const D: usize>(shape: [usize; D], name: &str, recording: Recording) -
 fn head(num_rows: usize, recording: Recording) -> (HeadInput, Tensor<1, Int>) {
     let head = HeadInput {
         hidden: random([num_rows, HIDDEN], "hidden", recording),
-        weight: frozen([HIDDEN, VOCAB], "weight", recording),
+        head: FrozenHead::uncapped(frozen([HIDDEN, VOCAB], "weight", recording)),
         factors: Some(LoraFactors {
             a: random([HIDDEN, RANK], "a", recording),
             b: random([RANK, VOCAB], "b", recording),
@@ -351,5 +351,6 @@ fn attention_input(batch: Batch, recording: Recording) -> CausalAttention {
         value: batch.states(NUM_KV_HEADS * HEAD_DIM, "value", recording),
         head_dim: HEAD_DIM,
         rotary: Some(rotary),
+        rule: ScoreRule::of_head(HEAD_DIM),
     }
 }

@@ -6,7 +6,7 @@
 
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use chameleon_core::{HeadInput, LoraFactors, linear_cross_entropy, perplexity};
+use chameleon_core::{FrozenHead, HeadInput, LoraFactors, linear_cross_entropy, perplexity};
 
 const NUM_ROWS: usize = 384;
 const HIDDEN: usize = 64;
@@ -37,7 +37,7 @@ fn main() {
 
     let input = HeadInput {
         hidden,
-        weight,
+        head: FrozenHead::uncapped(weight),
         factors: Some(factors.clone()),
     };
     let fused = linear_cross_entropy(input, targets);

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Tensor, assert_shape};
 
+use crate::fused::ScoreRule;
+
 /// What the tokens of a sequence attend to beside the sequence itself, in some layers of a model: the keys and values
 /// of other sequences.
 ///
@@ -34,6 +36,8 @@ pub struct ContextAttention<'a> {
     pub value: Tensor<4>,
     /// What a query does not see of its own sequence: `true` is hidden; `[batch or 1, 1, seq, slots]`.
     pub hidden: Tensor<4, Bool>,
+    /// The factor and the cap of scores.
+    pub rule: ScoreRule,
     /// What every query sees.
     pub context: &'a ContextKeys,
 }
@@ -123,10 +127,11 @@ impl ContextAttention<'_> {
         // Queries that share a key-value head stand below one another, so that no key or value is copied.
         let group_size = num_heads / num_kv_heads;
         let rows = group_size * seq_len;
-        let query = self.query * (head_dim as f64).sqrt().recip();
+        let query = self.query * self.rule.scale;
         let query = query.reshape([batch, num_kv_heads, rows, head_dim]);
         let hidden = self.hidden.repeat_dim(2, group_size); // [batch or 1, 1, group * seq, slots]
-        let own = query.clone().matmul(self.key.transpose()).mask_fill(
+        let own = self.rule.cap(query.clone().matmul(self.key.transpose()));
+        let own = own.mask_fill(
             hidden.expand([batch, num_kv_heads, rows, num_slots]),
             f32::NEG_INFINITY,
         );
@@ -142,6 +147,7 @@ impl ContextAttention<'_> {
                 .swap_dims(0, 1)
         };
         let to_context = by_row(by_head(query).matmul(self.context.key_columns.clone()));
+        let to_context = self.rule.cap(to_context);
         let weights = softmax(Tensor::cat(vec![to_context, own], 3), 3);
         let to_context = weights.clone().narrow(3, 0, num_tokens);
         let own = weights.narrow(3, num_tokens, num_slots);
@@ -196,6 +202,7 @@ mod tests {
             key: key.clone(),
             value: value.clone(),
             hidden: Tensor::zeros([1, 1, 2, 6], &Device::flex()).bool(),
+            rule: ScoreRule::of_head(4),
             context: &context,
         }
         .attend();
@@ -222,6 +229,7 @@ mod tests {
             key: key.clone(),
             value: value.clone(),
             hidden: hidden.bool().reshape([1, 1, 1, 4]),
+            rule: ScoreRule::of_head(4),
             context: &context,
         };
         let shorter = ContextAttention {
@@ -229,6 +237,7 @@ mod tests {
             key: key.narrow(2, 0, 2),
             value: value.narrow(2, 0, 2),
             hidden: Tensor::zeros([1, 1, 1, 2], &Device::flex()).bool(),
+            rule: ScoreRule::of_head(4),
             context: &context,
         };
         let expected = shorter.attend().into_data();

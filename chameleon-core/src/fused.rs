@@ -16,7 +16,7 @@ mod plain;
 
 use burn::tensor::{Int, Tensor, assert_shape};
 
-pub use self::inputs::{CausalAttention, LinearInput, RotaryHalves};
+pub use self::inputs::{CausalAttention, LinearInput, RotaryHalves, ScoreRule};
 pub(crate) use self::inputs::{GroupedRows, RowCrossEntropy};
 use crate::factors::LoraFactors;
 use crate::low_rank::{LowRankChange, RankMix};
@@ -190,9 +190,14 @@ pub fn causal_attention(input: CausalAttention) -> Tensor<3> {
         input.head_dim
     );
     if let Some(rotary) = &input.rotary {
-        let [num_rows, _, _, _] = rotary.cos.dims();
-        assert_shape!(rotary.cos, [num_rows, 1, seq_len, input.head_dim / 2]);
-        assert_shape!(rotary.sin, [num_rows, 1, seq_len, input.head_dim / 2]);
+        let [num_rows, _, _, half] = rotary.cos.dims();
+        assert!(
+            half <= input.head_dim / 2,
+            "{half} pairs in {}",
+            input.head_dim
+        );
+        assert_shape!(rotary.cos, [num_rows, 1, seq_len, half]);
+        assert_shape!(rotary.sin, [num_rows, 1, seq_len, half]);
     }
     #[cfg(feature = "flex")]
     {
@@ -356,21 +361,41 @@ mod tests {
     #[test]
     fn attention_is_its_plain_twin_in_one_block_and_in_several() {
         let head_dim = 6;
+        let plain_rule = ScoreRule::of_head(head_dim);
+        let rules = [
+            plain_rule,
+            ScoreRule {
+                scale: 0.3,
+                soft_cap: Some(2.5),
+                window: Some(5),
+            },
+            ScoreRule {
+                window: Some(150),
+                ..plain_rule
+            },
+        ];
         for (batch, seq_len, num_heads, num_kv_heads) in
             [(2, 7, 4, 2), (1, 1, 2, 2), (1, 300, 3, 1)]
         {
-            let angles: Tensor<4> = random([1, 1, seq_len, head_dim / 2]);
-            let rotary = RotaryHalves {
-                cos: angles.clone().cos(),
-                sin: angles.sin(),
+            let rotary = |pairs: usize| {
+                let angles: Tensor<4> = random([1, 1, seq_len, pairs]);
+                Some(RotaryHalves {
+                    cos: angles.clone().cos(),
+                    sin: angles.sin(),
+                })
             };
-            for rotary in [None, Some(rotary)] {
+            let rotaries = [None, rotary(head_dim / 2), rotary(1)];
+            for (rotary, rule) in rotaries
+                .iter()
+                .flat_map(|rotary| rules.map(|rule| (rotary, rule)))
+            {
                 let input = |[query, key, value]: &[Tensor<3>; 3]| CausalAttention {
                     query: query.clone(),
                     key: key.clone(),
                     value: value.clone(),
                     head_dim,
                     rotary: rotary.clone(),
+                    rule,
                 };
                 let rows = |heads| random([batch, seq_len, heads * head_dim]);
                 assert_twins(
@@ -380,6 +405,30 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn tokens_before_the_window_change_nothing() {
+        let rows = || random([1, 9, 6]);
+        let [query, key, value] = [rows(), rows(), rows()];
+        let attended = |key: Tensor<3>, value: Tensor<3>| {
+            let input = CausalAttention {
+                query: query.clone(),
+                key,
+                value,
+                head_dim: 6,
+                rotary: None,
+                rule: ScoreRule {
+                    window: Some(3),
+                    ..ScoreRule::of_head(6)
+                },
+            };
+            causal_attention(input).narrow(1, 6, 3)
+        };
+        let other =
+            |x: &Tensor<3>| Tensor::cat(vec![random([1, 4, 6]), x.clone().narrow(1, 4, 5)], 1);
+        let found = attended(other(&key), other(&value)).into_data();
+        found.assert_eq(&attended(key.clone(), value.clone()).into_data(), true);
     }
 
     #[test]

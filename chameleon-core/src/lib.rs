@@ -16,8 +16,8 @@ pub use attention_context::{AttentionContext, ContextAttention, ContextKeys};
 pub use batch::TokenBatch;
 pub use factors::{FactorShape, LoraFactors};
 pub use loss::{
-    HeadInput, LinearCrossEntropy, RowMatches, linear_cross_entropy, perplexity, score_rows,
-    score_rows_with_matches,
+    FrozenHead, HeadInput, LinearCrossEntropy, RowMatches, linear_cross_entropy, perplexity,
+    score_rows, score_rows_with_matches,
 };
 pub use low_rank::{LowRankChange, RankMix};
 pub use module_change::{GroupedChange, ModuleChange};

@@ -23,10 +23,44 @@ const CHUNK_ROWS: usize = 96;
 pub struct HeadInput {
     /// `[rows, hidden]`, final hidden states of the scored rows.
     pub hidden: Tensor<2>,
-    /// `[hidden, vocab]`, frozen; may be a transposed view of a tied embedding.
-    pub weight: Tensor<2>,
+    /// The head itself.
+    pub head: FrozenHead,
     /// The change of the head, if it is adapted.
     pub factors: Option<LoraFactors>,
+}
+
+/// The head of a model, frozen.
+#[derive(Debug, Clone)]
+pub struct FrozenHead {
+    /// `[hidden, vocab]`; may be a transposed view of a tied embedding.
+    pub weight: Tensor<2>,
+    /// Logits, those of a change included, are held between plus and minus this cap by `cap * tanh(logit / cap)`.
+    pub soft_cap: Option<f64>,
+}
+
+impl FrozenHead {
+    /// A head without a cap.
+    pub fn uncapped(weight: Tensor<2>) -> Self {
+        Self {
+            weight,
+            soft_cap: None,
+        }
+    }
+
+    /// Logits under the cap.
+    pub fn cap<const D: usize>(&self, logits: Tensor<D>) -> Tensor<D> {
+        match self.soft_cap {
+            Some(cap) => (logits / cap).tanh() * cap,
+            None => logits,
+        }
+    }
+
+    fn without_autodiff(self) -> Self {
+        Self {
+            weight: self.weight.without_autodiff(),
+            ..self
+        }
+    }
 }
 
 /// Cross-entropy of the head's predictions.
@@ -43,7 +77,7 @@ pub struct LinearCrossEntropy {
 ///
 /// # Shapes
 ///
-/// - `input.hidden`: `[rows, hidden]`, `input.weight`: `[hidden, vocab]`
+/// - `input.hidden`: `[rows, hidden]`, `input.head.weight`: `[hidden, vocab]`
 /// - `targets`: `[rows]`
 ///
 /// # Panics
@@ -57,7 +91,7 @@ pub fn linear_cross_entropy(input: HeadInput, targets: Tensor<1, Int>) -> Linear
 ///
 /// # Shapes
 ///
-/// - `input.hidden`: `[rows, hidden]`, `input.weight`: `[hidden, vocab]`
+/// - `input.hidden`: `[rows, hidden]`, `input.head.weight`: `[hidden, vocab]`
 /// - `targets`: `[rows]`
 /// - output: `[rows]`
 ///
@@ -119,7 +153,7 @@ fn cross_entropy_in_chunks(
     let hidden_is_tracked = input.hidden.is_tracked();
     let HeadInput {
         hidden,
-        weight,
+        head,
         factors,
     } = input;
     // The narrow product stays on the autodiff graph: it is small and carries the gradient of `a`.
@@ -129,7 +163,7 @@ fn cross_entropy_in_chunks(
     });
     let plain = PlainHead {
         hidden: hidden.clone().without_autodiff(),
-        weight: weight.without_autodiff(),
+        head: head.without_autodiff(),
         narrow: tracked.as_ref().map(|narrow| Narrow {
             rows: narrow.rows.clone().without_autodiff(),
             b: narrow.b.clone().without_autodiff(),
@@ -145,13 +179,22 @@ fn cross_entropy_in_chunks(
     let mut narrow_grads = Vec::new();
     let mut b_grad: Option<Tensor<2>> = None;
     for range in chunks(num_rows, chunk_rows) {
+        let logits = plain.logits(range.clone()); // [chunk, vocab]
+        // The derivative of the cap.
+        let slope = plain.head.soft_cap.map(|cap| {
+            let share = logits.clone() / cap;
+            -(share.clone() * share) + 1.0
+        });
         let scored = cross_entropy(
-            plain.logits(range.clone()),
+            logits,
             targets.clone().slice([range.clone()]),
             weights.clone().slice([range.clone()]),
         );
         row_losses.push(scored.losses);
-        let logit_grad = scored.gradient; // [chunk, vocab]
+        let logit_grad = match slope {
+            Some(slope) => scored.gradient * slope,
+            None => scored.gradient,
+        };
         if let Some(narrow) = &plain.narrow {
             let rows = narrow.rows.clone().slice([range]).transpose(); // [rank, chunk]
             b_grad = Some(match b_grad.take() {
@@ -161,7 +204,7 @@ fn cross_entropy_in_chunks(
             narrow_grads.push(product(logit_grad.clone(), narrow.b.clone().transpose()));
         }
         if hidden_is_tracked {
-            hidden_grads.push(product(logit_grad, plain.weight.clone().transpose()));
+            hidden_grads.push(product(logit_grad, plain.head.weight.clone().transpose()));
         }
     }
 
@@ -203,7 +246,7 @@ fn map_chunks<T>(
     assert_shape!(targets, [num_rows]);
     let HeadInput {
         hidden,
-        weight,
+        head,
         factors,
     } = input;
     let hidden = hidden.without_autodiff();
@@ -213,7 +256,7 @@ fn map_chunks<T>(
             rows: factors.project(hidden.clone()).without_autodiff(),
             b: factors.b.without_autodiff(),
         }),
-        weight: weight.without_autodiff(),
+        head: head.without_autodiff(),
         hidden,
     };
     chunks(num_rows, chunk_rows)
@@ -235,7 +278,7 @@ struct Narrow {
 /// A head without autodiff.
 struct PlainHead {
     hidden: Tensor<2>,
-    weight: Tensor<2>,
+    head: FrozenHead,
     narrow: Option<Narrow>,
 }
 
@@ -243,14 +286,15 @@ impl PlainHead {
     /// `[chunk, vocab]`
     fn logits(&self, range: Range<usize>) -> Tensor<2> {
         let hidden = self.hidden.clone().slice([range.clone()]);
-        let base = product(hidden, self.weight.clone());
-        match &self.narrow {
+        let base = product(hidden, self.head.weight.clone());
+        let logits = match &self.narrow {
             Some(narrow) => {
                 let rows = narrow.rows.clone().slice([range]);
                 add_product(base, rows, narrow.b.clone())
             }
             None => base,
-        }
+        };
+        self.head.cap(logits)
     }
 }
 
@@ -330,19 +374,23 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
         fn chunked_loss_and_gradients_equal_plain_cross_entropy(
-            num_rows in 1usize..9, chunk_rows in 1usize..10
+            num_rows in 1usize..9, chunk_rows in 1usize..10, is_capped: bool
         ) {
             let case = case(num_rows);
             let logits = case.hidden.clone().matmul(case.weight.clone())
                 + case.factors.apply(case.hidden.clone());
+            let head = FrozenHead {
+                weight: case.weight.clone(),
+                soft_cap: is_capped.then_some(1.5),
+            };
             let expected = CrossEntropyLossConfig::new()
                 .init(&logits.device())
-                .forward(logits, case.targets.clone());
+                .forward(head.cap(logits), case.targets.clone());
             let expected_grads = expected.backward();
 
             let input = HeadInput {
                 hidden: case.hidden.clone(),
-                weight: case.weight.clone(),
+                head,
                 factors: Some(case.factors.clone()),
             };
             let loss = cross_entropy_in_chunks(input.clone(), case.targets.clone(), chunk_rows);
@@ -367,7 +415,7 @@ mod tests {
         let case = case(5);
         let input = |factors| HeadInput {
             hidden: case.hidden.clone(),
-            weight: case.weight.clone(),
+            head: FrozenHead::uncapped(case.weight.clone()),
             factors,
         };
         let zero = LoraFactors {
@@ -385,7 +433,7 @@ mod tests {
         let case = case(4);
         let input = HeadInput {
             hidden: case.hidden.clone().detach(),
-            weight: case.weight,
+            head: FrozenHead::uncapped(case.weight),
             factors: Some(case.factors.clone()),
         };
         let grads = linear_cross_entropy(input, case.targets)
@@ -400,7 +448,7 @@ mod tests {
         let device = Device::flex();
         let input = HeadInput {
             hidden: Tensor::from_floats([[1000.0, 0.0]], &device),
-            weight: Tensor::from_floats([[1.0, -1.0], [0.0, 0.0]], &device),
+            head: FrozenHead::uncapped(Tensor::from_floats([[1.0, -1.0], [0.0, 0.0]], &device)),
             factors: None,
         };
         let targets = Tensor::from_ints([1], &device);

@@ -7,7 +7,9 @@
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use chameleon_core::{FactorShape, HeadInput, LoraFactors, RunSeed, linear_cross_entropy};
+use chameleon_core::{
+    FactorShape, FrozenHead, HeadInput, LoraFactors, RunSeed, linear_cross_entropy,
+};
 use chameleon_hypernet::{ConditionNorm, GeneratorKind, HyperLoraHeadConfig, LoraConfig};
 
 const SHAPE: FactorShape = FactorShape {
@@ -54,7 +56,7 @@ impl Task {
             .map(|(factors, targets)| {
                 let input = HeadInput {
                     hidden: self.hidden.clone(),
-                    weight: self.weight.clone(),
+                    head: FrozenHead::uncapped(self.weight.clone()),
                     factors: Some(factors),
                 };
                 linear_cross_entropy(input, targets.clone()).mean_loss

@@ -38,7 +38,7 @@ pub enum ModelError {
     },
 
     /// Quantised weights were requested, and the file has none of a supported type.
-    #[error("no weight of {} can stay packed, expected a GGUF file of a Llama model with Q4_0, Q4_1, Q5_0 or Q8_0", path.display())]
+    #[error("no weight of {} can stay packed, expected a GGUF file with Q4_0, Q4_1, Q5_0 or Q8_0", path.display())]
     NothingPacked {
         /// The model.
         path: PathBuf,
@@ -66,6 +66,26 @@ pub enum ModelError {
         folder: PathBuf,
         /// The missing file.
         file: &'static str,
+    },
+    /// The file is a placeholder of Git for a large file.
+    #[error("{} is a Git LFS pointer, not the file itself", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder holds something other than a model in safetensors.
+    #[error("{} holds {found}, expected config.json and model.safetensors", folder.display())]
+    OtherFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// Its contents.
+        found: &'static str,
+    },
+    /// The path names a file of a model folder.
+    #[error("{} is a safetensors file, expected a model folder or a .gguf file", path.display())]
+    FileOfFolder {
+        /// The file.
+        path: PathBuf,
     },
     /// The model is of a family that is not implemented.
     #[error("{} holds a `{found}` model; supported are {supported}", path.display())]
@@ -303,6 +323,14 @@ pub enum ModelError {
         tokenizer: usize,
         /// The number of rows in the model's embedding.
         model: usize,
+    },
+    /// A text has a token for which the model has no embedding.
+    #[error("the text has the token {token_id}, the model has embeddings for {num_rows} tokens")]
+    TokenWithoutRow {
+        /// The token.
+        token_id: u32,
+        /// Rows of the embedding.
+        num_rows: usize,
     },
     /// Text could not be turned into token ids, or back.
     #[error("the tokenizer failed")]

@@ -28,7 +28,7 @@ pub(crate) fn run(folder: &Path, num_rows: usize) -> Result<(), Box<dyn Error>> 
     let scorer = Scorer {
         module: None,
         hidden_states: HiddenStates::Layers(&model),
-        head_weight: model.head_weight(),
+        head: model.head(),
         centroids: data.prompt_embeddings.clone().mean_dim(0),
         condition: Condition::Batch,
         control: ConditionControl::None.plan(1, RunSeed(1))?,

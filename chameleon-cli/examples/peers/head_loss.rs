@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use chameleon_core::{HeadInput, linear_cross_entropy};
+use chameleon_core::{FrozenHead, HeadInput, linear_cross_entropy};
 use serde_json::json;
 
 use crate::{inputs, rounds};
@@ -26,7 +26,7 @@ pub(crate) fn run(vocab_size: usize) -> Result<(), Box<dyn Error>> {
         let hidden = hidden.clone().autodiff().require_grad();
         let input = HeadInput {
             hidden: hidden.clone(),
-            weight: embedding.clone().transpose(),
+            head: FrozenHead::uncapped(embedding.clone().transpose()),
             factors: None,
         };
         let loss = linear_cross_entropy(input, targets.clone());

@@ -44,7 +44,7 @@ pub(crate) fn run(folder: &Path, targets: &[&str]) -> Result<(), Box<dyn Error>>
     let train_setup = TrainSetup {
         data: &data,
         hidden_states: HiddenStates::Layers(&model),
-        head_weight: model.head_weight(),
+        head: model.head(),
         centroids: data.prompt_embeddings.clone().mean_dim(0),
         condition: Condition::Batch,
         control: ConditionControl::None.plan(1, SEED)?,

@@ -145,6 +145,15 @@ pub(super) fn model(error: &ModelError) -> Option<&'static str> {
         ModelError::NotAModelSource { .. } | ModelError::ModelMissing { .. } => {
             "give `--model` a folder, a .gguf file or a hub id such as `HuggingFaceTB/SmolLM2-135M`"
         }
+        ModelError::LfsPointer { .. } => "run `git lfs pull` in its folder, or download the file",
+        ModelError::OtherFolder { .. } => {
+            "name the folder of the base model; older weights are converted by loading and saving them with transformers"
+        }
+        ModelError::FileOfFolder { .. } => "name the folder that holds the file",
+        ModelError::TokenWithoutRow { .. } => {
+            "leave the token out of the text; the model was never trained on it"
+        }
+        ModelError::Config { .. } => "use a model that needs none of what is not supported",
         ModelError::FolderIncomplete { .. } => {
             "a model folder has config.json, model.safetensors and tokenizer.json"
         }

@@ -94,6 +94,7 @@ pub(super) fn causal_attention(input: CausalAttention) -> Tensor<3> {
         cos.into_dispatch(),
         sin.into_dispatch(),
         input.head_dim,
+        input.rule,
     ))
 }
 

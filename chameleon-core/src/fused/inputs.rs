@@ -5,28 +5,70 @@ use burn::tensor::Tensor;
 use crate::factors::LoraFactors;
 use crate::low_rank::LowRankChange;
 
-/// Angles of a rotary position embedding that rotates the first half of each head against the second half.
+/// Angles of a rotary position embedding that rotates the first half of each head against the second half. Angles for
+/// less than half of a head leave the rest of the head as it is.
 #[derive(Debug, Clone)]
 pub struct RotaryHalves {
-    /// `[batch or 1, 1, seq, head_dim / 2]`
+    /// `[batch or 1, 1, seq, rotary_dim / 2]`
     pub cos: Tensor<4>,
-    /// `[batch or 1, 1, seq, head_dim / 2]`
+    /// `[batch or 1, 1, seq, rotary_dim / 2]`
     pub sin: Tensor<4>,
 }
 
 impl RotaryHalves {
-    /// Rotates the first half of each head against the second one.
+    /// Rotates the first half of what rotates of each head against the second one.
     ///
     /// # Shapes
     ///
     /// - `x`, output: `[batch, heads, seq, head_dim]`
     pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let half = x.dims()[3] / 2;
+        let [_, _, _, head_dim] = x.dims();
+        let [_, _, _, half] = self.cos.dims();
         let first = x.clone().narrow(3, 0, half);
-        let second = x.narrow(3, half, half);
+        let second = x.clone().narrow(3, half, half);
         let rotated_first = first.clone() * self.cos.clone() - second.clone() * self.sin.clone();
         let rotated_second = second * self.cos.clone() + first * self.sin.clone();
-        Tensor::cat(vec![rotated_first, rotated_second], 3)
+        let mut parts = vec![rotated_first, rotated_second];
+        if 2 * half < head_dim {
+            parts.push(x.narrow(3, 2 * half, head_dim - 2 * half));
+        }
+        Tensor::cat(parts, 3)
+    }
+}
+
+/// How scores follow from queries and keys, and how far back a query attends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScoreRule {
+    /// The factor of the products.
+    pub scale: f64,
+    /// Scores are held between plus and minus this cap by `cap * tanh(score / cap)`.
+    pub soft_cap: Option<f64>,
+    /// The tokens that a query attends to, itself and those just before it; all of them if `None`.
+    pub window: Option<usize>,
+}
+
+impl ScoreRule {
+    /// Products divided by the square root of the head's width, and nothing else.
+    pub fn of_head(head_dim: usize) -> Self {
+        Self {
+            scale: (head_dim as f64).sqrt().recip(),
+            soft_cap: None,
+            window: None,
+        }
+    }
+
+    /// The first key that a query attends to.
+    pub fn first_key(&self, query: usize) -> usize {
+        self.window
+            .map_or(0, |window| (query + 1).saturating_sub(window))
+    }
+
+    /// Scores under the soft cap.
+    pub fn cap<const D: usize>(&self, scores: Tensor<D>) -> Tensor<D> {
+        match self.soft_cap {
+            Some(cap) => (scores / cap).tanh() * cap,
+            None => scores,
+        }
     }
 }
 
@@ -41,8 +83,10 @@ pub struct CausalAttention {
     pub value: Tensor<3>,
     /// Width of a head.
     pub head_dim: usize,
-    /// The rotary embedding of queries and keys, if the model has one.
+    /// The rotary embedding of queries and keys, if the layer has one.
     pub rotary: Option<RotaryHalves>,
+    /// Scores and how far back they reach.
+    pub rule: ScoreRule,
 }
 
 /// A frozen linear module and its input.

@@ -72,24 +72,29 @@ pub(super) fn causal_attention(input: &CausalAttention) -> Tensor<3> {
         Some(rotary) => rotary.apply(heads(x)),
         None => heads(x),
     };
-    let query = rotated(input.query.clone()) * (head_dim as f64).sqrt().recip();
+    let query = rotated(input.query.clone()) * input.rule.scale;
     let (key, value) = (rotated(input.key.clone()), heads(input.value.clone()));
 
     // The queries that share a key-value head stand below one another, so no key or value is copied.
     let [_, num_heads, _, _] = query.dims();
     let [_, num_kv_heads, _, _] = key.dims();
     let rows = num_heads / num_kv_heads * seq_len;
-    let hidden = Tensor::<2, Bool>::tril_mask([seq_len, seq_len], 0, &query.device());
+    let mut hidden = Tensor::<2, Bool>::tril_mask([seq_len, seq_len], 0, &query.device());
+    if let Some(window) = input.rule.window.filter(|&window| window < seq_len) {
+        let first = 1 - i64::try_from(window).expect("a window is shorter than the sequence");
+        let before = Tensor::<2, Bool>::triu_mask([seq_len, seq_len], first, &query.device());
+        hidden = hidden.bool_or(before);
+    }
     let scores = query
         .reshape([batch, num_kv_heads, rows, head_dim])
         .matmul(key.transpose()) // [batch, kv_heads, group * seq, seq]
-        .reshape([batch, num_heads, seq_len, seq_len])
-        .mask_fill(
-            hidden
-                .unsqueeze::<4>()
-                .expand([batch, num_heads, seq_len, seq_len]),
-            f32::NEG_INFINITY,
-        );
+        .reshape([batch, num_heads, seq_len, seq_len]);
+    let scores = input.rule.cap(scores).mask_fill(
+        hidden
+            .unsqueeze::<4>()
+            .expand([batch, num_heads, seq_len, seq_len]),
+        f32::NEG_INFINITY,
+    );
     softmax(scores, 3)
         .reshape([batch, num_kv_heads, rows, seq_len])
         .matmul(value) // [batch, kv_heads, group * seq, head_dim]

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::store::{ModuleSnapshot, SafetensorsStore};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use chameleon_core::{HeadInput, RunSeed, linear_cross_entropy};
+use chameleon_core::{FrozenHead, HeadInput, RunSeed, linear_cross_entropy};
 use chameleon_hypernet::{GeneratorKind, HyperLoraHead};
 use safetensors::{Dtype, SafeTensors};
 
@@ -52,7 +52,7 @@ fn the_fused_loss_gives_the_same_gradients() {
         let losses = factors.into_iter().enumerate().map(|(group_idx, factors)| {
             let input = HeadInput {
                 hidden: hidden.clone().slice([group_idx..=group_idx]).squeeze_dim(0),
-                weight: expected.tensor("weight", &device),
+                head: FrozenHead::uncapped(expected.tensor("weight", &device)),
                 factors: Some(factors),
             };
             let targets = targets

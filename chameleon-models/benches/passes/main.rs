@@ -93,7 +93,7 @@ fn train_step(bencher: Bencher, BatchSize(batch_size): BatchSize) {
         centroids: data.prompt_embeddings.clone().slice([0..1]),
         data: &data,
         hidden_states: HiddenStates::Layers(&model),
-        head_weight: model.head_weight(),
+        head: model.head(),
         condition: Condition::Centroid,
         control: ConditionControl::None
             .plan(1, RunSeed(1))

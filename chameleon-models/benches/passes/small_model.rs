@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use chameleon_core::RunSeed;
-use chameleon_models::families::LlamaConfig;
+use chameleon_models::families::ModelSizes;
 use chameleon_models::files::atomic_file;
 use chameleon_models::{HubOptions, LoadedModel, ModelSource, WeightStorage, load_as};
 use rand::RngExt as _;
@@ -23,16 +23,16 @@ const WORDS: [&str; 12] = [
 const MERGES: [&str; 8] = ["t h", "Ġ th", "Ġth e", "a n", "an d", "i n", "in g", "Ġ b"];
 
 /// What the model is made of; the embedding is the head.
-pub(crate) fn config() -> LlamaConfig {
-    LlamaConfig {
+pub(crate) fn sizes() -> ModelSizes {
+    ModelSizes {
         vocab_size: 2048,
         hidden_size: 256,
         intermediate_size: 768,
-        num_hidden_layers: 4,
-        num_attention_heads: 8,
-        num_key_value_heads: Some(4),
-        max_position_embeddings: 512,
-        ..LlamaConfig::tiny()
+        num_layers: 4,
+        num_heads: 8,
+        num_kv_heads: 4,
+        head_dim: 32,
+        max_seq_len: 512,
     }
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn config() -> LlamaConfig {
 pub(crate) fn load(storage: WeightStorage) -> LoadedModel {
     let folder = tempfile::tempdir().expect("there is a folder for temporary files");
     let path = folder.path().join("small.gguf");
-    atomic_file::write(&path, &gguf(&config())).expect("the file is small");
+    atomic_file::write(&path, &gguf(&sizes())).expect("the file is small");
     let source = ModelSource::Gguf(path);
     let mut loaded = load_as(storage, &source, &HubOptions::from_env(), &Device::flex())
         .expect("the file is whole");
@@ -63,8 +63,7 @@ pub(crate) fn text(num_words: usize, name: &str) -> String {
     words.join(" ")
 }
 
-fn gguf(config: &LlamaConfig) -> Vec<u8> {
-    let sizes = config.sizes();
+fn gguf(sizes: &ModelSizes) -> Vec<u8> {
     let hidden = sizes.hidden_size;
     let kv_size = sizes.num_kv_heads * sizes.head_dim;
     let mut tensors = vec![
@@ -86,7 +85,7 @@ fn gguf(config: &LlamaConfig) -> Vec<u8> {
         }
         tensors.extend(["attn_norm", "ffn_norm"].map(|part| ones(&name(part), hidden)));
     }
-    let metadata = metadata(config);
+    let metadata = metadata(sizes);
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (*key, value)).collect();
     let tensors: Vec<(&str, &QTensor)> = tensors
         .iter()
@@ -97,8 +96,7 @@ fn gguf(config: &LlamaConfig) -> Vec<u8> {
     file.into_inner()
 }
 
-fn metadata(config: &LlamaConfig) -> Vec<(&'static str, Value)> {
-    let sizes = config.sizes();
+fn metadata(sizes: &ModelSizes) -> Vec<(&'static str, Value)> {
     let count = |count: usize| Value::U32(u32::try_from(count).expect("the model is small"));
     let text = |text: &str| Value::String(text.to_owned());
     let texts = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect());

@@ -150,7 +150,7 @@ impl ExemplarBatch {
         };
         let input = HeadInput {
             hidden,
-            weight: model.head_weight(),
+            head: model.head(),
             factors: Some(head),
         };
         linear_cross_entropy(input, self.targets.clone()).mean_loss

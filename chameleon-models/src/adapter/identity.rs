@@ -15,7 +15,7 @@ use crate::files::fingerprint::hexadecimal;
 /// The identity of a model in an adapter's configuration: models with equal identities give equal prompt embeddings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelIdentity {
-    /// The family, `llama` or `gpt2`.
+    /// The family, such as `llama` or `gpt2`.
     pub architecture: String,
     /// The sizes.
     pub sizes: ModelSizes,
@@ -26,18 +26,11 @@ pub struct ModelIdentity {
 impl ModelIdentity {
     /// The identity of a loaded model.
     pub fn of(model: &LanguageModel) -> Self {
-        let embedding = match model {
-            LanguageModel::Gpt2(model) => model.wte.weight.val(),
-            LanguageModel::Llama(model) => model.embed_tokens.weight.val(),
-        };
+        let embedding = model.embed_tokens.weight.val();
         let digest = Sha256::digest(embedding.into_data().convert::<f32>().as_bytes());
         let fingerprint = hexadecimal(&digest[..8]);
-        let architecture = match model {
-            LanguageModel::Gpt2(_) => "gpt2",
-            LanguageModel::Llama(_) => "llama",
-        };
         Self {
-            architecture: architecture.to_owned(),
+            architecture: model.config().family.to_owned(),
             sizes: *model.sizes(),
             fingerprint,
         }
@@ -63,9 +56,7 @@ impl fmt::Display for ModelIdentity {
 pub(crate) fn weights_fingerprint(model: &LanguageModel, config: &serde_json::Value) -> String {
     let mut hasher = WeightHasher(Sha256::new_with_prefix(config.to_string()));
     model.visit(&mut hasher);
-    if let LanguageModel::Llama(model) = model {
-        model.packed_weights().update(&mut hasher.0);
-    }
+    model.packed_weights().update(&mut hasher.0);
     hexadecimal(&hasher.0.finalize())
 }
 

@@ -207,7 +207,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::families::gpt2::Gpt2Config;
+    use crate::families::DecoderConfig;
 
     #[test]
     fn ranges_survive_the_round_trip_and_others_are_refused() {
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_target_may_say_what_it_is_part_of() {
-        let model = Gpt2Config::tiny().init(&Device::flex()).unwrap();
+        let model = DecoderConfig::tiny_gpt2().init(&Device::flex()).unwrap();
         let paths = |target: &str| -> Vec<String> {
             let layers = LayerAdaptation {
                 targets: vec![target.to_owned()],

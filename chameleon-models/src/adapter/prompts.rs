@@ -194,7 +194,7 @@ mod tests {
     use burn::tensor::{Device, Tolerance};
 
     use super::*;
-    use crate::families::llama::LlamaConfig;
+    use crate::families::DecoderConfig;
 
     #[test]
     fn representations_survive_the_round_trip_and_others_are_refused() {
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_prompt_among_others_is_represented_as_alone() {
-        let model = LlamaConfig::tiny().init(&Device::flex()).unwrap();
+        let model = DecoderConfig::tiny_llama().init(&Device::flex()).unwrap();
         let prompts: [&[u32]; 3] = [&[3, 1, 4, 1, 5], &[9], &[2, 6, 5]];
         for text in ["token-embeddings", "hidden:1", "hidden:2"] {
             let representation = text.parse().unwrap();

@@ -295,7 +295,7 @@ fn sample_tokens(
         Some(delta) => logits + delta,
         None => logits,
     };
-    let mut logits = on_host(logits);
+    let mut logits = on_host(model.head().cap(logits));
     let vocab_size = model.sizes().vocab_size;
     let mut rows: BTreeMap<u64, &mut ActiveRequest> = active
         .iter_mut()

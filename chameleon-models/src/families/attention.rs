@@ -1,11 +1,11 @@
-//! Attention as both families use it: several query heads may share one key-value head.
+//! Attention: several query heads may share one key-value head.
 //!
 //! A layer projects its states and passes them to an [`Attend`], which differs between kinds of passes.
 
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Device, Int, Tensor, assert_shape};
-use chameleon_core::fused::{self, CausalAttention, RotaryHalves};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, assert_shape};
+use chameleon_core::fused::{self, CausalAttention, RotaryHalves, ScoreRule};
 use chameleon_core::{AttentionContext, ContextAttention, ContextKeys};
 
 use crate::families::indices::index_tensor;
@@ -32,8 +32,10 @@ pub(crate) struct Projected<'a> {
     /// `[batch, seq, kv_heads * head_dim]`
     pub(crate) value: Tensor<3>,
     pub(crate) head_dim: usize,
-    /// The rotary embedding of queries and keys, if the family has one.
+    /// The rotary embedding of queries and keys, if the layer has one.
     pub(crate) rotary: Option<&'a RotaryHalves>,
+    /// Scores, and how far back they reach.
+    pub(crate) scores: ScoreRule,
 }
 
 /// Query, key and value with their positions, split into heads.
@@ -78,6 +80,7 @@ impl Projected<'_> {
             value: self.value,
             head_dim: self.head_dim,
             rotary: self.rotary.cloned(),
+            rule: self.scores,
         })
     }
 }
@@ -118,13 +121,16 @@ impl Attend for Causal<'_> {
         let Some(context) = context else {
             return projected.attend_causally();
         };
+        let rule = projected.scores;
         let Heads { query, key, value } = projected.into_heads();
         let [_, _, seq_len, _] = query.dims();
+        let last_slots = [(0..seq_len).collect()];
         attend_to_context(ContextAttention {
-            hidden: AttentionMask::Causal.hidden(seq_len, &query.device()),
+            hidden: hidden_slots(&last_slots, seq_len, &rule, &query.device()),
             query,
             key,
             value,
+            rule,
             context,
         })
     }
@@ -233,8 +239,10 @@ pub(crate) struct AttentionInput<'a> {
     pub(crate) key: Tensor<4>,
     /// `[batch, kv_heads, slots, head_dim]`
     pub(crate) value: Tensor<4>,
-    /// What each query may not look at.
+    /// What each query may not look at, the window of `scores` included.
     pub(crate) mask: &'a AttentionMask,
+    /// The factor and the cap of scores.
+    pub(crate) scores: ScoreRule,
 }
 
 /// The mask of each query; built once for a forward pass and shared by its layers.
@@ -255,6 +263,26 @@ impl AttentionMask {
             Self::Hidden(hidden) => hidden.clone(),
         }
     }
+}
+
+/// The slots that queries do not see, `[batch, 1, seq, slots]`, from the last slot that each of them sees.
+pub(crate) fn hidden_slots(
+    last_slots: &[Vec<usize>],
+    num_slots: usize,
+    rule: &ScoreRule,
+    device: &Device,
+) -> Tensor<4, Bool> {
+    let seq_len = last_slots.first().map_or(0, Vec::len);
+    let hidden: Vec<bool> = last_slots
+        .iter()
+        .flatten()
+        .flat_map(|&last| {
+            let seen = rule.first_key(last)..=last;
+            (0..num_slots).map(move |slot| !seen.contains(&slot))
+        })
+        .collect();
+    let data = TensorData::new(hidden, [last_slots.len(), 1, seq_len, num_slots]);
+    Tensor::from_data(data, device)
 }
 
 /// Softmax of the scaled, masked scores times the values, heads side by side.
@@ -278,12 +306,13 @@ fn attend_fused(input: AttentionInput<'_>) -> Tensor<4> {
     let [batch, num_heads, seq_len, head_dim] = input.query.dims();
     let [_, num_kv_heads, num_slots, _] = input.key.dims();
     let group_size = num_heads / num_kv_heads;
+    let options = AttentionModuleOptions {
+        scale: Some(input.scores.scale),
+        softcap: input.scores.soft_cap,
+        is_causal: matches!(input.mask, AttentionMask::Causal),
+    };
     match input.mask {
         AttentionMask::Causal => {
-            let options = AttentionModuleOptions {
-                is_causal: true,
-                ..Default::default()
-            };
             let key = for_each_query_head(input.key, group_size);
             let value = for_each_query_head(input.value, group_size);
             attention(input.query, key, value, None, None, options)
@@ -296,7 +325,6 @@ fn attend_fused(input: AttentionInput<'_>) -> Tensor<4> {
                 .repeat_dim(2, group_size) // [batch, 1, group * seq, slots]
                 .expand([batch, num_kv_heads, rows, num_slots]);
             let query = input.query.reshape([batch, num_kv_heads, rows, head_dim]);
-            let options = AttentionModuleOptions::default();
             attention(query, input.key, input.value, Some(hidden), None, options)
                 .reshape([batch, num_heads, seq_len, head_dim])
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor};
+use chameleon_core::FrozenHead;
 use chameleon_hypernet::LayerFactors;
 
 use crate::error::ModelError;
@@ -179,7 +180,12 @@ pub trait CausalLm {
     /// The weight of the head, `[hidden, vocab]`; a transposed view of the embedding when they are tied.
     fn head_weight(&self) -> Tensor<2>;
 
-    /// Logits of the frozen head, in whichever order of multiplication is fastest.
+    /// The head with the cap of its logits.
+    fn head(&self) -> FrozenHead {
+        FrozenHead::uncapped(self.head_weight())
+    }
+
+    /// Logits of the frozen head before the cap, in whichever order of multiplication is fastest.
     ///
     /// # Shapes
     ///

@@ -4,9 +4,26 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A value is missing or has the wrong type.
-    #[error("the configuration is incomplete or holds a value of the wrong type")]
-    Json(#[from] serde_json::Error),
+    /// A value has the wrong type.
+    #[error("`{key}` is {found}, expected {expected}")]
+    WrongType {
+        /// The key.
+        key: &'static str,
+        /// The expected type.
+        expected: &'static str,
+        /// The value found.
+        found: String,
+    },
+    /// A list has another length than the model needs.
+    #[error("`{key}` has {found} values, expected {expected}")]
+    WrongLength {
+        /// The key.
+        key: &'static str,
+        /// How many values it has.
+        found: usize,
+        /// How many it should have.
+        expected: usize,
+    },
     /// A size is zero.
     #[error("`{key}` is 0, expected at least 1")]
     Zero {

@@ -9,7 +9,6 @@ use burn::tensor::{Bytes, DType};
 use burn_pack::Tensor as StoredTensor;
 
 use crate::families::language_model::LanguageModel;
-use crate::families::{gpt2, llama};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::name_table::{Layout, NameTable};
 use crate::files::tensor_dtype::TensorInfo;
@@ -74,16 +73,12 @@ impl LanguageModel {
         checkpoint: &Checkpoint,
         left_out: &BTreeSet<String>,
     ) -> ImportReport {
-        let is_tied = match self {
-            Self::Gpt2(model) => model.lm_head.is_none(),
-            Self::Llama(model) => model.lm_head.is_none(),
-        };
-        let mut report = match self {
-            Self::Gpt2(model) => import(model, &gpt2::NAMES, checkpoint, left_out),
-            Self::Llama(model) => import(model, &llama::NAMES, checkpoint, left_out),
-        };
+        let is_tied = self.lm_head.is_none();
+        let names = checkpoint.architecture().names();
+        let mut report = import(self, names, checkpoint, left_out);
+        let (head_name, _) = names.of_field(HEAD).expect("every family names its head");
         // A tied model is often saved with a copy of the embedding as its head.
-        let head = report.unused.iter().position(|name| name == HEAD);
+        let head = report.unused.iter().position(|name| *name == head_name);
         if let Some(position) = head.filter(|_| is_tied) {
             report.ignored.push(report.unused.remove(position));
         }
@@ -156,7 +151,8 @@ impl ImportReport {
                 found,
             } => {
                 let (name, layout) = names.of_field(&path).unwrap_or((path, Layout::Same));
-                let is_transposed = matches!(layout, Layout::Linear | Layout::Rotary(_));
+                let is_transposed =
+                    matches!(layout, Layout::Linear | Layout::Rotary(_) | Layout::ByHead);
                 let as_stored = |shape: &[usize]| {
                     let mut shape = shape.to_vec();
                     if is_transposed {

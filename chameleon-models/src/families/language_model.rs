@@ -1,29 +1,96 @@
-//! A model of any family.
+//! The decoder that every family is: one stack of layers, described by a [`DecoderConfig`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::module::{Module, Param};
-use burn::nn::Linear;
-use burn::tensor::{Int, Tensor};
-use chameleon_core::{AttentionContext, LoraFactors};
+use burn::nn::{Embedding, EmbeddingConfig, Linear};
+use burn::tensor::{Device, Int, Tensor};
+use chameleon_core::fused::RotaryHalves;
+use chameleon_core::{AttentionContext, FrozenHead, LoraFactors};
 
 use crate::error::ModelError;
-use crate::families::attention::{Attend, Recording};
-use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, SequencePass};
-use crate::families::decoder;
-use crate::families::gpt2::Gpt2;
+use crate::families::attention::{Attend, Causal, Recording};
+use crate::families::causal_lm::{
+    CachedStates, CausalLm, LinearModule, PassEnd, PassInput, SequencePass, tied_logits,
+};
+use crate::families::config::DecoderConfig;
+use crate::families::config_error::ConfigError;
+use crate::families::indices::index_tensor;
 use crate::families::kv_cache::{KvCache, Segment};
-use crate::families::llama::Llama;
+use crate::families::layer::{DecoderLayer, INITIALIZER, linear, scaled};
+use crate::families::layer_context::LayerContext;
+use crate::families::norm::Norm;
+use crate::families::packed::PackedWeights;
 use crate::families::sizes::ModelSizes;
 
-/// A model of any family, for code that reads the family from a file.
+/// A language model of any family, made by [`DecoderConfig::init`].
 #[derive(Module, Debug)]
-pub enum LanguageModel {
-    /// GPT-2.
-    Gpt2(Gpt2),
-    /// Llama and its relatives.
-    Llama(Llama),
+pub struct LanguageModel {
+    /// Token embeddings, `[vocab, hidden]`.
+    pub embed_tokens: Embedding,
+    /// Position embeddings, `[positions, hidden]`, where they are learned.
+    pub embed_positions: Option<Embedding>,
+    /// The transformer layers.
+    pub layers: Vec<DecoderLayer>,
+    /// The norm before the head.
+    pub norm: Norm,
+    /// The head, `[hidden, vocab]`; the embedding serves when absent.
+    pub lm_head: Option<Linear>,
+    #[module(skip)]
+    config: Arc<DecoderConfig>,
+    #[module(skip)]
+    packed: PackedWeights,
+}
+
+impl DecoderConfig {
+    /// A model with random weights; loading replaces them before they are initialised.
+    ///
+    /// # Errors
+    ///
+    /// Fails if [`validate`](Self::validate) does.
+    pub fn init(&self, device: &Device) -> Result<LanguageModel, ConfigError> {
+        self.validate()?;
+        let sizes = &self.sizes;
+        let embedding = |num_rows| {
+            EmbeddingConfig::new(num_rows, sizes.hidden_size)
+                .with_initializer(INITIALIZER)
+                .init(device)
+        };
+        let lm_head =
+            (!self.is_tied).then(|| linear(sizes.hidden_size, sizes.vocab_size, false, device));
+        Ok(LanguageModel {
+            embed_tokens: embedding(sizes.vocab_size),
+            embed_positions: self
+                .has_learned_positions()
+                .then(|| embedding(sizes.max_seq_len)),
+            layers: (0..sizes.num_layers)
+                .map(|_| self.init_layer(device))
+                .collect(),
+            norm: self.norm.init(sizes.hidden_size, device),
+            lm_head,
+            config: Arc::new(self.clone()),
+            packed: PackedWeights::default(),
+        })
+    }
 }
 
 impl LanguageModel {
+    /// What the model computes.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// A linear module of a layer by its name, such as `self_attn.q_proj`; `None` if there is no such layer or module.
+    pub fn linear_mut(&mut self, layer_idx: usize, path: &str) -> Option<&mut Linear> {
+        let modules = self.config.linear_modules();
+        let module_idx = modules.iter().position(|module| module.path == path)?;
+        self.layers
+            .get_mut(layer_idx)?
+            .linears_mut()
+            .nth(module_idx)
+    }
+
     /// The same model with a change merged into its head. A tied head is untied; the layers are shared.
     ///
     /// # Panics
@@ -31,16 +98,64 @@ impl LanguageModel {
     /// When the factors are of another size.
     #[must_use]
     pub fn with_merged_head(&self, factors: &LoraFactors) -> Self {
-        let head = Linear {
-            weight: Param::from_tensor(self.head_weight() + factors.delta()),
-            bias: None,
-        };
-        let mut merged = self.clone();
-        match &mut merged {
-            Self::Gpt2(model) => model.lm_head = Some(head),
-            Self::Llama(model) => model.lm_head = Some(head),
+        Self {
+            lm_head: Some(Linear {
+                weight: Param::from_tensor(self.head_weight() + factors.delta()),
+                bias: None,
+            }),
+            ..self.clone()
         }
-        merged
+    }
+
+    /// Multiplies these weights in their quantised form. The tensors that they replace are emptied.
+    pub(crate) fn pack(&mut self, packed: PackedWeights) {
+        let device = self.embed_tokens.weight.device();
+        let modules = self.config.linear_modules();
+        for (layer_idx, layer) in self.layers.iter_mut().enumerate() {
+            for (module, linear) in modules.iter().zip(layer.linears_mut()) {
+                if packed.module(layer_idx, module.path).is_some() {
+                    linear.weight = Param::from_tensor(Tensor::zeros([1, 1], &device));
+                }
+            }
+        }
+        self.packed = packed;
+    }
+
+    /// The packed weights.
+    pub(crate) fn packed_weights(&self) -> &PackedWeights {
+        &self.packed
+    }
+
+    /// The angles of all rotary embeddings at positions `[batch or 1, seq]`; computed once for all layers of a pass.
+    fn rotations(&self, positions: &[Vec<usize>]) -> Vec<RotaryHalves> {
+        let device = self.embed_tokens.weight.device();
+        let embeddings = self.config.rotary.iter();
+        embeddings
+            .map(|rotary| rotary.at(positions, &device))
+            .collect()
+    }
+
+    /// The states that enter the first layer: `[batch, seq]` -> `[batch, seq, hidden]`.
+    fn enter(&self, token_ids: Tensor<2, Int>, positions: &[Vec<usize>]) -> Tensor<3> {
+        let states = scaled(self.embed(token_ids), self.config.scales.embedding);
+        let Some(embed_positions) = &self.embed_positions else {
+            return states;
+        };
+        let seq_len = positions.first().map_or(0, Vec::len);
+        let last = positions.iter().flatten().max().copied().unwrap_or(0);
+        let max_seq_len = self.config.sizes.max_seq_len;
+        assert!(
+            last < max_seq_len,
+            "position {last} is past the {max_seq_len} the model has"
+        );
+        let indices = index_tensor(positions.iter().flatten().copied(), &states.device())
+            .reshape([positions.len(), seq_len]);
+        states + embed_positions.forward(indices)
+    }
+
+    /// The states that the head multiplies.
+    fn leave(&self, states: Tensor<3>) -> Tensor<3> {
+        scaled(self.norm.forward(states), self.config.scales.logits)
     }
 
     /// A pass over whole sequences with another attention than the model's.
@@ -49,9 +164,31 @@ impl LanguageModel {
         pass: SequencePass<'_>,
         attention: &mut dyn Attend,
     ) -> Tensor<3> {
-        match self {
-            Self::Gpt2(model) => decoder::forward_with(model, pass, attention),
-            Self::Llama(model) => decoder::forward_with(model, pass, attention),
+        let [_, seq_len] = pass.input.dims();
+        let rows = [(0..seq_len).collect()];
+        let positions = self.rotations(&rows);
+        let (mut states, first_layer) = match pass.input {
+            PassInput::TokenIds(token_ids) => (self.enter(token_ids, &rows), 0),
+            PassInput::Entering { layer_idx, states } => (states, layer_idx),
+        };
+        let end = match pass.end {
+            PassEnd::Head => self.layers.len(),
+            PassEnd::Entering(layer_idx) => layer_idx,
+        };
+        for layer_idx in first_layer..end {
+            let context = LayerContext {
+                config: &self.config,
+                layer_idx,
+                positions: &positions,
+                factors: pass.factors,
+                packed: &self.packed,
+            };
+            attention.begin_layer(layer_idx);
+            states = self.layers[layer_idx].forward(states, &context, attention);
+        }
+        match pass.end {
+            PassEnd::Head => self.leave(states),
+            PassEnd::Entering(_) => states,
         }
     }
 
@@ -64,50 +201,98 @@ impl LanguageModel {
         recording.into_context()
     }
 
-    fn as_causal_lm(&self) -> &dyn CausalLm {
-        match self {
-            Self::Gpt2(model) => model,
-            Self::Llama(model) => model,
+    fn pass_with_cache(
+        &self,
+        segments: &[Segment<'_>],
+        cache: &mut KvCache,
+        tapped_layers: &[usize],
+    ) -> CachedStates {
+        let mut pass = cache.begin(segments);
+        let factors = pass.factors();
+        let positions = self.rotations(pass.positions());
+        let mut states = self.enter(pass.token_ids(), pass.positions());
+        let mut entering = BTreeMap::new();
+        for (layer_idx, layer) in self.layers.iter().enumerate() {
+            if tapped_layers.contains(&layer_idx) {
+                entering.insert(layer_idx, pass.asked(states.clone()));
+            }
+            let context = LayerContext {
+                config: &self.config,
+                layer_idx,
+                positions: &positions,
+                factors: &factors,
+                packed: &self.packed,
+            };
+            states = layer.forward(states, &context, &mut pass.layer(layer_idx));
+        }
+        CachedStates {
+            hidden: pass.asked(self.leave(states)),
+            entering,
         }
     }
 }
 
 impl CausalLm for LanguageModel {
     fn sizes(&self) -> &ModelSizes {
-        self.as_causal_lm().sizes()
+        &self.config.sizes
     }
 
     fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
-        self.as_causal_lm().embed(token_ids)
+        self.embed_tokens.forward(token_ids)
     }
 
     fn check_positions(&self, seq_len: usize) -> Result<(), ModelError> {
-        self.as_causal_lm().check_positions(seq_len)
+        let max_seq_len = self.config.sizes.max_seq_len;
+        if self.config.has_last_position() && seq_len > max_seq_len {
+            return Err(ModelError::TooManyPositions {
+                found: seq_len,
+                max_seq_len,
+            });
+        }
+        Ok(())
     }
 
     fn linear_modules(&self) -> Vec<LinearModule> {
-        self.as_causal_lm().linear_modules()
+        self.config.linear_modules()
     }
 
     fn forward(&self, pass: SequencePass<'_>) -> Tensor<3> {
-        self.as_causal_lm().forward(pass)
+        let context = pass.factors.context();
+        self.forward_with(pass, &mut Causal::with_context(context))
     }
 
+    /// The whole pass runs on a thread of the pool that computes its products. Called from another thread, each of the
+    /// hundreds of products of a pass would put that thread to sleep and wake it, which takes as long as a small product.
     fn states_with_cache(
         &self,
         segments: &[Segment<'_>],
         cache: &mut KvCache,
         tapped_layers: &[usize],
     ) -> CachedStates {
-        self.as_causal_lm()
-            .states_with_cache(segments, cache, tapped_layers)
+        rayon::scope(|_| self.pass_with_cache(segments, cache, tapped_layers))
     }
 
     fn head_weight(&self) -> Tensor<2> {
-        self.as_causal_lm().head_weight()
+        match &self.lm_head {
+            Some(head) => head.weight.val(),
+            None => self.embed_tokens.weight.val().transpose(),
+        }
+    }
+
+    fn head(&self) -> FrozenHead {
+        FrozenHead {
+            weight: self.head_weight(),
+            soft_cap: self.config.scales.logit_soft_cap,
+        }
     }
 
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        self.as_causal_lm().logits(hidden)
+        if let Some(head) = self.packed.head() {
+            return head.forward(hidden);
+        }
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => tied_logits(hidden, self.embed_tokens.weight.val()),
+        }
     }
 }

@@ -6,12 +6,10 @@ use burn::tensor::Device;
 
 use crate::adapter::identity::{self, ModelIdentity};
 use crate::error::ModelError;
-use crate::families::gpt2::Gpt2Config;
+use crate::families::config::DecoderConfig;
 use crate::families::import::ImportReport;
 use crate::families::language_model::LanguageModel;
-use crate::families::llama::LlamaConfig;
 use crate::families::packed::{PackedWeights, WeightStorage};
-use crate::files::architecture::Architecture;
 use crate::files::chat::ModelChat;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::hub::{self, HubOptions};
@@ -94,19 +92,14 @@ pub fn load_as(
         path: checkpoint.config_path(),
         source,
     };
-    let config = checkpoint.config().clone();
-    let mut model = match checkpoint.architecture() {
-        Architecture::Llama => {
-            let config: LlamaConfig =
-                serde_json::from_value(config).map_err(|error| broken(error.into()))?;
-            LanguageModel::Llama(config.init(device).map_err(broken)?)
-        }
-        Architecture::Gpt2 => {
-            let config: Gpt2Config =
-                serde_json::from_value(config).map_err(|error| broken(error.into()))?;
-            LanguageModel::Gpt2(config.init(device).map_err(broken)?)
-        }
-    };
+    let config = checkpoint
+        .architecture()
+        .config(checkpoint.config())
+        .map_err(broken)?;
+    // A head of its own counts, whatever the configuration says.
+    let is_tied = config.is_tied && !checkpoint.has_own_head();
+    let config = DecoderConfig { is_tied, ..config };
+    let mut model = config.init(device).map_err(broken)?;
     let packed = match storage {
         WeightStorage::F32 => Packed::default(),
         WeightStorage::Quantised => Packed::of(&checkpoint)?,
@@ -114,9 +107,7 @@ pub fn load_as(
     let mut report = model.import_except(&checkpoint, &packed.names);
     report.missing.retain(|name| !packed.names.contains(name));
     report.loaded.extend(packed.names);
-    if let LanguageModel::Llama(model) = &mut model {
-        model.pack(packed.weights);
-    }
+    model.pack(packed.weights);
     check(&report, &checkpoint)?;
     Ok(LoadedModel {
         identity: ModelIdentity::of(&model),
@@ -139,17 +130,16 @@ impl Packed {
     fn of(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         let mut names = BTreeSet::new();
         let mut modules = BTreeMap::new();
-        if checkpoint.architecture() == Architecture::Llama {
-            let in_layers = checkpoint.tensors().filter_map(|(name, _)| {
-                let inside = checkpoint.field(name)?.strip_prefix("layers.")?;
-                let (layer_idx, path) = inside.strip_suffix(".weight")?.split_once('.')?;
-                Some((name, layer_idx.parse().ok()?, path.to_owned()))
-            });
-            for (name, layer_idx, path) in in_layers {
-                if let Some(matrix) = checkpoint.packed(name) {
-                    modules.insert((layer_idx, path), matrix);
-                    names.insert(name.to_owned());
-                }
+        let table = checkpoint.architecture().names();
+        let in_layers = checkpoint.tensors().filter_map(|(name, _)| {
+            checkpoint.field(name)?;
+            let (layer_idx, path) = table.linear_weight(name)?;
+            Some((name, layer_idx, path.to_owned()))
+        });
+        for (name, layer_idx, path) in in_layers {
+            if let Some(matrix) = checkpoint.packed(name) {
+                modules.insert((layer_idx, path), matrix);
+                names.insert(name.to_owned());
             }
         }
         if modules.is_empty() {
@@ -158,10 +148,12 @@ impl Packed {
             });
         }
         // The embedding is needed as f32 as well; a head that is not tied is not packed.
-        let is_tied = checkpoint.tensor("lm_head.weight").is_none();
-        let head = is_tied.then(|| checkpoint.packed("model.embed_tokens.weight"));
+        let name = |field| table.of_field(field).map(|(name, _)| name);
+        let head = name("lm_head.weight").filter(|head| checkpoint.tensor(head).is_some());
+        let embedding = name("embed_tokens.weight").filter(|_| head.is_none());
+        let head = embedding.and_then(|embedding| checkpoint.packed(&embedding));
         Ok(Self {
-            weights: PackedWeights::new(modules, head.flatten()),
+            weights: PackedWeights::new(modules, head),
             names,
         })
     }

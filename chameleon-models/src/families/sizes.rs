@@ -1,4 +1,4 @@
-//! The sizes that describe a model, and the token ids of its configuration.
+//! The sizes that describe a model.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,24 +21,4 @@ pub struct ModelSizes {
     pub head_dim: usize,
     /// The longest sequence the model was made for.
     pub max_seq_len: usize,
-}
-
-/// One token id or several, as `bos_token_id` and `eos_token_id` of a configuration may be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum TokenIds {
-    /// A single id.
-    One(u32),
-    /// Any of these ids.
-    Many(Vec<u32>),
-}
-
-impl TokenIds {
-    /// The ids.
-    pub fn as_slice(&self) -> &[u32] {
-        match self {
-            Self::One(token_id) => std::slice::from_ref(token_id),
-            Self::Many(token_ids) => token_ids,
-        }
-    }
 }

@@ -12,6 +12,7 @@ use minijinja::{Environment, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
+use crate::files::chat_methods;
 use crate::files::tokenizer::Tokenizer;
 
 /// One turn of a conversation.
@@ -102,12 +103,14 @@ impl ChatTemplate {
         environment.set_syntax(syntax);
         // Templates come with models, from anywhere: one that loops without end is stopped.
         environment.set_fuel(Some(MAX_STEPS));
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(chat_methods::call);
         environment.add_function("raise_exception", raise_exception);
         environment.add_filter("tojson", to_json);
         environment
-            .add_template_owned(NAME, without_generation_tags(template))
+            .add_template_owned(
+                NAME,
+                without_generation_tags(&with_plain_line_ends(template)),
+            )
             .map_err(|source| ModelError::ChatTemplate { source })?;
         Ok(Self { environment })
     }
@@ -129,6 +132,9 @@ impl ChatTemplate {
                 bos_token => input.bos_token,
                 eos_token => input.eos_token,
                 strftime_now => strftime_now,
+                // Hugging Face passes both, as None: templates test for that.
+                tools => (),
+                documents => (),
             })
             .map_err(failed)
     }
@@ -182,6 +188,11 @@ fn raise_exception(message: &str) -> Result<Value, minijinja::Error> {
         ErrorKind::InvalidOperation,
         message.to_owned(),
     ))
+}
+
+/// Jinja reads every kind of line end as a line feed.
+fn with_plain_line_ends(template: &str) -> String {
+    template.replace("\r\n", "\n").replace('\r', "\n")
 }
 
 /// Turns `{% generation %} .. {% endgeneration %}`, which only matters for training masks in Python,
@@ -303,6 +314,9 @@ fn strftime(format: &str, time: SystemTime) -> Result<String, minijinja::Error> 
     let month = MONTHS[date.month_idx];
     let weekday = WEEKDAYS[usize::try_from(days % 7).unwrap_or(0)];
 
+    let two = |number: u64| (format!("{number:02}"), number.to_string());
+    let same = |text: &str| (text.to_owned(), text.to_owned());
+    let month_number = date.month_idx as u64 + 1;
     let mut text = String::new();
     let mut characters = format.chars();
     while let Some(character) = characters.next() {
@@ -310,29 +324,50 @@ fn strftime(format: &str, time: SystemTime) -> Result<String, minijinja::Error> 
             text.push(character);
             continue;
         }
-        let code = characters.next();
-        let part = match code {
-            Some('Y') => date.year.to_string(),
-            Some('y') => format!("{:02}", date.year % 100),
-            Some('m') => format!("{:02}", date.month_idx + 1),
-            Some('B') => month.to_owned(),
-            Some('b') => month[..3].to_owned(),
-            Some('d') => format!("{:02}", date.day),
-            Some('A') => weekday.to_owned(),
-            Some('a') => weekday[..3].to_owned(),
-            Some('H') => format!("{hour:02}"),
-            Some('I') => format!("{:02}", (hour + 11) % 12 + 1),
-            Some('p') => if hour < 12 { "AM" } else { "PM" }.to_owned(),
-            Some('M') => format!("{minute:02}"),
-            Some('S') => format!("{second:02}"),
-            Some('%') => "%".to_owned(),
+        let mut code = characters.next();
+        // A dash leaves out what fills a number up.
+        let is_short = code == Some('-');
+        if is_short {
+            code = characters.next();
+        }
+        let (padded, short) = match code {
+            Some('Y') => same(&date.year.to_string()),
+            Some('y') => two(date.year % 100),
+            Some('m') => two(month_number),
+            Some('B') => same(month),
+            Some('b' | 'h') => same(&month[..3]),
+            Some('d') => two(date.day),
+            Some('e') => (format!("{:2}", date.day), date.day.to_string()),
+            Some('j') => (
+                format!("{:03}", date.day_of_year),
+                date.day_of_year.to_string(),
+            ),
+            Some('A') => same(weekday),
+            Some('a') => same(&weekday[..3]),
+            Some('H') => two(hour),
+            Some('I') => two((hour + 11) % 12 + 1),
+            Some('p') => same(if hour < 12 { "AM" } else { "PM" }),
+            Some('M') => two(minute),
+            Some('S') => two(second),
+            Some('F') => same(&format!("{}-{month_number:02}-{:02}", date.year, date.day)),
+            Some('D') => same(&format!(
+                "{month_number:02}/{:02}/{:02}",
+                date.day,
+                date.year % 100
+            )),
+            Some('T') => same(&format!("{hour:02}:{minute:02}:{second:02}")),
+            Some('R') => same(&format!("{hour:02}:{minute:02}")),
+            Some('Z') => same("UTC"),
+            Some('z') => same("+0000"),
+            Some('n') => same("\n"),
+            Some('%') => same("%"),
             other => {
                 let code = other.map(String::from).unwrap_or_default();
                 let problem = format!("the date code `%{code}` is not supported");
                 return Err(minijinja::Error::new(ErrorKind::InvalidOperation, problem));
             }
         };
-        text.push_str(&part);
+        text.push_str(if is_short { &short } else { &padded });
     }
     Ok(text)
 }
@@ -341,6 +376,8 @@ struct Date {
     year: u64,
     month_idx: usize,
     day: u64,
+    /// From 1 on.
+    day_of_year: u64,
 }
 
 impl Date {
@@ -370,6 +407,7 @@ impl Date {
             30,
             31,
         ];
+        let day_of_year = days + 1;
         let mut month_idx = 0;
         while days >= lengths[month_idx] {
             days -= lengths[month_idx];
@@ -379,6 +417,7 @@ impl Date {
             year,
             month_idx,
             day: days + 1,
+            day_of_year,
         }
     }
 }
@@ -412,6 +451,14 @@ mod tests {
             )
             .unwrap()
         };
+        let short = strftime(
+            "%-d %e %j %-j %F %D %T %R %Z %-m",
+            SystemTime::UNIX_EPOCH + Duration::from_hours(264_384),
+        );
+        assert_eq!(
+            short.unwrap(),
+            "29 29 060 60 2000-02-29 02/29/00 00:00:00 00:00 UTC 2"
+        );
         assert_eq!(at(0), "Thursday 01 January 1970 00:00:00 12AM");
         assert_eq!(at(951_782_400), "Tuesday 29 February 2000 00:00:00 12AM");
         assert_eq!(at(1_709_208_000), "Thursday 29 February 2024 12:00:00 12PM");
@@ -446,6 +493,12 @@ mod tests {
             render(template, &[], ChatEnding::Complete).unwrap(),
             "ab  c"
         );
+    }
+
+    #[test]
+    fn tools_are_none_and_line_ends_are_those_of_jinja() {
+        let template = "{% if tools is not none %}tools{% endif %}\r\n{% if documents is defined %}a\r\nb{% endif %}";
+        assert_eq!(render(template, &[], ChatEnding::Complete).unwrap(), "a\nb");
     }
 
     #[test]

@@ -80,6 +80,16 @@ impl Checkpoint {
             .tensors()
             .iter()
             .partition::<Vec<_>, _>(|(name, _)| architecture.names().is_buffer(name));
+        let table = architecture.names();
+        for (name, dtype) in folder.others() {
+            if table.find(Container::HuggingFace, name).is_some() {
+                return Err(ModelError::UnsupportedDtype {
+                    path: folder.path().to_path_buf(),
+                    name: name.clone(),
+                    found: dtype.clone(),
+                });
+            }
+        }
         let naming = Naming {
             container: Container::HuggingFace,
             architecture,
@@ -90,7 +100,12 @@ impl Checkpoint {
             architecture,
             tensors: naming
                 .entries(weights.into_iter().map(|(name, info)| (name, info.clone())))?,
-            buffers: buffers.into_iter().map(|(name, _)| name.clone()).collect(),
+            buffers: buffers
+                .into_iter()
+                .map(|(name, _)| name)
+                .chain(folder.others().keys())
+                .cloned()
+                .collect(),
             config,
             storage: Arc::new(Storage::Safetensors(folder)),
         })
@@ -101,6 +116,12 @@ impl Checkpoint {
     /// # Errors
     /// When the file cannot be read or is broken, or the family is not a known one.
     pub fn from_gguf(path: &Path) -> Result<Self, ModelError> {
+        let extension = path.extension();
+        if extension.is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
+            return Err(ModelError::FileOfFolder {
+                path: path.to_path_buf(),
+            });
+        }
         Self::of_gguf(GgufFile::open(path)?)
     }
 
@@ -123,8 +144,7 @@ impl Checkpoint {
             path: file.path(),
         };
         let is_weight = |name: &str| {
-            let is_config = name == "rope_freqs.weight";
-            !(is_config || head_is_copy && name == "output.weight")
+            !(gguf_config::is_configuration(name) || head_is_copy && name == "output.weight")
         };
         let stored = file.tensors().iter().filter(|(name, _)| is_weight(name));
         let stored = stored.map(|(name, tensor)| {
@@ -186,6 +206,23 @@ impl Checkpoint {
         self.tensors.get(name)?.field.as_deref()
     }
 
+    /// Whether there is a head that is not a copy of the embedding.
+    pub(crate) fn has_own_head(&self) -> bool {
+        let table = self.architecture.names();
+        let stored = |field: &str| {
+            let (name, _) = table.of_field(field)?;
+            Some(self.tensors.get(&name)?.stored_name.as_str())
+        };
+        match (stored("lm_head.weight"), stored("embed_tokens.weight")) {
+            (Some(head), Some(embedding)) => match &*self.storage {
+                // A copy was left out when the file was opened.
+                Storage::Gguf(_) => true,
+                Storage::Safetensors(folder) => !folder.stored_alike(head, embedding),
+            },
+            _ => false,
+        }
+    }
+
     /// What one tensor looks like.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name).map(|entry| &entry.info)
@@ -245,10 +282,12 @@ impl Checkpoint {
             Storage::Gguf(file) => tokenizer_gguf::read(file)?,
             Storage::Safetensors(folder) => Tokenizer::from_folder(folder.path())?,
         };
-        if let Some(vocab_size) = self.config.get("vocab_size").and_then(Value::as_u64) {
-            tokenizer.check_fits(usize::try_from(vocab_size).unwrap_or(usize::MAX))?;
+        match self.config.get("vocab_size").and_then(Value::as_u64) {
+            Some(vocab_size) => {
+                tokenizer.for_model(usize::try_from(vocab_size).unwrap_or(usize::MAX))
+            }
+            None => Ok(tokenizer),
         }
-        Ok(tokenizer)
     }
 
     /// The chat template, if the model has one.
@@ -324,7 +363,7 @@ impl Naming<'_> {
     /// The heads that the rows of a tensor are divided into; 0 if they are not.
     fn num_heads(&self, layout: Layout) -> usize {
         let key = match layout {
-            Layout::Rotary(Heads::Query) => "num_attention_heads",
+            Layout::Rotary(Heads::Query) | Layout::ByHead => "num_attention_heads",
             Layout::Rotary(Heads::KeyValue) => "num_key_value_heads",
             _ => return 0,
         };

@@ -42,10 +42,12 @@ impl FileBytes {
         } else {
             map(&file).map(Content::Mapped).map_err(read_error)?
         };
-        Ok(Self {
+        let bytes = Self {
             path: path.to_path_buf(),
             content,
-        })
+        };
+        refuse_pointer(path, &bytes)?;
+        Ok(bytes)
     }
 
     /// Wraps bytes that are in memory already; `path` appears in messages.
@@ -71,6 +73,16 @@ impl FileBytes {
         #[cfg(not(unix))]
         let _ = range;
     }
+}
+
+/// Refuses the few lines of text that Git leaves in the place of a large file that it has not fetched.
+pub(crate) fn refuse_pointer(path: &Path, content: &[u8]) -> Result<(), ModelError> {
+    if content.starts_with(b"version https://git-lfs.github.com/spec/") {
+        return Err(ModelError::LfsPointer {
+            path: path.to_path_buf(),
+        });
+    }
+    Ok(())
 }
 
 impl Deref for FileBytes {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::error::ModelError;
 use crate::files::architecture::Architecture;
 use crate::files::gguf::{GgufFile, MetadataValue};
+use crate::files::gguf_keys::{KeyRow, Kind};
 
 /// The family a file holds.
 pub(crate) fn architecture(file: &GgufFile) -> Result<Architecture, ModelError> {
@@ -17,23 +18,30 @@ pub(crate) fn architecture(file: &GgufFile) -> Result<Architecture, ModelError> 
         found: found.to_owned(),
         supported: Architecture::NAMES,
     };
-    let architecture = Architecture::from_name(found).ok_or_else(|| unsupported(found))?;
+    let architecture = Architecture::from_gguf_name(found).ok_or_else(|| unsupported(found))?;
     if file.count(&format!("{found}.expert_count"))?.unwrap_or(0) > 0 {
-        return Err(unsupported("mixture-of-experts llama"));
+        return Err(unsupported(&format!("mixture-of-experts {found}")));
     }
     Ok(architecture)
 }
 
 /// The configuration, with the keys and defaults of a Hugging Face `config.json`.
 pub(crate) fn config(file: &GgufFile, architecture: Architecture) -> Result<Value, ModelError> {
+    let family = architecture.gguf();
     let reader = ConfigReader {
         file,
-        prefix: architecture.name(),
+        prefix: family.gguf,
     };
-    let mut config = match architecture {
-        Architecture::Llama => llama_config(&reader)?,
-        Architecture::Gpt2 => gpt2_config(&reader)?,
-    };
+    let mut config = Map::new();
+    config.insert("model_type".to_owned(), family.name.into());
+    config.insert("vocab_size".to_owned(), reader.vocab_size()?.into());
+    for row in family.gguf_keys.iter().copied().flatten() {
+        if let Some(value) = reader.value(row)? {
+            config.insert(row.key.to_owned(), value);
+        }
+    }
+    reader.add_rotary(&mut config)?;
+    config.insert("tie_word_embeddings".to_owned(), tied(file).into());
     for (key, stored) in [
         ("bos_token_id", "tokenizer.ggml.bos_token_id"),
         ("eos_token_id", "tokenizer.ggml.eos_token_id"),
@@ -43,6 +51,7 @@ pub(crate) fn config(file: &GgufFile, architecture: Architecture) -> Result<Valu
             config.insert(key.to_owned(), token_id.into());
         }
     }
+    (family.complete)(&mut config);
     Ok(Value::Object(config))
 }
 
@@ -50,6 +59,16 @@ pub(crate) fn config(file: &GgufFile, architecture: Architecture) -> Result<Valu
 pub(crate) fn tied(file: &GgufFile) -> bool {
     !file.tensors().contains_key("output.weight")
         || file.stored_alike("output.weight", "token_embd.weight")
+}
+
+/// Divisors of rotary wavelengths, which belong to the configuration.
+const LLAMA3_FACTORS: &str = "rope_freqs.weight";
+const LONG_FACTORS: &str = "rope_factors_long.weight";
+const SHORT_FACTORS: &str = "rope_factors_short.weight";
+
+/// Whether a tensor holds what the configuration describes.
+pub(crate) fn is_configuration(name: &str) -> bool {
+    [LLAMA3_FACTORS, LONG_FACTORS, SHORT_FACTORS].contains(&name)
 }
 
 struct ConfigReader<'a> {
@@ -64,11 +83,6 @@ impl ConfigReader<'_> {
 
     fn count(&self, name: &str) -> Result<Option<usize>, ModelError> {
         self.file.count(&self.key(name))
-    }
-
-    fn required_count(&self, name: &str) -> Result<usize, ModelError> {
-        self.count(name)?
-            .ok_or_else(|| self.file.wrong_value(&self.key(name), "a count"))
     }
 
     /// A count that some writers repeat for each layer. Layers that differ are another family.
@@ -91,6 +105,31 @@ impl ConfigReader<'_> {
 
     fn number(&self, name: &str) -> Result<Option<f64>, ModelError> {
         self.file.number(&self.key(name))
+    }
+
+    /// The value of a key; `None` if the file has none and may do without.
+    fn value(&self, row: &KeyRow) -> Result<Option<Value>, ModelError> {
+        let missing = |expected| self.file.wrong_value(&self.key(row.gguf), expected);
+        Ok(match row.kind {
+            Kind::Count => Some(
+                self.uniform_count(row.gguf)?
+                    .ok_or_else(|| missing("a count"))?
+                    .into(),
+            ),
+            Kind::OptionalCount => self
+                .uniform_count(row.gguf)?
+                .filter(|&count| count > 0)
+                .map(Value::from),
+            Kind::Number => Some(
+                self.number(row.gguf)?
+                    .ok_or_else(|| missing("a finite number"))?
+                    .into(),
+            ),
+            Kind::OptionalNumber => self.number(row.gguf)?.map(Value::from),
+            Kind::OptionalFlag => self.file.flag(&self.key(row.gguf))?.map(Value::from),
+            Kind::Text(text) => Some(text.into()),
+            Kind::HasTensor => Some(self.has_tensor(row.gguf).into()),
+        })
     }
 
     fn text(&self, name: &str) -> Result<Option<&str>, ModelError> {
@@ -116,89 +155,83 @@ impl ConfigReader<'_> {
     }
 }
 
-fn llama_config(reader: &ConfigReader) -> Result<Map<String, Value>, ModelError> {
-    let hidden_size = reader.required_count("embedding_length")?;
-    let num_heads = reader
-        .uniform_count("attention.head_count")?
-        .ok_or_else(|| {
-            reader
-                .file
-                .wrong_value(&reader.key("attention.head_count"), "a count")
-        })?;
-    let num_kv_heads = reader
-        .uniform_count("attention.head_count_kv")?
-        .unwrap_or(num_heads);
-    let head_dim = match reader.count("attention.key_length")? {
-        Some(head_dim) => head_dim,
-        None => hidden_size.checked_div(num_heads).unwrap_or(0),
-    };
-    let mut config = Map::new();
-    let mut set = |key: &str, value: Value| config.insert(key.to_owned(), value);
-    set("architectures", json!(["LlamaForCausalLM"]));
-    set("model_type", json!("llama"));
-    set("vocab_size", json!(reader.vocab_size()?));
-    set("hidden_size", json!(hidden_size));
-    set(
-        "intermediate_size",
-        json!(reader.required_count("feed_forward_length")?),
-    );
-    set(
-        "num_hidden_layers",
-        json!(reader.required_count("block_count")?),
-    );
-    set("num_attention_heads", json!(num_heads));
-    set("num_key_value_heads", json!(num_kv_heads));
-    set("head_dim", json!(head_dim));
-    set(
-        "max_position_embeddings",
-        json!(reader.required_count("context_length")?),
-    );
-    set("hidden_act", json!("silu"));
-    let eps_key = "attention.layer_norm_rms_epsilon";
-    let eps = reader.number(eps_key)?.ok_or_else(|| {
-        reader
-            .file
-            .wrong_value(&reader.key(eps_key), "a finite number")
-    })?;
-    set("rms_norm_eps", json!(eps));
-    set(
-        "rope_theta",
-        json!(reader.number("rope.freq_base")?.unwrap_or(10000.0)),
-    );
-    set(
-        "attention_bias",
-        json!(reader.has_tensor("blk.0.attn_q.bias")),
-    );
-    set("mlp_bias", json!(reader.has_tensor("blk.0.ffn_up.bias")));
-    set("tie_word_embeddings", json!(tied(reader.file)));
-    if let Some(scaling) = rope_scaling(reader, head_dim)? {
-        set("rope_scaling", scaling);
+impl ConfigReader<'_> {
+    /// Widths of heads and rotary embeddings, in a file of a family that has them.
+    fn add_rotary(&self, config: &mut Map<String, Value>) -> Result<(), ModelError> {
+        let count = |config: &Map<String, Value>, key: &str| {
+            let count = config.get(key).and_then(Value::as_u64);
+            count.and_then(|count| usize::try_from(count).ok())
+        };
+        let (Some(hidden_size), Some(num_heads)) = (
+            count(config, "hidden_size"),
+            count(config, "num_attention_heads"),
+        ) else {
+            return Ok(());
+        };
+        let mut set_default = |key: &str, default: Value| {
+            config.entry(key.to_owned()).or_insert(default);
+        };
+        set_default("num_key_value_heads", num_heads.into());
+        let head_dim = hidden_size.checked_div(num_heads).unwrap_or(0);
+        set_default("head_dim", head_dim.into());
+        set_default("rope_theta", json!(10000.0));
+        let head_dim = count(config, "head_dim").unwrap_or(head_dim);
+        if let Some(rotary_dim) = self.count("rope.dimension_count")?
+            && rotary_dim < head_dim
+        {
+            // A little more than the share, which is rounded down.
+            let share = (rotary_dim as f64 + 0.25) / head_dim as f64;
+            config.insert("partial_rotary_factor".to_owned(), json!(share));
+        }
+        if let Some(scaling) = rope_scaling(self, head_dim)? {
+            config.insert("rope_scaling".to_owned(), scaling);
+        }
+        Ok(())
     }
-    Ok(config)
 }
 
 /// RoPE scaling, from metadata or, for Llama 3, from the table of divisors that its files carry.
 fn rope_scaling(reader: &ConfigReader, head_dim: usize) -> Result<Option<Value>, ModelError> {
-    if reader.has_tensor("rope_freqs.weight") {
+    if reader.has_tensor(LLAMA3_FACTORS) {
         return llama3_scaling(reader, head_dim).map(Some);
+    }
+    if reader.has_tensor(LONG_FACTORS) {
+        let original = reader.count("rope.scaling.original_context_length")?;
+        let attention_factor = reader.number("rope.scaling.attn_factor")?;
+        return Ok(Some(json!({
+            "rope_type": "longrope",
+            "long_factor": reader.file.read_f32(LONG_FACTORS)?,
+            "short_factor": reader.file.read_f32(SHORT_FACTORS)?,
+            "original_max_position_embeddings": original,
+            "attention_factor": attention_factor,
+        })));
     }
     let Some(kind) = reader
         .text("rope.scaling.type")?
         .filter(|&kind| kind != "none")
     else {
-        return Ok(None);
+        // Older files have the factor alone.
+        let factor = reader.number("rope.scale_linear")?;
+        return Ok(factor.map(|factor| json!({"rope_type": "linear", "factor": factor})));
     };
     let mut scaling = Map::from_iter([("rope_type".to_owned(), json!(kind))]);
+    let mut set = |key: &str, value: Option<Value>| {
+        scaling.extend(value.map(|value| (key.to_owned(), value)));
+    };
+    set(
+        "factor",
+        reader.number("rope.scaling.factor")?.map(Value::from),
+    );
+    let original = reader.count("rope.scaling.original_context_length")?;
+    set(
+        "original_max_position_embeddings",
+        original.map(Value::from),
+    );
     for (key, name) in [
-        ("factor", "rope.scaling.factor"),
-        (
-            "original_max_position_embeddings",
-            "rope.scaling.original_context_length",
-        ),
+        ("beta_fast", "rope.scaling.yarn_beta_fast"),
+        ("beta_slow", "rope.scaling.yarn_beta_slow"),
     ] {
-        if let Some(number) = reader.number(name)? {
-            scaling.insert(key.to_owned(), json!(number));
-        }
+        set(key, reader.number(name)?.map(Value::from));
     }
     Ok(Some(Value::Object(scaling)))
 }
@@ -207,7 +240,7 @@ fn rope_scaling(reader: &ConfigReader, head_dim: usize) -> Result<Option<Value>,
 /// made them. All published models share one rule but for its factor, which is the largest
 /// divisor; whether the rule gives the table is checked.
 fn llama3_scaling(reader: &ConfigReader, head_dim: usize) -> Result<Value, ModelError> {
-    const NAME: &str = "rope_freqs.weight";
+    const NAME: &str = LLAMA3_FACTORS;
     const LOW_FREQ_FACTOR: f64 = 1.0;
     const HIGH_FREQ_FACTOR: f64 = 4.0;
     const ORIGINAL_CONTEXT: u32 = 8192;
@@ -247,35 +280,4 @@ fn llama3_scaling(reader: &ConfigReader, head_dim: usize) -> Result<Value, Model
         "high_freq_factor": HIGH_FREQ_FACTOR,
         "original_max_position_embeddings": ORIGINAL_CONTEXT,
     }))
-}
-
-fn gpt2_config(reader: &ConfigReader) -> Result<Map<String, Value>, ModelError> {
-    let max_seq_len = reader.required_count("context_length")?;
-    let eps_key = "attention.layer_norm_epsilon";
-    let eps = reader.number(eps_key)?.ok_or_else(|| {
-        reader
-            .file
-            .wrong_value(&reader.key(eps_key), "a finite number")
-    })?;
-    let mut config = Map::new();
-    let mut set = |key: &str, value: Value| config.insert(key.to_owned(), value);
-    set("architectures", json!(["GPT2LMHeadModel"]));
-    set("model_type", json!("gpt2"));
-    set("vocab_size", json!(reader.vocab_size()?));
-    set("n_embd", json!(reader.required_count("embedding_length")?));
-    set(
-        "n_inner",
-        json!(reader.required_count("feed_forward_length")?),
-    );
-    set("n_layer", json!(reader.required_count("block_count")?));
-    set(
-        "n_head",
-        json!(reader.required_count("attention.head_count")?),
-    );
-    set("n_positions", json!(max_seq_len));
-    set("n_ctx", json!(max_seq_len));
-    set("layer_norm_epsilon", json!(eps));
-    set("activation_function", json!("gelu_new"));
-    set("tie_word_embeddings", json!(tied(reader.file)));
-    Ok(config)
 }

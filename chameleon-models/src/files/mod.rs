@@ -3,6 +3,7 @@
 
 pub mod atomic_file;
 pub(crate) mod chat;
+pub(crate) mod chat_methods;
 pub mod fingerprint;
 
 pub(crate) mod architecture;
@@ -10,6 +11,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod file_bytes;
 pub(crate) mod gguf;
 pub(crate) mod gguf_config;
+pub(crate) mod gguf_keys;
 pub(crate) mod hub;
 pub(crate) mod hub_model;
 pub(crate) mod name_table;
@@ -18,4 +20,6 @@ pub(crate) mod source;
 pub(crate) mod stored_layout;
 pub(crate) mod tensor_dtype;
 pub(crate) mod tokenizer;
+pub(crate) mod tokenizer_checks;
+pub(crate) mod tokenizer_files;
 pub(crate) mod tokenizer_gguf;

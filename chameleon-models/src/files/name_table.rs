@@ -5,8 +5,8 @@
 pub(crate) struct NameTable {
     /// What Hugging Face puts before every name but the head's; the files of base models leave it out.
     pub(crate) prefix: &'static str,
-    /// One row for each tensor of the model.
-    pub(crate) rows: &'static [NameRow],
+    /// One row for each tensor of the model, in groups that families share.
+    pub(crate) rows: &'static [&'static [NameRow]],
     /// Names that end in one of these hold tables that the model computes for itself.
     pub(crate) buffers: &'static [&'static str],
 }
@@ -47,6 +47,11 @@ pub(crate) enum Layout {
     /// As [`Linear`](Self::Linear) or, for a bias, [`Same`](Self::Same); but GGUF stores row `i` and row
     /// `i + head_dim / 2` of each head as neighbours, for its rotary kernel.
     Rotary(Heads),
+    /// As [`Linear`](Self::Linear) or, for a bias, [`Same`](Self::Same): query, key and value of the first head, then of
+    /// the next one; but GGUF stores all queries, then all keys, then all values.
+    ByHead,
+    /// The scale of a norm, which Hugging Face stores less one, and GGUF as the module has it.
+    OneLess,
 }
 
 /// Which heads the rows of a tensor are divided into.
@@ -84,7 +89,7 @@ impl NameTable {
             Container::HuggingFace => self.without_prefix(stored),
             Container::Gguf => stored,
         };
-        self.rows.iter().find_map(|row| {
+        self.rows.iter().copied().flatten().find_map(|row| {
             let pattern = match container {
                 Container::HuggingFace => self.without_prefix(row.hugging_face),
                 Container::Gguf => row.gguf,
@@ -100,7 +105,7 @@ impl NameTable {
 
     /// The name in Hugging Face's files of a field, and how they store it.
     pub(crate) fn of_field(&self, field: &str) -> Option<(String, Layout)> {
-        self.rows.iter().find_map(|row| {
+        self.rows.iter().copied().flatten().find_map(|row| {
             let layer_idx = layer_idx(row.field, field)?;
             Some((with_layer(row.hugging_face, layer_idx), row.layout))
         })
@@ -111,7 +116,20 @@ impl NameTable {
         self.buffers.iter().any(|ending| name.ends_with(ending))
     }
 
+    /// The layer and the module of a linear weight by its name in Hugging Face's files.
+    pub(crate) fn linear_weight<'a>(&self, name: &'a str) -> Option<(usize, &'a str)> {
+        let (_, inside) = self.without_prefix(name).split_once('.')?;
+        let (layer_idx, path) = inside.strip_suffix(".weight")?.split_once('.')?;
+        Some((layer_idx.parse().ok()?, path))
+    }
+
+    /// The text part of a model with other parts as well has one more prefix.
     fn without_prefix<'a>(&self, name: &'a str) -> &'a str {
+        const TEXT_PARTS: [&str; 2] = ["language_model.", "model.language_model."];
+        let mut parts = TEXT_PARTS.iter();
+        let name = parts
+            .find_map(|prefix| name.strip_prefix(prefix))
+            .unwrap_or(name);
         name.strip_prefix(self.prefix).unwrap_or(name)
     }
 }
@@ -144,13 +162,13 @@ mod tests {
     const TABLE: NameTable = NameTable {
         prefix: "model.",
         rows: &[
-            row("model.a.weight", "b.weight", "c", Layout::Same),
-            row(
+            &[row("model.a.weight", "b.weight", "c", Layout::Same)],
+            &[row(
                 "model.layers.*.q.weight",
                 "blk.*.attn_q.weight",
                 "layers.*.query",
                 Layout::Linear,
-            ),
+            )],
         ],
         buffers: &[".table"],
     };
@@ -168,11 +186,24 @@ mod tests {
         for (container, name) in [
             (Container::HuggingFace, "model.layers.12.q.weight"),
             (Container::HuggingFace, "layers.12.q.weight"),
+            (
+                Container::HuggingFace,
+                "language_model.model.layers.12.q.weight",
+            ),
+            (
+                Container::HuggingFace,
+                "model.language_model.layers.12.q.weight",
+            ),
             (Container::Gguf, "blk.12.attn_q.weight"),
             (Container::Gguf, "blk.012.attn_q.weight"),
         ] {
             assert_eq!(found(container, name).as_ref(), Some(&expected), "{name}");
         }
+        assert_eq!(
+            TABLE.linear_weight("model.layers.12.q.weight"),
+            Some((12, "q"))
+        );
+        assert_eq!(TABLE.linear_weight("model.norm.weight"), None);
         assert_eq!(
             TABLE.of_field("layers.12.query"),
             Some((expected.0, Layout::Linear))

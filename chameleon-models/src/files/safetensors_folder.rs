@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::files::architecture::Architecture;
-use crate::files::file_bytes::FileBytes;
+use crate::files::file_bytes::{FileBytes, refuse_pointer};
 use crate::files::tensor_dtype::{TensorDtype, TensorInfo};
 
 const CONFIG: &str = "config.json";
@@ -25,6 +25,8 @@ pub(crate) struct SafetensorsFolder {
     config: Value,
     shards: Vec<Shard>,
     tensors: BTreeMap<String, TensorInfo>,
+    /// Tensors of types that no weight has, and these types.
+    others: BTreeMap<String, String>,
     shard_of: BTreeMap<String, usize>,
 }
 
@@ -42,16 +44,23 @@ struct Index {
 
 impl SafetensorsFolder {
     pub(crate) fn open(folder: &Path) -> Result<Self, ModelError> {
-        let config =
-            read_json(&folder.join(CONFIG))?.ok_or_else(|| ModelError::FolderIncomplete {
+        let missing = |file| match other_contents(folder) {
+            Some(found) => ModelError::OtherFolder {
                 folder: folder.to_path_buf(),
-                file: CONFIG,
-            })?;
+                found,
+            },
+            None => ModelError::FolderIncomplete {
+                folder: folder.to_path_buf(),
+                file,
+            },
+        };
+        let config = read_json(&folder.join(CONFIG))?.ok_or_else(|| missing(CONFIG))?;
         let mut opened = Self {
             path: folder.to_path_buf(),
-            config,
+            config: of_text_part(config),
             shards: Vec::new(),
             tensors: BTreeMap::new(),
+            others: BTreeMap::new(),
             shard_of: BTreeMap::new(),
         };
         let index_path = folder.join(INDEX);
@@ -60,10 +69,7 @@ impl SafetensorsFolder {
         } else if index_path.exists() {
             opened.add_shards(&index_path)?;
         } else {
-            return Err(ModelError::FolderIncomplete {
-                folder: folder.to_path_buf(),
-                file: WEIGHTS,
-            });
+            return Err(missing(WEIGHTS));
         }
         Ok(opened)
     }
@@ -78,6 +84,21 @@ impl SafetensorsFolder {
 
     pub(crate) fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
         &self.tensors
+    }
+
+    /// Tensors of types that no weight has, such as masks and positions, and these types.
+    pub(crate) fn others(&self) -> &BTreeMap<String, String> {
+        &self.others
+    }
+
+    /// Whether two tensors hold the same bytes.
+    pub(crate) fn stored_alike(&self, first: &str, second: &str) -> bool {
+        let stored = |name: &str| {
+            let info = self.tensors.get(name)?;
+            let shard = &self.shards[*self.shard_of.get(name)?];
+            Some((info, &shard.bytes[shard.place(name)?]))
+        };
+        stored(first) == stored(second)
     }
 
     pub(crate) fn architecture(&self) -> Result<Architecture, ModelError> {
@@ -171,12 +192,13 @@ impl SafetensorsFolder {
             }
             self.add(FileBytes::open(&self.path.join(shard))?)?;
         }
+        // A tensor that is in no shard is missed later, if the model needs it.
         let promised = index.weight_map.iter().find(|(name, shard)| {
             let found = self
                 .shard_of
                 .get(*name)
                 .map(|&shard_idx| &self.shards[shard_idx]);
-            found.is_none_or(|found| found.bytes.path() != self.path.join(shard))
+            found.is_some_and(|found| found.bytes.path() != self.path.join(shard))
         });
         if let Some((name, shard)) = promised {
             return Err(index_error(format!(
@@ -197,14 +219,9 @@ impl SafetensorsFolder {
                 Dtype::F32 => TensorDtype::F32,
                 Dtype::F16 => TensorDtype::F16,
                 Dtype::BF16 => TensorDtype::Bf16,
-                // GPT-2 exports contain their attention mask as booleans or bytes, which is not read.
-                Dtype::BOOL | Dtype::U8 if is_mask(&name) => continue,
                 other => {
-                    return Err(ModelError::UnsupportedDtype {
-                        path: bytes.path().to_path_buf(),
-                        name,
-                        found: format!("{other:?}"),
-                    });
+                    self.others.insert(name, format!("{other:?}"));
+                    continue;
                 }
             };
             let info = TensorInfo {
@@ -237,6 +254,47 @@ impl Shard {
     }
 }
 
+/// What a folder without the files of a model may be instead.
+fn other_contents(folder: &Path) -> Option<&'static str> {
+    const CONTENTS: [(&str, &str); 4] = [
+        ("adapter_config.json", "a PEFT adapter and no model"),
+        ("pytorch_model.bin", "weights as pytorch_model.bin"),
+        (
+            "pytorch_model.bin.index.json",
+            "weights as pytorch_model.bin in shards",
+        ),
+        ("tf_model.h5", "weights as tf_model.h5"),
+    ];
+    let mut contents = CONTENTS.iter();
+    let found = contents.find(|(file, _)| folder.join(file).exists());
+    found.map(|(_, contents)| *contents)
+}
+
+/// The configuration of the text part, if a model has other parts as well; what it lacks is that of the whole.
+fn of_text_part(config: Value) -> Value {
+    let Value::Object(mut whole) = config else {
+        return config;
+    };
+    match whole.remove("text_config") {
+        Some(Value::Object(text)) => {
+            let mut merged = whole;
+            if !text.contains_key("model_type")
+                && let Some(Value::String(model_type)) = merged.get("model_type")
+            {
+                // The text model of the same generation.
+                let model_type = format!("{model_type}_text");
+                merged.insert("model_type".to_owned(), model_type.into());
+            }
+            merged.extend(text);
+            Value::Object(merged)
+        }
+        other => {
+            whole.extend(other.map(|other| ("text_config".to_owned(), other)));
+            Value::Object(whole)
+        }
+    }
+}
+
 /// Reads a JSON file; `None` when there is none.
 pub(crate) fn read_json(path: &Path) -> Result<Option<Value>, ModelError> {
     let text = match std::fs::read(path) {
@@ -249,7 +307,13 @@ pub(crate) fn read_json(path: &Path) -> Result<Option<Value>, ModelError> {
             });
         }
     };
+    refuse_pointer(path, &text)?;
     serde_json::from_slice(&text)
+        .or_else(|error| {
+            // Python writes numbers that JSON does not have.
+            let quoted = quote_non_finite(&text).ok_or(error)?;
+            serde_json::from_slice(&quoted)
+        })
         .map(Some)
         .map_err(|source| ModelError::Json {
             path: path.to_path_buf(),
@@ -257,8 +321,35 @@ pub(crate) fn read_json(path: &Path) -> Result<Option<Value>, ModelError> {
         })
 }
 
-fn is_mask(name: &str) -> bool {
-    name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
+/// The same text with `NaN` and `Infinity` as texts, so that only a key that should be a number objects to them; `None`
+/// if there are none.
+fn quote_non_finite(json: &[u8]) -> Option<Vec<u8>> {
+    const WORDS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+    let mut quoted = Vec::with_capacity(json.len() + 16);
+    let (mut rest, mut in_text, mut num_found) = (json, false, 0);
+    while let Some(&byte) = rest.first() {
+        let word = WORDS.iter().find(|word| !in_text && rest.starts_with(word));
+        let taken = match (word, byte) {
+            (Some(word), _) => {
+                quoted.push(b'"');
+                quoted.extend(*word);
+                quoted.push(b'"');
+                num_found += 1;
+                word.len()
+            }
+            (None, b'\\') if in_text => {
+                quoted.extend(rest.iter().take(2));
+                rest.len().min(2)
+            }
+            (None, byte) => {
+                in_text ^= byte == b'"';
+                quoted.push(byte);
+                1
+            }
+        };
+        rest = &rest[taken..];
+    }
+    (num_found > 0).then_some(quoted)
 }
 
 fn is_file_name(name: &str) -> bool {
@@ -267,4 +358,36 @@ fn is_file_name(name: &str) -> bool {
         (components.next(), components.next()),
         (Some(Component::Normal(_)), None)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_that_only_python_writes_become_texts() {
+        let quoted = |text: &str| {
+            quote_non_finite(text.as_bytes())
+                .map(|text| serde_json::from_slice::<Value>(&text).unwrap())
+        };
+        assert_eq!(
+            quoted(r#"{"a": [-Infinity, NaN], "b \" NaN": Infinity, "c": "Infinity"}"#),
+            Some(json!({"a": ["-Infinity", "NaN"], "b \" NaN": "Infinity", "c": "Infinity"}))
+        );
+        assert_eq!(quoted(r#"{"a": "NaN"}"#), None);
+    }
+
+    #[test]
+    fn the_text_part_of_a_configuration_comes_first() {
+        let config = json!({"model_type": "gemma3", "eos_token_id": 1, "hidden_size": 3,
+            "text_config": {"hidden_size": 2}, "vision_config": {}});
+        let found = of_text_part(config);
+        assert_eq!(found["model_type"], "gemma3_text");
+        assert_eq!(found["hidden_size"], 2);
+        assert_eq!(found["eos_token_id"], 1);
+        let plain = json!({"model_type": "llama", "text_config": null});
+        assert_eq!(of_text_part(plain.clone()), plain);
+    }
 }

@@ -9,15 +9,30 @@ use crate::files::name_table::{Container, Layout};
 pub(crate) struct StoredLayout {
     /// The two axes are swapped; has no meaning for tensors of other than two axes.
     transposed: bool,
-    /// Within each of so many heads, row `i` and row `i + head_dim / 2` are stored as neighbours.
-    rotary_heads: Option<usize>,
+    /// The order in which rows are stored.
+    rows: RowOrder,
+    /// The values are stored less one.
+    one_less: bool,
+}
+
+/// The order in which the rows of a tensor are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RowOrder {
+    /// That of the module.
+    Same,
+    /// Within each of so many heads, row `i` and row `i + head_dim / 2` are neighbours.
+    RotaryPairs(usize),
+    /// The module has query, key and value of each of so many heads side by side; the file all queries first, then all
+    /// keys, then all values.
+    ByPart(usize),
 }
 
 impl StoredLayout {
     /// As the module holds it.
     pub(crate) const SAME: Self = Self {
         transposed: false,
-        rotary_heads: None,
+        rows: RowOrder::Same,
+        one_less: false,
     };
 
     /// `num_heads` is that of the tensor, if its rows belong to heads.
@@ -25,22 +40,27 @@ impl StoredLayout {
         let is_gguf = container == Container::Gguf;
         Self {
             transposed: match layout {
-                Layout::Same => false,
-                Layout::Linear | Layout::Rotary(_) => true,
+                Layout::Same | Layout::OneLess => false,
+                Layout::Linear | Layout::Rotary(_) | Layout::ByHead => true,
                 Layout::Conv1d => is_gguf,
             },
-            rotary_heads: (is_gguf && matches!(layout, Layout::Rotary(_))).then_some(num_heads),
+            rows: match layout {
+                Layout::Rotary(_) if is_gguf => RowOrder::RotaryPairs(num_heads),
+                Layout::ByHead if is_gguf => RowOrder::ByPart(num_heads),
+                _ => RowOrder::Same,
+            },
+            one_less: !is_gguf && layout == Layout::OneLess,
         }
     }
 
     /// The shape in the module; `None` if a tensor of the stored shape cannot have this layout.
     pub(crate) fn shape(self, stored: &[usize]) -> Option<Vec<usize>> {
-        let whole_pairs = |num_heads: usize| {
-            num_heads
-                .checked_mul(2)
-                .is_some_and(|pairs| pairs > 0 && stored[0].is_multiple_of(pairs))
+        let divisor = match self.rows {
+            RowOrder::Same => Some(1),
+            RowOrder::RotaryPairs(num_heads) => num_heads.checked_mul(2),
+            RowOrder::ByPart(num_heads) => num_heads.checked_mul(3),
         };
-        if !self.rotary_heads.is_none_or(whole_pairs) {
+        if !divisor.is_some_and(|divisor| divisor > 0 && stored[0].is_multiple_of(divisor)) {
             return None;
         }
         let mut shape = stored.to_vec();
@@ -52,13 +72,21 @@ impl StoredLayout {
 
     /// Where row `row` of `num_rows` is stored.
     pub(crate) fn stored_row(self, row: usize, num_rows: usize) -> usize {
-        let Some(num_heads) = self.rotary_heads else {
-            return row;
-        };
-        let head_dim = num_rows / num_heads;
-        let half = head_dim / 2;
-        let (head, within) = (row / head_dim, row % head_dim);
-        head * head_dim + 2 * (within % half) + within / half
+        match self.rows {
+            RowOrder::Same => row,
+            RowOrder::RotaryPairs(num_heads) => {
+                let head_dim = num_rows / num_heads;
+                let half = head_dim / 2;
+                let (head, within) = (row / head_dim, row % head_dim);
+                head * head_dim + 2 * (within % half) + within / half
+            }
+            RowOrder::ByPart(num_heads) => {
+                let part_len = num_rows / 3;
+                let head_dim = part_len / num_heads;
+                let (head, within) = (row / (3 * head_dim), row % (3 * head_dim));
+                within / head_dim * part_len + head * head_dim + within % head_dim
+            }
+        }
     }
 
     /// The values in the module's order; `shape` is that of the file.
@@ -67,13 +95,14 @@ impl StoredLayout {
             [num_rows, num_columns] if self.transposed => {
                 self.transpose(&stored, num_rows, num_columns)
             }
-            [num_rows, ..] if self.rotary_heads.is_some() => {
+            [num_rows, ..] if self.rows != RowOrder::Same => {
                 let row_len = stored.len() / num_rows;
                 (0..num_rows)
                     .flat_map(|row| &stored[self.stored_row(row, num_rows) * row_len..][..row_len])
                     .copied()
                     .collect()
             }
+            _ if self.one_less => stored.into_iter().map(|value| value + 1.0).collect(),
             _ => stored,
         }
     }
@@ -112,6 +141,31 @@ mod tests {
         let expected = [0., 1., 2., 3., 10., 11., 12., 13.];
         assert_eq!(layout.restore(stored.clone(), &[8]), expected);
         assert_eq!(layout.restore(stored, &[8, 1]), expected);
+    }
+
+    #[test]
+    fn queries_keys_and_values_go_to_their_heads() {
+        // Two heads of two rows: four queries, four keys, four values.
+        let stored: Vec<f32> = [0., 1., 2., 3.]
+            .into_iter()
+            .flat_map(|row| [row, row + 10., row + 20.])
+            .collect();
+        let by_part: Vec<f32> = (0..3)
+            .flat_map(|part| stored.iter().skip(part).step_by(3).copied())
+            .collect();
+        let layout = StoredLayout::new(Layout::ByHead, Container::Gguf, 2);
+        let expected = [0., 1., 10., 11., 20., 21., 2., 3., 12., 13., 22., 23.];
+        assert_eq!(layout.restore(by_part.clone(), &[12]), expected);
+        assert_eq!(layout.restore(by_part, &[12, 1]), expected);
+        assert_eq!(layout.shape(&[10]), None);
+    }
+
+    #[test]
+    fn what_is_stored_less_one_is_raised() {
+        let layout = |container| StoredLayout::new(Layout::OneLess, container, 0);
+        let restored = |container| layout(container).restore(vec![0.5, -1.], &[2]);
+        assert_eq!(restored(Container::HuggingFace), [1.5, 0.]);
+        assert_eq!(restored(Container::Gguf), [0.5, -1.]);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use serde_json::Value;
 use crate::data::TokenisedText;
 use crate::error::ModelError;
 use crate::files::safetensors_folder::read_json;
+use crate::files::tokenizer_checks::{broken, check_json_merges};
+use crate::files::tokenizer_files;
 
 /// A model's vocabulary and its rules.
 #[derive(Debug, Clone)]
@@ -17,6 +19,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: SpecialTokenIds,
     vocab_size: usize,
+    /// Rows of the model's embedding, if some token has none.
+    num_rows: Option<usize>,
 }
 
 /// The ids that steer a model rather than spell text.
@@ -37,11 +41,13 @@ impl Tokenizer {
     /// When a file is missing or broken, or names a token that is not in the vocabulary.
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("tokenizer.json");
-        let json = read_json(&path)?.ok_or_else(|| ModelError::FolderIncomplete {
-            folder: folder.to_path_buf(),
-            file: "tokenizer.json",
-        })?;
-        let inner = from_json(&path, json)?;
+        let inner = match read_json(&path)? {
+            Some(json) => from_json(&path, json)?,
+            None => tokenizer_files::read(folder)?.ok_or_else(|| ModelError::FolderIncomplete {
+                folder: folder.to_path_buf(),
+                file: "tokenizer.json",
+            })?,
+        };
         let special = special_ids(folder, &inner)?;
         Self::checked(&path, inner, special)
     }
@@ -76,6 +82,7 @@ impl Tokenizer {
             inner,
             special,
             vocab_size,
+            num_rows: None,
         })
     }
 
@@ -84,18 +91,43 @@ impl Tokenizer {
         self.vocab_size
     }
 
-    /// Checks that a model with this many embedding rows has one for every token.
+    /// The same tokenizer for a model with this many embedding rows. Tokens that were added to the vocabulary may have
+    /// none, as in some published models: a text that uses one is refused.
     ///
     /// # Errors
-    /// [`ModelError::VocabTooLarge`] with both sizes.
-    pub fn check_fits(&self, model_vocab_size: usize) -> Result<(), ModelError> {
-        if self.vocab_size > model_vocab_size {
+    /// [`ModelError::VocabTooLarge`] with both sizes if the vocabulary itself does not fit.
+    pub fn for_model(self, num_rows: usize) -> Result<Self, ModelError> {
+        if self.vocab_size <= num_rows {
+            return Ok(self);
+        }
+        let highest_id = self.inner.get_vocab(false).into_values().max();
+        let vocab_size = highest_id.map_or(0, |id| id as usize + 1);
+        if vocab_size > num_rows {
             return Err(ModelError::VocabTooLarge {
-                tokenizer: self.vocab_size,
-                model: model_vocab_size,
+                tokenizer: vocab_size,
+                model: num_rows,
             });
         }
-        Ok(())
+        let has_row = |id: &u32| (*id as usize) < num_rows;
+        Ok(Self {
+            special: SpecialTokenIds {
+                bos: self.special.bos.filter(has_row),
+                eos: self.special.eos.into_iter().filter(has_row).collect(),
+                pad: self.special.pad.filter(has_row),
+            },
+            num_rows: Some(num_rows),
+            ..self
+        })
+    }
+
+    /// The ids of an encoding, all of which the model has embeddings for.
+    fn known(&self, token_ids: &[u32]) -> Result<Vec<u32>, ModelError> {
+        if let Some(num_rows) = self.num_rows
+            && let Some(&token_id) = token_ids.iter().find(|&&id| id as usize >= num_rows)
+        {
+            return Err(ModelError::TokenWithoutRow { token_id, num_rows });
+        }
+        Ok(token_ids.to_vec())
     }
 
     /// The ids that steer the model.
@@ -126,7 +158,7 @@ impl Tokenizer {
     /// [`ModelError::Encode`], for tokenizers whose rules fail on some texts.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = self.inner.encode_fast(text, false).map_err(failed)?;
-        Ok(encoding.get_ids().to_vec())
+        self.known(encoding.get_ids())
     }
 
     /// The ids of a text with the model's special tokens around it, such as a beginning-of-text token.
@@ -135,7 +167,7 @@ impl Tokenizer {
     /// [`ModelError::Encode`], for tokenizers whose rules fail on some texts.
     pub fn encode_with_special_tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = self.inner.encode_fast(text, true).map_err(failed)?;
-        Ok(encoding.get_ids().to_vec())
+        self.known(encoding.get_ids())
     }
 
     /// [`encode`](Self::encode), and where in the text every token ends; for bits per byte.
@@ -147,7 +179,7 @@ impl Tokenizer {
         let encoding = self.inner.encode(text, false).map_err(failed)?;
         let byte_ends = encoding.get_offsets().iter().map(|&(_, end)| end);
         Ok(TokenisedText::new(
-            encoding.get_ids().to_vec(),
+            self.known(encoding.get_ids())?,
             byte_ends.collect(),
         ))
     }
@@ -161,10 +193,10 @@ impl Tokenizer {
             .inner
             .encode_batch_fast(texts.to_vec(), false)
             .map_err(failed)?;
-        Ok(encodings
+        encodings
             .iter()
-            .map(|encoding| encoding.get_ids().to_vec())
-            .collect())
+            .map(|encoding| self.known(encoding.get_ids()))
+            .collect()
     }
 
     /// The text of some ids; special tokens are left out.
@@ -255,56 +287,6 @@ fn from_json(path: &Path, json: Value) -> Result<tokenizers::Tokenizer, ModelErr
     serde_json::from_value(json).map_err(|source| broken(path, source.into()))
 }
 
-fn check_json_merges(path: &Path, model: &Value) -> Result<(), ModelError> {
-    let (Some(vocab), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array())
-    else {
-        return Ok(());
-    };
-    let joiner = model["continuing_subword_prefix"].as_str().unwrap_or("");
-    let merges = merges.iter().map(|merge| {
-        let pair = match merge {
-            Value::String(text) => text.split_once(' '),
-            Value::Array(pair) => match pair.as_slice() {
-                [Value::String(left), Value::String(right)] => {
-                    Some((left.as_str(), right.as_str()))
-                }
-                _ => None,
-            },
-            _ => None,
-        };
-        (pair, merge)
-    });
-    check_merges(path, merges, joiner, |token| vocab.contains_key(token))
-}
-
-/// Rejects a merge that does not join two tokens into a third.
-///
-/// The `tokenizers` crate writes past the end of a buffer, and stops the program, when a merge makes a token that is
-/// longer than any in the vocabulary. A merge comes with the text by which messages name it; `joiner` is what a token
-/// begins with where it continues a word.
-pub(crate) fn check_merges<'a>(
-    path: &Path,
-    merges: impl Iterator<Item = (Option<(&'a str, &'a str)>, impl ToString)>,
-    joiner: &str,
-    has_token: impl Fn(&str) -> bool,
-) -> Result<(), ModelError> {
-    for (index, (pair, merge)) in merges.enumerate() {
-        let joins = pair.is_some_and(|(left, right)| {
-            right.strip_prefix(joiner).is_some_and(|rest| {
-                has_token(left) && has_token(right) && has_token(&format!("{left}{rest}"))
-            })
-        });
-        if !joins {
-            return Err(ModelError::BrokenMerge {
-                path: path.to_path_buf(),
-                index,
-                merge: merge.to_string(),
-            });
-        }
-    }
-    Ok(())
-}
-
 /// The ids named by `config.json` and `generation_config.json`, else the tokens named by
 /// `tokenizer_config.json`.
 fn special_ids(
@@ -382,13 +364,6 @@ impl SpecialSource {
         let value = self.json.get(key)?;
         let spelled = value.as_str().or_else(|| value.get("content")?.as_str());
         spelled.map(str::to_owned)
-    }
-}
-
-pub(crate) fn broken(path: &Path, source: Box<dyn std::error::Error + Send + Sync>) -> ModelError {
-    ModelError::Tokenizer {
-        path: path.to_path_buf(),
-        source,
     }
 }
 

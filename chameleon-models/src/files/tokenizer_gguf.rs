@@ -23,7 +23,8 @@ use tokenizers::tokenizer::{PreTokenizerWrapper, SplitDelimiterBehavior};
 
 use crate::error::ModelError;
 use crate::files::gguf::{GgufFile, MetadataValue};
-use crate::files::tokenizer::{SpecialTokenIds, Tokenizer, broken, check_merges};
+use crate::files::tokenizer::{SpecialTokenIds, Tokenizer};
+use crate::files::tokenizer_checks::{broken, check_merges};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -32,13 +33,22 @@ const TYPES: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 
+/// Tokens at which a turn of a conversation ends, in the templates of several families.
+const ENDS_OF_TURNS: [&str; 5] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<end_of_turn>",
+];
+
 const SPACE_MARK: char = '\u{2581}';
 
 /// Reads the tokenizer out of a file's metadata.
 pub(crate) fn read(file: &GgufFile) -> Result<Tokenizer, ModelError> {
     let path = file.path();
     let vocabulary = Vocabulary::read(file)?;
-    let special = special_ids(file, vocabulary.tokens)?;
+    let special = special_ids(file, &vocabulary)?;
     let mut tokenizer = match file.text(MODEL)? {
         Some("gpt2") => byte_level(file, &vocabulary)?,
         Some("llama") => sentence_piece(file, &vocabulary)?,
@@ -108,7 +118,7 @@ fn byte_level(file: &GgufFile, vocabulary: &Vocabulary) -> Result<Rebuilt, Model
     let vocab = byte_level_vocab(vocabulary);
     let merges = stored_merges(file)?.ok_or_else(|| file.wrong_value(MERGES, "a list of texts"))?;
     let model = checked_model(path, vocab, merges)?
-        .ignore_merges(rule == SplitRule::Llama3)
+        .ignore_merges(rule.takes_whole_words())
         .build()
         .map_err(|source| broken(path, source))?;
     let mut inner = tokenizers::Tokenizer::new(model);
@@ -117,7 +127,7 @@ fn byte_level(file: &GgufFile, vocabulary: &Vocabulary) -> Result<Rebuilt, Model
         .with_decoder(Some(ByteLevel::default()));
     Ok(Rebuilt {
         inner,
-        begins_with_bos: rule == SplitRule::Llama3,
+        begins_with_bos: rule.takes_whole_words(),
     })
 }
 
@@ -189,20 +199,31 @@ enum SplitRule {
     Gpt2,
     SmolLm,
     Llama3,
+    /// Llama 3's, but words that are tokens are merged from pieces as others are.
+    Dbrx,
     Qwen2,
+    Tekken,
+    Gpt4O,
 }
 
 impl SplitRule {
-    const NAMES: &'static str = "gpt-2, default, smollm, llama-bpe, llama3, llama-v3 and qwen2";
+    const NAMES: &'static str = "gpt-2, default, olmo, smollm, refact, starcoder, llama-bpe, llama3, llama-v3, dbrx, \
+         smaug-bpe, qwen2, tekken and gpt-4o";
     const LLAMA3: &'static str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     const QWEN2: &'static str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+    const TEKKEN: &'static str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    const GPT_4O: &'static str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
     fn read(file: &GgufFile) -> Result<Self, ModelError> {
         match file.text(PRE)? {
-            None | Some("gpt-2" | "default") => Ok(Self::Gpt2),
-            Some("smollm") => Ok(Self::SmolLm),
+            None | Some("gpt-2" | "default" | "olmo") => Ok(Self::Gpt2),
+            Some("smollm" | "refact" | "starcoder") => Ok(Self::SmolLm),
             Some("llama-bpe" | "llama3" | "llama-v3") => Ok(Self::Llama3),
+            Some("dbrx" | "smaug-bpe") => Ok(Self::Dbrx),
             Some("qwen2") => Ok(Self::Qwen2),
+            Some("tekken") => Ok(Self::Tekken),
+            Some("gpt-4o") => Ok(Self::Gpt4O),
             Some(found) => Err(ModelError::UnsupportedTokenizer {
                 path: file.path().to_path_buf(),
                 kind: "pre-tokenizer",
@@ -210,6 +231,11 @@ impl SplitRule {
                 supported: Self::NAMES,
             }),
         }
+    }
+
+    /// Whether a word that is a token is never cut, and texts begin with a token; both came with the same models.
+    fn takes_whole_words(self) -> bool {
+        matches!(self, Self::Llama3 | Self::Tekken)
     }
 
     fn pre_tokenizer(self, path: &Path) -> Result<PreTokenizerWrapper, ModelError> {
@@ -224,7 +250,11 @@ impl SplitRule {
         Ok(match self {
             Self::Gpt2 => words_then_bytes.into(),
             Self::SmolLm => sequence(vec![Digits::new(true).into(), words_then_bytes.into()]),
-            Self::Llama3 => sequence(vec![split(Self::LLAMA3)?.into(), bytes_only.into()]),
+            Self::Llama3 | Self::Dbrx => {
+                sequence(vec![split(Self::LLAMA3)?.into(), bytes_only.into()])
+            }
+            Self::Tekken => sequence(vec![split(Self::TEKKEN)?.into(), bytes_only.into()]),
+            Self::Gpt4O => sequence(vec![split(Self::GPT_4O)?.into(), bytes_only.into()]),
             Self::Qwen2 => sequence(vec![split(Self::QWEN2)?.into(), bytes_only.into()]),
         })
     }
@@ -363,7 +393,8 @@ fn add_marked_tokens(
     Ok(())
 }
 
-fn special_ids(file: &GgufFile, tokens: &[String]) -> Result<SpecialTokenIds, ModelError> {
+fn special_ids(file: &GgufFile, vocabulary: &Vocabulary) -> Result<SpecialTokenIds, ModelError> {
+    let tokens = vocabulary.tokens;
     let read = |role: &'static str, key: &str| -> Result<Option<u32>, ModelError> {
         match file.token_id(key)? {
             Some(token_id) if token_id as usize >= tokens.len() => {
@@ -378,8 +409,22 @@ fn special_ids(file: &GgufFile, tokens: &[String]) -> Result<SpecialTokenIds, Mo
         }
     };
     let mut eos = Vec::new();
-    for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"] {
+    for key in [
+        "tokenizer.ggml.eos_token_id",
+        "tokenizer.ggml.eot_token_id",
+        "tokenizer.ggml.eom_token_id",
+    ] {
         if let Some(token_id) = read("eos", key)?.filter(|token_id| !eos.contains(token_id)) {
+            eos.push(token_id);
+        }
+    }
+    // Many files name the end of a text and not that of a turn, at which chat models stop.
+    let is_marked = |&(token, id): &(&String, u32)| {
+        ENDS_OF_TURNS.contains(&token.as_str()) && vocabulary.is_marked(id as usize)
+    };
+    let ends = tokens.iter().zip(0_u32..).filter(is_marked);
+    for (_, token_id) in ends {
+        if !eos.contains(&token_id) {
             eos.push(token_id);
         }
     }

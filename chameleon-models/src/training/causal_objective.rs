@@ -18,7 +18,7 @@ pub(crate) struct CausalObjective<'a>(TrainSetup<'a>);
 impl<'a> CausalObjective<'a> {
     pub(crate) fn new(mut setup: TrainSetup<'a>, module: &AdapterModule) -> Self {
         if module.layers.is_none() {
-            setup.head_weight = row_major(setup.head_weight);
+            setup.head.weight = row_major(setup.head.weight);
         }
         Self(setup)
     }
@@ -36,7 +36,7 @@ impl Objective for CausalObjective<'_> {
     }
 
     fn device(&self) -> Device {
-        self.0.head_weight.device()
+        self.0.head.weight.device()
     }
 
     fn loss(&self, module: &AdapterModule, batch_idx: usize, step: usize) -> BatchLoss {
@@ -64,7 +64,7 @@ impl Objective for CausalObjective<'_> {
                 &batch.rows,
                 &examples,
                 &layer_factors(&groups, examples.len()),
-                &setup.head_weight.device(),
+                &setup.head.weight.device(),
             )
             .autodiff();
         let factors = groups.into_iter().map(|group| group.head).collect();
@@ -75,10 +75,10 @@ impl Objective for CausalObjective<'_> {
             let rows = segment.rows.clone();
             let input = HeadInput {
                 hidden: hidden.clone().slice([rows.clone()]),
-                weight: setup.head_weight.clone(),
+                head: setup.head.clone(),
                 factors: Some(segment.factors),
             };
-            let targets = scored_targets(&examples[segment.examples], &setup.head_weight.device());
+            let targets = scored_targets(&examples[segment.examples], &setup.head.weight.device());
             let loss = linear_cross_entropy(input, targets);
             let share = rows.len() as f64 / num_tokens as f64;
             sum += f64::from(loss.row_losses.sum().into_scalar::<f32>());

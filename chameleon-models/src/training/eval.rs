@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
-use chameleon_core::{HeadInput, LoraFactors, perplexity, score_rows};
+use chameleon_core::{FrozenHead, HeadInput, LoraFactors, perplexity, score_rows};
 use chameleon_hypernet::{Condition, ControlPlan};
 use serde::{Deserialize, Serialize};
 
@@ -108,8 +108,8 @@ pub struct Scorer<'a> {
     pub module: Option<&'a AdapterModule>,
     /// The hidden states of the examples.
     pub hidden_states: HiddenStates<'a>,
-    /// `[hidden, vocab]`, frozen.
-    pub head_weight: Tensor<2>,
+    /// The head of the model.
+    pub head: FrozenHead,
     /// `[clusters, hidden]`
     pub centroids: Tensor<2>,
     /// How the condition of a group is computed.
@@ -159,7 +159,7 @@ impl Scorer<'_> {
                 &batch.rows,
                 &examples,
                 &layer_factors(groups.as_deref().unwrap_or_default(), examples.len()),
-                &self.head_weight.device(),
+                &self.head.weight.device(),
             );
             let factors = groups.map(|groups| groups.into_iter().map(|group| group.head).collect());
             let losses = self.row_losses(hidden, &examples, factors);
@@ -193,11 +193,11 @@ impl Scorer<'_> {
         examples: &[&Example],
         factors: Option<Vec<LoraFactors>>,
     ) -> Vec<f32> {
-        let device = self.head_weight.device();
+        let device = self.head.weight.device();
         let score = |hidden, examples: &[&Example], factors| {
             let input = HeadInput {
                 hidden,
-                weight: self.head_weight.clone(),
+                head: self.head.clone(),
                 factors,
             };
             score_rows(input, scored_targets(examples, &device))
@@ -239,7 +239,7 @@ pub(crate) fn window_nll(model: &impl CausalLm, window: &EvalWindow<'_>) -> f64 
         .squeeze_dim::<2>(0); // [seq, hidden]
     let input = HeadInput {
         hidden: hidden.slice([targets.start - 1..targets.end - 1]),
-        weight: model.head_weight(),
+        head: model.head(),
         factors: None,
     };
     let losses = score_rows(input, token_ids.slice([targets]));

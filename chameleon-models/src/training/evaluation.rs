@@ -86,7 +86,7 @@ pub fn score_adapter(
             let scorer = Scorer {
                 module,
                 hidden_states: states,
-                head_weight: model.head_weight(),
+                head: model.head(),
                 centroids: adapter.centroids.clone(),
                 condition: config.condition,
                 control: ConditionControl::None.plan(config.num_clusters, config.seed)?,

@@ -105,7 +105,7 @@ impl<'a> ExemplarObjective<'a> {
         let num_tokens = hidden.dims()[0];
         let input = HeadInput {
             hidden,
-            weight: self.setup.head_weight.clone(),
+            head: self.setup.head.clone(),
             factors: Some(module.shared_head()),
         };
         let loss = linear_cross_entropy(input, scored_targets(&examples, &device));
@@ -124,7 +124,7 @@ impl Objective for ExemplarObjective<'_> {
     }
 
     fn device(&self) -> Device {
-        self.setup.head_weight.device()
+        self.setup.head.weight.device()
     }
 
     fn loss(&self, module: &AdapterModule, batch_idx: usize, step: usize) -> BatchLoss {

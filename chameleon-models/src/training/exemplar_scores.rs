@@ -88,7 +88,7 @@ pub(crate) fn score_answers(
         let examples: Vec<&Example> = rows.iter().map(|&row| &data.examples[row]).collect();
         let input = HeadInput {
             hidden: states.of_batch(&rows, &examples, layers, &device),
-            weight: model.head_weight(),
+            head: model.head(),
             factors: Some(module.shared_head()),
         };
         let found = score_rows_with_matches(input, scored_targets(&examples, &device));

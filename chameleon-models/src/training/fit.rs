@@ -222,7 +222,7 @@ impl TrainingData {
         Ok(TrainSetup {
             data: &self.train.data,
             hidden_states: states,
-            head_weight: self.model().head_weight(),
+            head: self.model().head(),
             centroids: self.centroids.clone(),
             condition: config.condition,
             control: control.plan(config.num_clusters, config.seed.derive("control"))?,
@@ -250,7 +250,7 @@ impl TrainingData {
         let scorer = Scorer {
             module: evaluated.as_ref(),
             hidden_states: states,
-            head_weight: self.model().head_weight(),
+            head: self.model().head(),
             centroids: self.centroids.clone(),
             condition: config.condition,
             control: control.plan(config.num_clusters, config.seed.derive("control"))?,

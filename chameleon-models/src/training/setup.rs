@@ -1,7 +1,7 @@
 //! The fixed inputs of a training, whatever its objective.
 
 use burn::tensor::Tensor;
-use chameleon_core::RunSeed;
+use chameleon_core::{FrozenHead, RunSeed};
 use chameleon_hypernet::{Condition, ControlPlan};
 
 use crate::adapter::exemplar_use::ExemplarUse;
@@ -16,8 +16,8 @@ pub struct TrainSetup<'a> {
     pub data: &'a GroupedExamples,
     /// Its hidden states.
     pub hidden_states: HiddenStates<'a>,
-    /// `[hidden, vocab]`, frozen.
-    pub head_weight: Tensor<2>,
+    /// The head of the model.
+    pub head: FrozenHead,
     /// `[clusters, hidden]`
     pub centroids: Tensor<2>,
     /// How the condition of a group is computed.

@@ -26,7 +26,7 @@ pub(crate) struct ExemplarCase {
 impl ExemplarCase {
     pub(crate) fn read(expected: Fixture, targets: &[&str], device: &Device) -> Self {
         let base = Fixture::read("llama", "tied");
-        let model = LanguageModel::Llama(crate::llama::load(&base, &Device::flex()));
+        let model = base.model(&Device::flex());
         let layers = LayerAdaptation {
             targets: targets.iter().map(|&target| target.to_owned()).collect(),
             layers: LayerRange::Between {
@@ -95,7 +95,7 @@ impl ExemplarCase {
         }
         let input = HeadInput {
             hidden: Tensor::cat(hidden, 0),
-            weight: self.model.head_weight(),
+            head: self.model.head(),
             factors: Some(self.module.shared_head()),
         };
         let targets = crate::engine::ids(&targets).squeeze_dim::<1>(0);

@@ -10,7 +10,7 @@ use chameleon_hypernet::{AdaptedLayers, LayerFactors};
 use chameleon_models::adapter::{LayerAdaptation, LayerKind, LayerRange};
 use chameleon_models::families::{PassEnd, PassInput, SequencePass};
 use chameleon_models::files::atomic_file;
-use chameleon_models::{CausalLm, Checkpoint};
+use chameleon_models::{CausalLm, Checkpoint, LanguageModel};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
@@ -72,6 +72,17 @@ impl Fixture {
             expected: read_arrays(&folder),
             json: Value::Null,
         }
+    }
+
+    /// The model, every tensor of the fixture read.
+    pub(crate) fn model(&self, device: &Device) -> LanguageModel {
+        let checkpoint = self.checkpoint();
+        let mut model = untrained(&checkpoint, device);
+        let report = model.import(&checkpoint);
+        assert!(report.is_complete(), "{report:?}");
+        assert!(report.unused.is_empty(), "{report:?}");
+        assert_eq!(report.loaded.len(), self.weights.len());
+        model
     }
 
     /// The weights as a model folder holds them.
@@ -177,6 +188,12 @@ impl Fixture {
     }
 }
 
+/// A model of a checkpoint's configuration, with random weights.
+pub(crate) fn untrained(checkpoint: &Checkpoint, device: &Device) -> LanguageModel {
+    let config = checkpoint.architecture().config(checkpoint.config());
+    config.unwrap().init(device).unwrap()
+}
+
 /// Logits of the adapted model.
 pub(crate) fn adapted_logits(
     model: &impl CausalLm,
@@ -188,7 +205,8 @@ pub(crate) fn adapted_logits(
         end: PassEnd::Head,
         factors,
     });
-    hidden.matmul(model.head_weight().unsqueeze())
+    let head = model.head();
+    head.cap(hidden.matmul(head.weight.clone().unsqueeze()))
 }
 
 /// `lora.STACK.N.PATH.weight` of every adapted module.

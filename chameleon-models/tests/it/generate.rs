@@ -12,7 +12,6 @@ use chameleon_models::{CausalLm, HubOptions, LanguageModel, LoadedModel, ModelSo
 use proptest::prelude::*;
 
 use crate::fixture::{Fixture, assert_all_close};
-use crate::{gpt2, llama};
 
 const CASES: [(&str, &str); 5] = [
     ("llama", "tied"),
@@ -23,12 +22,7 @@ const CASES: [(&str, &str); 5] = [
 ];
 
 fn load(family: &str, case: &str) -> LanguageModel {
-    let fixture = Fixture::read(family, case);
-    let device = Device::flex();
-    match family {
-        "llama" => LanguageModel::Llama(llama::load(&fixture, &device)),
-        _ => LanguageModel::Gpt2(gpt2::load(&fixture, &device)),
-    }
+    Fixture::read(family, case).model(&Device::flex())
 }
 
 /// A fixture as a folder with a tokenizer of 96 letters, of which the second half ends a text.

@@ -1,31 +1,14 @@
 //! The GPT-2 family against Hugging Face transformers, on tiny seeded models.
 
 use burn::tensor::{Device, Tensor};
-use chameleon_models::families::{Gpt2, Gpt2Config, KvCache, Segment};
+use chameleon_models::families::{DecoderConfig, KvCache, Segment};
 use chameleon_models::{CausalLm, LanguageModel};
 
-use crate::fixture::{Fixture, adapted_logits, next_token_loss};
+use crate::fixture::{Fixture, adapted_logits, next_token_loss, untrained};
 
 const CASES: [&str; 2] = ["tied", "untied"];
 
-fn untrained(fixture: &Fixture, device: &Device) -> LanguageModel {
-    let config: Gpt2Config = serde_json::from_value(fixture.json["config"].clone()).unwrap();
-    LanguageModel::Gpt2(config.init(device).unwrap())
-}
-
-pub(crate) fn load(fixture: &Fixture, device: &Device) -> Gpt2 {
-    let mut model = untrained(fixture, device);
-    let report = model.import(&fixture.checkpoint());
-    assert!(report.is_complete(), "{report:?}");
-    assert!(report.unused.is_empty(), "{report:?}");
-    assert_eq!(report.loaded.len(), fixture.weights.len());
-    let LanguageModel::Gpt2(model) = model else {
-        unreachable!("the family does not change");
-    };
-    model
-}
-
-fn logits(model: &Gpt2, hidden: Tensor<3>) -> Tensor<3> {
+fn logits(model: &LanguageModel, hidden: Tensor<3>) -> Tensor<3> {
     hidden.matmul(model.head_weight().unsqueeze())
 }
 
@@ -34,7 +17,7 @@ fn hidden_states_logits_and_loss_are_those_of_transformers() {
     let device = Device::flex();
     for case in CASES {
         let fixture = Fixture::read("gpt2", case);
-        let model = load(&fixture, &device);
+        let model = fixture.model(&device);
         let token_ids = fixture.token_ids(&device);
         let hidden = model.hidden_states(token_ids.clone());
         fixture.assert_close("hidden", hidden.clone());
@@ -50,7 +33,7 @@ fn lora_logits_and_gradients_are_those_of_transformers() {
     for case in CASES {
         let fixture = Fixture::read("gpt2", case);
         // The frozen model stays off the autodiff device; the factors are on it.
-        let model = load(&fixture, &Device::flex());
+        let model = fixture.model(&Device::flex());
         let layers = fixture.adapted_layers(&model, &["c_attn"], "h", &device);
         let token_ids = fixture.token_ids(&Device::flex());
         let factors = layers.shared().for_all_groups().for_batch();
@@ -73,7 +56,8 @@ fn names_of_a_base_model_with_old_buffers_are_understood() {
     fixture
         .weights
         .extend(copies.map(|(name, array)| (name.to_owned(), array)));
-    let report = untrained(&fixture, &Device::flex()).import(&fixture.checkpoint());
+    let checkpoint = fixture.checkpoint();
+    let report = untrained(&checkpoint, &Device::flex()).import(&checkpoint);
     assert!(report.is_complete() && report.unused.is_empty());
     assert_eq!(report.ignored, ["h.0.attn.bias", "lm_head.weight"]);
 }
@@ -82,7 +66,7 @@ fn names_of_a_base_model_with_old_buffers_are_understood() {
 #[should_panic(expected = "position 64 is past the 64 the model has")]
 fn a_position_past_the_table_is_a_bug_of_the_caller() {
     let device = Device::flex();
-    let model = Gpt2Config::tiny().init(&device).unwrap();
+    let model = DecoderConfig::tiny_gpt2().init(&device).unwrap();
     let mut cache = KvCache::new(model.sizes(), &device);
     let row = cache.add_row();
     for token_ids in [&[0; 64][..], &[0]] {

@@ -464,6 +464,37 @@ fn folders_that_lack_a_file_are_errors() {
             ..
         }
     ));
+    for (files, found) in [
+        (vec![("adapter_config.json", "{}")], "a PEFT adapter"),
+        (
+            vec![("config.json", CONFIG), ("pytorch_model.bin", "")],
+            "pytorch_model.bin",
+        ),
+    ] {
+        let files: Vec<(&str, &[u8])> = files
+            .into_iter()
+            .map(|(file, text)| (file, text.as_bytes()))
+            .collect();
+        let error = folder_error(&files);
+        assert!(matches!(error, ModelError::OtherFolder { .. }), "{error:?}");
+        assert!(error.to_string().contains(found), "{error}");
+    }
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n";
+    for files in [
+        [
+            ("config.json", CONFIG.as_bytes()),
+            ("model.safetensors", &pointer[..]),
+        ],
+        [
+            ("config.json", &pointer[..]),
+            ("model.safetensors", &valid_safetensors()),
+        ],
+    ] {
+        assert!(matches!(
+            folder_error(&files),
+            ModelError::LfsPointer { .. }
+        ));
+    }
     let complete = folder(&[
         ("config.json", CONFIG.as_bytes()),
         ("model.safetensors", &valid_safetensors()),
@@ -536,11 +567,20 @@ fn broken_safetensors_are_errors() {
         let error = weights_error(&safetensors(header, &[0; 8]));
         assert!(matches!(error, ModelError::Safetensors { .. }), "{error:?}");
     }
-    let integers = safetensors(
-        r#"{"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#,
-        &[0; 8],
+    let integers = |name: &str| {
+        let header = format!(r#"{{"{name}":{{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}}}"#);
+        safetensors(&header, &[0; 8])
+    };
+    // A buffer that the family does not have does no harm.
+    let buffer = folder(&[
+        ("config.json", CONFIG.as_bytes()),
+        ("model.safetensors", &integers("model.position_ids")),
+    ]);
+    assert_eq!(
+        Checkpoint::open(buffer.path()).unwrap().tensors().count(),
+        0
     );
-    let error = weights_error(&integers);
+    let error = weights_error(&integers("model.norm.weight"));
     assert!(
         matches!(error, ModelError::UnsupportedDtype { .. }),
         "{error:?}"
@@ -596,20 +636,23 @@ fn an_index_stays_inside_its_folder_and_keeps_its_promises() {
         error(r#"{"weight_map": {"model.a": "gone.safetensors"}}"#),
         ModelError::Read { .. }
     ));
-    for (index, problem) in [
-        (
-            r#"{"weight_map": {"model.c": "part.safetensors"}}"#,
-            "tensor `model.c` is not in shard `part.safetensors`",
-        ),
-        (
-            r#"{"weight_map": {"model.a": "part.safetensors", "model.b": "other.safetensors"}}"#,
-            "tensor `model.b` is not in shard `other.safetensors`",
-        ),
-    ] {
-        let error = error(index);
-        assert!(matches!(error, ModelError::ShardIndex { .. }), "{error:?}");
-        assert!(error.to_string().ends_with(problem), "{error}");
-    }
+    let elsewhere =
+        error(r#"{"weight_map": {"model.a": "part.safetensors", "model.b": "other.safetensors"}}"#);
+    assert!(
+        matches!(elsewhere, ModelError::ShardIndex { .. }),
+        "{elsewhere:?}"
+    );
+    let problem = "tensor `model.b` is not in shard `other.safetensors`";
+    assert!(elsewhere.to_string().ends_with(problem), "{elsewhere}");
+    // Some indices name the head of a model that has none.
+    let index =
+        r#"{"weight_map": {"model.a": "part.safetensors", "lm_head.weight": "part.safetensors"}}"#;
+    let more = folder(&[
+        ("config.json", CONFIG.as_bytes()),
+        ("part.safetensors", &valid),
+        ("model.safetensors.index.json", index.as_bytes()),
+    ]);
+    assert!(Checkpoint::open(more.path()).is_ok());
     assert!(matches!(error("{}"), ModelError::Json { .. }));
     assert!(matches!(
         error(r#"{"weight_map": [1]}"#),

@@ -1,31 +1,13 @@
 //! The Llama family against Hugging Face transformers, on tiny seeded models.
 
 use burn::tensor::{Device, Tensor};
-use chameleon_models::families::{Llama, LlamaConfig};
 use chameleon_models::{CausalLm, LanguageModel};
 
-use crate::fixture::{Fixture, adapted_logits, next_token_loss};
+use crate::fixture::{Fixture, adapted_logits, next_token_loss, untrained};
 
 const CASES: [&str; 3] = ["tied", "untied", "llama3_rope"];
 
-fn untrained(fixture: &Fixture, device: &Device) -> LanguageModel {
-    let config: LlamaConfig = serde_json::from_value(fixture.json["config"].clone()).unwrap();
-    LanguageModel::Llama(config.init(device).unwrap())
-}
-
-pub(crate) fn load(fixture: &Fixture, device: &Device) -> Llama {
-    let mut model = untrained(fixture, device);
-    let report = model.import(&fixture.checkpoint());
-    assert!(report.is_complete(), "{report:?}");
-    assert!(report.unused.is_empty(), "{report:?}");
-    assert_eq!(report.loaded.len(), fixture.weights.len());
-    let LanguageModel::Llama(model) = model else {
-        unreachable!("the family does not change");
-    };
-    model
-}
-
-fn logits(model: &Llama, hidden: Tensor<3>) -> Tensor<3> {
+fn logits(model: &LanguageModel, hidden: Tensor<3>) -> Tensor<3> {
     hidden.matmul(model.head_weight().unsqueeze())
 }
 
@@ -34,7 +16,7 @@ fn hidden_states_logits_and_loss_are_those_of_transformers() {
     let device = Device::flex();
     for case in CASES {
         let fixture = Fixture::read("llama", case);
-        let model = load(&fixture, &device);
+        let model = fixture.model(&device);
         let token_ids = fixture.token_ids(&device);
         let hidden = model.hidden_states(token_ids.clone());
         fixture.assert_close("hidden", hidden.clone());
@@ -50,7 +32,7 @@ fn lora_logits_and_gradients_are_those_of_transformers() {
     for case in CASES {
         let fixture = Fixture::read("llama", case);
         // The frozen model stays off the autodiff device; the factors are on it.
-        let model = load(&fixture, &Device::flex());
+        let model = fixture.model(&Device::flex());
         let layers = fixture.adapted_layers(&model, &["q_proj", "v_proj"], "layers", &device);
         let token_ids = fixture.token_ids(&Device::flex());
         let factors = layers.shared().for_all_groups().for_batch();
@@ -80,7 +62,8 @@ fn what_does_not_fit_is_named() {
     let embedding = weights["model.embed_tokens.weight"].clone();
     weights.insert("lm_head.weight".to_owned(), embedding);
 
-    let report = untrained(&fixture, &Device::flex()).import(&fixture.checkpoint());
+    let checkpoint = fixture.checkpoint();
+    let report = untrained(&checkpoint, &Device::flex()).import(&checkpoint);
     assert!(!report.is_complete());
     assert_eq!(report.missing, ["model.layers.1.mlp.up_proj.weight"]);
     assert_eq!(
@@ -108,7 +91,8 @@ fn what_does_not_fit_is_named() {
 fn names_may_lack_the_prefix() {
     let mut fixture = Fixture::read("llama", "tied");
     fixture.rename(|name| name.trim_start_matches("model.").to_owned());
-    let report = untrained(&fixture, &Device::flex()).import(&fixture.checkpoint());
+    let checkpoint = fixture.checkpoint();
+    let report = untrained(&checkpoint, &Device::flex()).import(&checkpoint);
     assert!(report.is_complete() && report.unused.is_empty());
 }
 
@@ -116,7 +100,7 @@ fn names_may_lack_the_prefix() {
 fn padding_on_the_right_changes_no_real_token() {
     let device = Device::flex();
     let fixture = Fixture::read("llama", "llama3_rope");
-    let model = load(&fixture, &device);
+    let model = fixture.model(&device);
     let token_ids = fixture.token_ids(&device);
     let short = model.hidden_states(token_ids.clone().narrow(1, 0, 9));
     let long = model.hidden_states(token_ids).narrow(1, 0, 9);

@@ -8,9 +8,11 @@
 mod bootstrap; // intervals against numpy
 mod chat; // chat templates against transformers
 mod checkpoint; // files against what gguf and transformers read from them
+mod configs; // what a config.json describes, and what is refused
 mod engine;
 mod exemplar_attention; // requests that attend to exemplars against PyTorch
 mod exemplar_case; // the model, exemplars and requests of the two
+mod families; // every family against transformers
 mod fixture; // weights and expectations exported from Hugging Face transformers
 mod generate; // cached decoding, batches of prompts, texts
 mod gguf_builder; // GGUF files written byte by byte

@@ -10,14 +10,13 @@ use chameleon_hypernet::{
     ConditionControl, Generator, GeneratorConfig, GeneratorKind, HyperLoraHeadConfig, LoraConfig,
 };
 use chameleon_models::adapter::{AdapterModule, HeadAdapter};
-use chameleon_models::families::Gpt2Config;
 use chameleon_models::training::recipes::{
     PublishedData, PublishedLoss, PublishedObjective, PublishedRow, PublishedScorer,
     PublishedStates, PublishedText, Quirk, Quirks, RowOptions, StateIndex, cache_published_states,
     embed_rows, published_fingerprint, published_rows,
 };
 use chameleon_models::training::{HiddenCache, LearningRate, Proceed, Schedule, Trainer};
-use chameleon_models::{CausalLm as _, LanguageModel};
+use chameleon_models::{Architecture, CausalLm as _, LanguageModel};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -84,8 +83,8 @@ impl Bench {
     fn new() -> Self {
         let json = std::fs::read_to_string(fixture("expected.json")).unwrap();
         let expected: Expected = serde_json::from_str(&json).unwrap();
-        let config: Gpt2Config = serde_json::from_value(expected.config.clone()).unwrap();
-        let mut model = LanguageModel::Gpt2(config.init(&Device::flex()).unwrap());
+        let config = Architecture::Gpt2.config(&expected.config).unwrap();
+        let mut model = config.init(&Device::flex()).unwrap();
         let weights = read_arrays(&fixture("base.safetensors"));
         let report = model.import(&checkpoint(&expected.config, &weights));
         assert!(report.is_complete(), "{report:?}");
@@ -202,7 +201,7 @@ impl Bench {
             let scorer = PublishedScorer {
                 module,
                 states: valid.states(&self.model, &options),
-                head_weight: self.model.head_weight(),
+                head: self.model.head(),
                 control: valid.control(),
                 quirks: &options.quirks,
             };
@@ -211,7 +210,7 @@ impl Bench {
         let frozen = PublishedScorer {
             module: None,
             states: valid.cached(),
-            head_weight: self.model.head_weight(),
+            head: self.model.head(),
             control: valid.control(),
             quirks: &options.quirks,
         };
@@ -240,7 +239,7 @@ impl Bench {
             let objective = PublishedObjective {
                 data: &train.data,
                 states: train.states(&self.model, &options),
-                head_weight: self.model.head_weight(),
+                head: self.model.head(),
                 control: train.control(),
                 quirks: options.quirks.clone(),
                 seed: RunSeed(1),

@@ -100,7 +100,7 @@ fn a_tokenizer_survives_tokenizer_json() {
 
 #[test]
 fn a_vocabulary_larger_than_the_embedding_is_an_error_with_both_sizes() {
-    let error = tokenizer("gpt2").check_fits(100).unwrap_err();
+    let error = tokenizer("gpt2").for_model(100).unwrap_err();
     assert!(
         matches!(
             error,

@@ -14,7 +14,7 @@ use chameleon_models::adapter::{
     LayerKind, LayerRange, ModelIdentity, PromptEncoding, Recipe, Representation,
 };
 use chameleon_models::data::Example;
-use chameleon_models::families::LlamaConfig;
+use chameleon_models::families::DecoderConfig;
 use chameleon_models::training::training_state::{self, TrainingParts, TrainingState};
 use chameleon_models::training::{
     Cursor, GroupedExamples, HiddenCache, HiddenStates, Proceed, ScoreSummary, Scorer, StepReport,
@@ -40,7 +40,7 @@ impl Bench {
     fn new() -> Self {
         let device = Device::flex();
         device.seed(1);
-        let model = LanguageModel::Llama(LlamaConfig::tiny().init(&device).unwrap()).no_grad();
+        let model = DecoderConfig::tiny_llama().init(&device).unwrap().no_grad();
         let vocab = u32::try_from(model.sizes().vocab_size).unwrap();
         let mut rng = SEED.stream("examples");
         let examples: Vec<Example> = (0..NUM_EXAMPLES)
@@ -158,7 +158,7 @@ impl Bench {
         TrainSetup {
             data: &self.data,
             hidden_states: states,
-            head_weight: self.model.head_weight(),
+            head: self.model.head(),
             centroids: self.centroids.clone(),
             condition: config.condition,
             control: ConditionControl::None.plan(NUM_CLUSTERS, SEED).unwrap(),
@@ -184,7 +184,7 @@ impl Bench {
         let scorer = Scorer {
             module,
             hidden_states: states,
-            head_weight: self.model.head_weight(),
+            head: self.model.head(),
             centroids: self.centroids.clone(),
             condition: Condition::Batch,
             control: ConditionControl::None.plan(NUM_CLUSTERS, SEED).unwrap(),

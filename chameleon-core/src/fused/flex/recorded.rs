@@ -16,6 +16,7 @@ use self::linear::{
     rows, widen,
 };
 use super::{FlexTensor, contiguous, matrix, tensor};
+use crate::fused::inputs::ScoreRule;
 use crate::fused::kernels::activation;
 use crate::fused::kernels::norm::RmsNorm;
 use crate::fused::kernels::product::Product;
@@ -41,6 +42,7 @@ pub(super) trait RecordedOps: Backend {
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
         head_dim: usize,
+        rule: ScoreRule,
     ) -> FloatTensor<Self>;
 
     /// `x · weight`.
@@ -92,8 +94,9 @@ impl RecordedOps for Flex {
         cos: FlexTensor,
         sin: FlexTensor,
         head_dim: usize,
+        rule: ScoreRule,
     ) -> FlexTensor {
-        let state = AttentionState::new([query, key, value, cos, sin], head_dim);
+        let state = AttentionState::new([query, key, value, cos, sin], head_dim, rule);
         like(&state.query, state.attention().forward())
     }
 
@@ -184,12 +187,13 @@ impl<C: CheckpointStrategy> RecordedOps for Autodiff<Flex, C> {
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
         head_dim: usize,
+        rule: ScoreRule,
     ) -> FloatTensor<Self> {
         let (query, query_node) = query.into_parts();
         let (key, key_node) = key.into_parts();
         let (value, value_node) = value.into_parts();
         let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
-        let state = AttentionState::new([query, key, value, cos, sin], head_dim);
+        let state = AttentionState::new([query, key, value, cos, sin], head_dim, rule);
         let output = like(&state.query, state.attention().forward());
         match AttentionBackward
             .prepare::<C>([query_node, key_node, value_node])

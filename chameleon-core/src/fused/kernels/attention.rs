@@ -4,12 +4,15 @@
 //! computed for blocks of queries against the keys before them, and nothing of the size `seq x seq` is kept for the
 //! backward pass, which computes the probabilities again.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::math::{LANES, dot, exp, max, sum_lanes};
+use super::math::{LANES, dot, exp, max, sum_lanes, tanh};
 use super::product::{Matrix, Product};
 use super::vectorised;
+use crate::fused::inputs::ScoreRule;
 
 /// Sizes of an attention.
 #[derive(Debug, Clone, Copy)]
@@ -24,10 +27,12 @@ pub(in crate::fused) struct AttentionSizes {
 /// Cosines and sines of the rotary embedding of a head's halves; both empty if there is none.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::fused) struct Rotary<'a> {
-    /// `[seq, head_dim / 2]`
+    /// `[seq, half]`
     pub(in crate::fused) cos: &'a [f32],
-    /// `[seq, head_dim / 2]`
+    /// `[seq, half]`
     pub(in crate::fused) sin: &'a [f32],
+    /// Pairs of a head that rotate; what is behind them in the head stays as it is.
+    pub(in crate::fused) half: usize,
 }
 
 /// Queries, keys and values.
@@ -41,6 +46,7 @@ pub(in crate::fused) struct Attention<'a> {
     /// `[batch, seq, kv_heads * head_dim]`
     pub(in crate::fused) value: &'a [f32],
     pub(in crate::fused) rotary: Rotary<'a>,
+    pub(in crate::fused) rule: ScoreRule,
 }
 
 /// Gradients of the inputs.
@@ -59,12 +65,12 @@ impl AttentionSizes {
     }
 
     /// Which columns of a row belong to a head.
-    fn columns(self, head_idx: usize) -> std::ops::Range<usize> {
+    fn columns(self, head_idx: usize) -> Range<usize> {
         head_idx * self.head_dim..(head_idx + 1) * self.head_dim
     }
 
     /// Blocks of queries.
-    fn blocks(self) -> impl Iterator<Item = std::ops::Range<usize>> {
+    fn blocks(self) -> impl Iterator<Item = Range<usize>> {
         (0..self.seq_len)
             .step_by(BLOCK)
             .map(move |start| start..(start + BLOCK).min(self.seq_len))
@@ -222,12 +228,16 @@ impl WithSimd for TurnHead<'_> {
             }
             return;
         }
-        let half = head_dim / 2;
+        let half = rotary.half;
         let angles = rotary
             .cos
             .chunks_exact(half)
             .zip(rotary.sin.chunks_exact(half));
         for (row, (cos, sin)) in head.chunks_exact_mut(head_dim).zip(angles) {
+            let (row, rest) = row.split_at_mut(2 * half);
+            for x in rest {
+                *x *= scale;
+            }
             let (firsts, seconds) = row.split_at_mut(half);
             let pairs = firsts.iter_mut().zip(seconds);
             for ((first, second), (&cos, &sin)) in pairs.zip(cos.iter().zip(sin)) {
@@ -258,8 +268,19 @@ struct PartGradients {
 }
 
 impl Part<'_> {
+    #[expect(clippy::cast_possible_truncation, reason = "the scores are f32")]
     fn scale(&self) -> f32 {
-        1.0 / (self.whole.sizes.head_dim as f32).sqrt()
+        self.whole.rule.scale as f32
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the scores are f32")]
+    fn soft_cap(&self) -> Option<f32> {
+        self.whole.rule.soft_cap.map(|cap| cap as f32)
+    }
+
+    /// The keys that any query of a block attends to.
+    fn keys(&self, block: &Range<usize>) -> Range<usize> {
+        self.whole.rule.first_key(block.start)..block.end
     }
 
     fn head_idx(&self, member: usize) -> usize {
@@ -278,30 +299,43 @@ impl Part<'_> {
     }
 
     /// The first rows of a head as a matrix.
-    fn rows<'h>(&self, head: &'h [f32], rows: std::ops::Range<usize>) -> Matrix<'h> {
+    fn rows<'h>(&self, head: &'h [f32], rows: Range<usize>) -> Matrix<'h> {
         let head_dim = self.whole.sizes.head_dim;
         Matrix::from_rows(&head[rows.start * head_dim..rows.end * head_dim], head_dim)
     }
 
-    /// `[queries, keys]`, each row a distribution over the keys up to its query; zero after it.
-    fn probs(&self, query: &[f32], block: &std::ops::Range<usize>) -> Vec<f32> {
-        let keys = self.rows(&self.key, 0..block.end).transpose();
+    /// `[queries, keys]`, the products of a block's queries with its keys, under the soft cap if there is one.
+    fn scores(&self, query: &[f32], block: &Range<usize>) -> Vec<f32> {
+        let keys = self.rows(&self.key, self.keys(block)).transpose();
         let mut scores = Product::of(self.rows(query, block.clone()), keys).compute_alone();
-        vectorised(CausalSoftmax {
-            scores: &mut scores,
-            num_keys: block.end,
-            first_query: block.start,
-        });
+        if let Some(cap) = self.soft_cap() {
+            vectorised(SoftCap {
+                scores: &mut scores,
+                cap,
+            });
+        }
         scores
+    }
+
+    /// Scores become probabilities: each row a distribution over the keys that its query attends to, zero elsewhere.
+    fn softmax(&self, scores: &mut [f32], block: &Range<usize>) {
+        vectorised(MaskedSoftmax {
+            scores,
+            keys: self.keys(block),
+            first_query: block.start,
+            rule: self.whole.rule,
+        });
     }
 
     /// `[seq, head_dim]`
     fn attend(&self, query: &[f32]) -> Vec<f32> {
         let mut output = Vec::with_capacity(query.len());
         for block in self.whole.sizes.blocks() {
-            let probs = self.probs(query, &block);
-            let probs = Matrix::from_rows(&probs, block.end);
-            let values = self.rows(&self.value, 0..block.end);
+            let keys = self.keys(&block);
+            let mut probs = self.scores(query, &block);
+            self.softmax(&mut probs, &block);
+            let probs = Matrix::from_rows(&probs, keys.len());
+            let values = self.rows(&self.value, keys);
             output.extend(Product::of(probs, values).compute_alone());
         }
         output
@@ -325,22 +359,32 @@ impl Part<'_> {
             let grad = whole.gather(grad, num_heads, self.batch_idx, head_idx);
             let mut query_grad = Vec::with_capacity(query.len());
             for block in whole.sizes.blocks() {
-                let probs = self.probs(&query, &block);
+                let keys = self.keys(&block);
+                let mut probs = self.scores(&query, &block);
+                let capped = self.soft_cap().map(|cap| (probs.clone(), cap));
+                self.softmax(&mut probs, &block);
                 let block_grad = self.rows(&grad, block.clone());
-                let seen = 0..block.end * head_dim;
-                let transposed = Matrix::from_rows(&probs, block.end).transpose();
+                let seen = keys.start * head_dim..keys.end * head_dim;
+                let transposed = Matrix::from_rows(&probs, keys.len()).transpose();
                 Product::of(transposed, block_grad)
                     .add_alone_to(&mut gradients.value[seen.clone()]);
 
-                let values = self.rows(&self.value, 0..block.end).transpose();
+                let values = self.rows(&self.value, keys.clone()).transpose();
                 let mut score_grad = Product::of(block_grad, values).compute_alone();
                 vectorised(SoftmaxBackward {
                     grad: &mut score_grad,
                     probs: &probs,
-                    num_keys: block.end,
+                    num_keys: keys.len(),
                 });
-                let score_grad = Matrix::from_rows(&score_grad, block.end);
-                let keys = self.rows(&self.key, 0..block.end);
+                if let Some((scores, cap)) = &capped {
+                    vectorised(SoftCapBackward {
+                        grad: &mut score_grad,
+                        scores,
+                        cap: *cap,
+                    });
+                }
+                let score_grad = Matrix::from_rows(&score_grad, keys.len());
+                let keys = self.rows(&self.key, keys);
                 query_grad.extend(Product::of(score_grad, keys).compute_alone());
                 Product::of(score_grad.transpose(), self.rows(&query, block))
                     .add_alone_to(&mut gradients.key[seen]);
@@ -354,20 +398,61 @@ impl Part<'_> {
     }
 }
 
-struct CausalSoftmax<'a> {
-    /// `[queries, keys]`
+/// `cap * tanh(score / cap)`.
+struct SoftCap<'a> {
     scores: &'a mut [f32],
-    num_keys: usize,
-    first_query: usize,
+    cap: f32,
 }
 
-impl WithSimd for CausalSoftmax<'_> {
+impl WithSimd for SoftCap<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        for (row_idx, row) in self.scores.chunks_exact_mut(self.num_keys).enumerate() {
-            let (seen, hidden) = row.split_at_mut(self.first_query + row_idx + 1);
+        for score in self.scores {
+            *score = self.cap * tanh(*score / self.cap);
+        }
+    }
+}
+
+/// The gradient of capped scores becomes that of the scores.
+struct SoftCapBackward<'a> {
+    grad: &'a mut [f32],
+    /// After the cap.
+    scores: &'a [f32],
+    cap: f32,
+}
+
+impl WithSimd for SoftCapBackward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (grad, &score) in self.grad.iter_mut().zip(self.scores) {
+            let share = score / self.cap;
+            *grad *= 1.0 - share * share;
+        }
+    }
+}
+
+struct MaskedSoftmax<'a> {
+    /// `[queries, keys]`
+    scores: &'a mut [f32],
+    keys: Range<usize>,
+    first_query: usize,
+    rule: ScoreRule,
+}
+
+impl WithSimd for MaskedSoftmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (row_idx, row) in self.scores.chunks_exact_mut(self.keys.len()).enumerate() {
+            let query = self.first_query + row_idx;
+            let first = self.rule.first_key(query) - self.keys.start;
+            let (seen, later) = row.split_at_mut(query + 1 - self.keys.start);
+            let (earlier, seen) = seen.split_at_mut(first);
             let largest = max(seen);
             let mut lanes = [0.0; LANES];
             let mut chunks = seen.chunks_exact_mut(LANES);
@@ -385,7 +470,8 @@ impl WithSimd for CausalSoftmax<'_> {
             for score in seen {
                 *score *= share;
             }
-            hidden.fill(0.0);
+            earlier.fill(0.0);
+            later.fill(0.0);
         }
     }
 }

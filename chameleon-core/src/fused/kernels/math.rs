@@ -38,6 +38,12 @@ pub(super) fn exp(x: f32) -> f32 {
     if x < LOWEST { 0.0 } else { value }
 }
 
+/// `tanh(x)` to `2e-7`.
+#[inline(always)]
+pub(super) fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (exp(2.0 * x) + 1.0)
+}
+
 /// The largest number; minus infinity of none.
 #[inline(always)]
 pub(super) fn max(values: &[f32]) -> f32 {

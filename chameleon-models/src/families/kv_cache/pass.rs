@@ -1,14 +1,17 @@
 //! One pass of a model over new tokens of some rows: their places, their masks and their attention.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::tensor::{Bool, Int, Tensor, TensorData, assert_shape};
+use burn::tensor::{Device, Int, Tensor, assert_shape};
+use chameleon_core::fused::ScoreRule;
 use chameleon_core::{AttentionContext, ContextAttention, ContextKeys};
 use chameleon_hypernet::{GroupLayers, LayerFactors};
 
 use super::{CacheRow, KvCache, MIN_PRODUCT_ROWS, Segment};
 use crate::families::attention::{
     Attend, AttentionInput, AttentionMask, Heads, Projected, attend, attend_to_context,
+    hidden_slots,
 };
 use crate::families::indices::index_tensor;
 
@@ -55,8 +58,7 @@ struct StepPlan {
     /// The token of each of them, unless these are computed in the same order from the first of the block on. A row
     /// without a token in this pass is given any other token.
     queries: Option<Tensor<1, Int>>,
-    /// `[rows, 1, 1, slots]`
-    hidden: Tensor<4, Bool>,
+    masks: Masks,
     /// What each of them attends to beside its own tokens; empty if none does.
     contexts: Vec<Option<Arc<AttentionContext>>>,
 }
@@ -67,10 +69,55 @@ struct ReadPlan {
     first_token: usize,
     num_tokens: usize,
     place_idx: usize,
-    mask: AttentionMask,
+    masks: Masks,
     /// Whether it attends to tokens of former passes.
     has_past: bool,
     context: Option<Arc<AttentionContext>>,
+}
+
+/// The masks of some queries, one for each window that the layers have; built when the first such layer asks.
+#[derive(Debug)]
+struct Masks {
+    /// Rows of queries, each with the last slot that it sees.
+    last_slots: Vec<Vec<usize>>,
+    /// Slots of a row; `None` if all keys are those of the queries.
+    num_slots: Option<usize>,
+    device: Device,
+    by_window: BTreeMap<Option<usize>, AttentionMask>,
+}
+
+impl Masks {
+    /// The mask of a layer with this rule.
+    fn of(&mut self, rule: &ScoreRule) -> &AttentionMask {
+        // A window that reaches everything that any query sees is none.
+        let farthest = self
+            .last_slots
+            .iter()
+            .flatten()
+            .max()
+            .map_or(0, |last| last + 1);
+        let window = rule.window.filter(|&window| window < farthest);
+        if !self.by_window.contains_key(&window) {
+            let mask = self.build(&ScoreRule { window, ..*rule });
+            self.by_window.insert(window, mask);
+        }
+        &self.by_window[&window]
+    }
+
+    fn build(&self, rule: &ScoreRule) -> AttentionMask {
+        let seq_len = self.last_slots.first().map_or(0, Vec::len);
+        if self.num_slots.is_none() && rule.window.is_none() {
+            // A prompt attends only to itself, and not to the empty slots.
+            return AttentionMask::Causal;
+        }
+        let num_slots = self.num_slots.unwrap_or(seq_len);
+        AttentionMask::Hidden(hidden_slots(
+            &self.last_slots,
+            num_slots,
+            rule,
+            &self.device,
+        ))
+    }
 }
 
 /// A segment with its place.
@@ -194,27 +241,24 @@ impl KvCache {
         let first_token = layout.token_ids.len();
         // A row without a token in this pass takes part, and its result is not used.
         let mut queries = vec![first_token; num_places];
-        let mut visible = vec![1; num_places];
+        let mut last_slots = vec![vec![0]; num_places];
         let mut contexts = vec![None; num_places];
         for placed in steps {
             contexts[placed.place_idx] = placed.context();
             queries[placed.place_idx] = layout.token_ids.len();
-            visible[placed.place_idx] = placed.start + 1;
+            last_slots[placed.place_idx] = vec![placed.start];
             layout.add(placed);
             layout.attended.push(layout.num_attended + placed.place_idx);
         }
         layout.num_attended += num_places;
         let queries = (steps.len() < num_places).then(|| index_tensor(queries, &self.device));
-        let hidden = visible
-            .iter()
-            .flat_map(|&visible| (0..num_slots).map(move |slot| slot >= visible));
         if contexts.iter().all(Option::is_none) {
             contexts.clear();
         }
         Some(StepPlan {
             num_places,
             queries,
-            hidden: self.hidden(hidden, num_places, 1, num_slots),
+            masks: self.masks(last_slots, Some(num_slots)),
             contexts,
         })
     }
@@ -222,35 +266,24 @@ impl KvCache {
     fn plan_read(&self, num_slots: usize, placed: &Placed<'_>, first_token: usize) -> ReadPlan {
         let num_tokens = placed.token_ids.len();
         let has_past = placed.start > 0;
-        let mask = if has_past {
-            let start = placed.start;
-            let hidden = (0..num_tokens)
-                .flat_map(|token_idx| (0..num_slots).map(move |slot| slot > start + token_idx));
-            AttentionMask::Hidden(self.hidden(hidden, 1, num_tokens, num_slots))
-        } else {
-            // A prompt attends only to itself, and not to the empty slots.
-            AttentionMask::Causal
-        };
+        let last_slots = vec![(placed.start..placed.start + num_tokens).collect()];
         ReadPlan {
             first_token,
             num_tokens,
             place_idx: placed.place_idx,
-            mask,
+            masks: self.masks(last_slots, has_past.then_some(num_slots)),
             has_past,
             context: placed.context(),
         }
     }
 
-    fn hidden(
-        &self,
-        hidden: impl Iterator<Item = bool>,
-        batch: usize,
-        seq_len: usize,
-        num_slots: usize,
-    ) -> Tensor<4, Bool> {
-        let hidden: Vec<bool> = hidden.collect();
-        let data = TensorData::new(hidden, [batch, 1, seq_len, num_slots]);
-        Tensor::from_data(data, &self.device)
+    fn masks(&self, last_slots: Vec<Vec<usize>>, num_slots: Option<usize>) -> Masks {
+        Masks {
+            last_slots,
+            num_slots,
+            device: self.device.clone(),
+            by_window: BTreeMap::new(),
+        }
     }
 }
 
@@ -361,6 +394,7 @@ impl Attend for LayerPass<'_, '_> {
     fn attend(&mut self, projected: Projected<'_>) -> Tensor<3> {
         let layer_idx = self.layer_idx;
         let pass = &mut *self.pass;
+        let scores = projected.scores;
         let Heads { query, key, value } = projected.into_heads();
         let (query, key, value) = (&query, &key, &value);
         let [_, num_heads, num_tokens, head_dim] = query.dims();
@@ -368,7 +402,7 @@ impl Attend for LayerPass<'_, '_> {
         assert_shape!(key, [1, num_kv_heads, num_tokens, head_dim]);
         assert_shape!(value, [1, num_kv_heads, num_tokens, head_dim]);
         let mut attended = Vec::new();
-        for plan in &pass.blocks {
+        for plan in &mut pass.blocks {
             let block = pass
                 .cache
                 .blocks
@@ -379,17 +413,18 @@ impl Attend for LayerPass<'_, '_> {
                 narrow_tokens(x, plan.first_token, plan.num_tokens).reshape([len, head_dim])
             };
             block.store(layer_idx, &plan.buffer_rows, flat(key), flat(value));
-            if let Some(step) = &plan.step {
+            if let Some(step) = &mut plan.step {
                 let query = match &step.queries {
                     None => narrow_tokens(query, plan.first_token, step.num_places),
                     Some(tokens) => query.clone().select(2, tokens.clone()),
                 };
                 let (key, value) = block.view(layer_idx, 0, step.num_places);
                 // Each row is a batch of its own: `[rows, heads, 1, head_dim]`.
-                let output = step.attend(layer_idx, &query.swap_dims(0, 2), &key, &value);
+                let query = query.swap_dims(0, 2);
+                let output = step.attend(layer_idx, &Heads { query, key, value }, scores);
                 attended.push(output.reshape([step.num_places, num_heads * head_dim]));
             }
-            for read in &plan.reads {
+            for read in &mut plan.reads {
                 let (first, num) = (read.first_token, read.num_tokens);
                 let (key, value) = if read.has_past {
                     block.view(layer_idx, read.place_idx, 1)
@@ -399,7 +434,8 @@ impl Attend for LayerPass<'_, '_> {
                         narrow_tokens(value, first, num),
                     )
                 };
-                let output = read.attend(layer_idx, narrow_tokens(query, first, num), key, value);
+                let query = narrow_tokens(query, first, num);
+                let output = read.attend(layer_idx, Heads { query, key, value }, scores);
                 attended.push(output.squeeze_dim(0)); // [tokens, heads * head_dim]
             }
         }
@@ -413,24 +449,22 @@ impl Attend for LayerPass<'_, '_> {
 }
 
 impl StepPlan {
-    /// `[rows, heads, 1, head_dim]` -> `[rows, 1, heads * head_dim]`
-    fn attend(
-        &self,
-        layer_idx: usize,
-        query: &Tensor<4>,
-        key: &Tensor<4>,
-        value: &Tensor<4>,
-    ) -> Tensor<3> {
+    /// `heads` of the rows from the first on -> `[rows, 1, heads * head_dim]`
+    fn attend(&mut self, layer_idx: usize, heads: &Heads, rule: ScoreRule) -> Tensor<3> {
+        let Heads { query, key, value } = heads;
+        let mask = self.masks.of(&rule);
+        let hidden = mask.hidden(1, &query.device()); // [rows, 1, 1, slots]
         let attend_own = |first: usize, num: usize| {
             let part = |x: &Tensor<4>| x.clone().narrow(0, first, num);
             attend(AttentionInput {
                 query: part(query),
                 key: part(key),
                 value: part(value),
-                mask: &AttentionMask::Hidden(self.hidden.clone().narrow(0, first, num)),
+                mask: &AttentionMask::Hidden(hidden.clone().narrow(0, first, num)),
+                scores: rule,
             })
         };
-        let keys = |context: &'_ Option<Arc<AttentionContext>>| -> Option<ContextKeys> {
+        let keys = |context: &Option<Arc<AttentionContext>>| -> Option<ContextKeys> {
             context.as_ref()?.layer(layer_idx).cloned()
         };
         let contexts: Vec<Option<ContextKeys>> = self.contexts.iter().map(keys).collect();
@@ -447,7 +481,8 @@ impl StepPlan {
                 query: row(query),
                 key: row(key),
                 value: row(value),
-                hidden: self.hidden.clone().narrow(0, place_idx, 1),
+                hidden: hidden.clone().narrow(0, place_idx, 1),
+                rule,
                 context,
             })
         });
@@ -456,28 +491,26 @@ impl StepPlan {
 }
 
 impl ReadPlan {
-    /// `[1, heads, tokens, head_dim]` -> `[1, tokens, heads * head_dim]`
-    fn attend(
-        &self,
-        layer_idx: usize,
-        query: Tensor<4>,
-        key: Tensor<4>,
-        value: Tensor<4>,
-    ) -> Tensor<3> {
+    /// `heads` of the tokens -> `[1, tokens, heads * head_dim]`
+    fn attend(&mut self, layer_idx: usize, heads: Heads, rule: ScoreRule) -> Tensor<3> {
+        let Heads { query, key, value } = heads;
+        let mask = self.masks.of(&rule);
         let context = self.context.as_ref();
         let Some(context) = context.and_then(|context| context.layer(layer_idx)) else {
             return attend(AttentionInput {
                 query,
                 key,
                 value,
-                mask: &self.mask,
+                mask,
+                scores: rule,
             });
         };
         attend_to_context(ContextAttention {
-            hidden: self.mask.hidden(self.num_tokens, &query.device()),
+            hidden: mask.hidden(self.num_tokens, &query.device()),
             query,
             key,
             value,
+            rule,
             context,
         })
     }

@@ -129,7 +129,7 @@ impl<'a> Causal<'a> {
             let scorer = Scorer {
                 module,
                 hidden_states: HiddenStates::Cached(&part.cache),
-                head_weight: self.base.model().head_weight(),
+                head: self.base.model().head(),
                 centroids: self.centroids.clone(),
                 condition: Condition::Centroid,
                 control: control.clone(),
@@ -155,7 +155,7 @@ impl<'a> Causal<'a> {
                 let setup = TrainSetup {
                     data: &self.train.data,
                     hidden_states: HiddenStates::Cached(&self.train.cache),
-                    head_weight: self.base.model().head_weight(),
+                    head: self.base.model().head(),
                     centroids: self.centroids.clone(),
                     condition: Condition::Centroid,
                     control: control.clone(),

@@ -8,6 +8,7 @@ use burn::backend::autodiff::ops::{Backward, Ops};
 
 use super::super::{FlexTensor, contiguous};
 use super::like;
+use crate::fused::inputs::ScoreRule;
 use crate::fused::kernels::attention::{Attention, AttentionSizes, Rotary};
 
 /// What attention needs, and needs again for its gradients.
@@ -19,10 +20,11 @@ pub(super) struct AttentionState {
     cos: FlexTensor,
     sin: FlexTensor,
     head_dim: usize,
+    rule: ScoreRule,
 }
 
 impl AttentionState {
-    pub(super) fn new(tensors: [FlexTensor; 5], head_dim: usize) -> Self {
+    pub(super) fn new(tensors: [FlexTensor; 5], head_dim: usize, rule: ScoreRule) -> Self {
         let [query, key, value, cos, sin] = tensors.map(contiguous);
         Self {
             query,
@@ -31,6 +33,7 @@ impl AttentionState {
             cos,
             sin,
             head_dim,
+            rule,
         }
     }
 
@@ -50,7 +53,9 @@ impl AttentionState {
             rotary: Rotary {
                 cos: self.cos.storage(),
                 sin: self.sin.storage(),
+                half: self.cos.shape()[3],
             },
+            rule: self.rule,
         }
     }
 }

@@ -56,7 +56,7 @@ impl TestTexts<'_> {
         let setup = TrainSetup {
             data: &own,
             hidden_states: self.states(),
-            head_weight: model.head_weight(),
+            head: model.head(),
             centroids: self.comparison.data.centroids.clone(),
             condition: Condition::Centroid,
             control: ConditionControl::None.plan(1, seed)?,

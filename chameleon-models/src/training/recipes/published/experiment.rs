@@ -155,7 +155,7 @@ impl<'a> Published<'a> {
             let scorer = PublishedScorer {
                 module,
                 states: self.states(&self.valid, module),
-                head_weight: self.base.model().head_weight(),
+                head: self.base.model().head(),
                 control: valid_control.clone(),
                 quirks,
             };
@@ -171,7 +171,7 @@ impl<'a> Published<'a> {
             let objective = PublishedObjective {
                 data: &self.train.data,
                 states: self.states(&self.train, Some(&module)),
-                head_weight: self.base.model().head_weight(),
+                head: self.base.model().head(),
                 control: control(&self.train)?,
                 quirks: quirks.clone(),
                 seed: seed.derive("training"),

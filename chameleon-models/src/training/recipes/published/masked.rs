@@ -1,8 +1,11 @@
 //! Hidden states of a forward pass in which attention masks some tokens, as the published script does with padding.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::activation::softmax;
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
 use chameleon_core::TokenBatch;
+use chameleon_core::fused::ScoreRule;
 use chameleon_hypernet::LayerFactors;
 
 use crate::families::attention::{Attend, AttentionInput, AttentionMask, Heads, Projected, attend};
@@ -56,8 +59,12 @@ pub(super) fn hidden_states(
 
 /// Causal attention that masks some tokens.
 struct MaskedAttention {
-    /// `[batch, 1, seq, seq]`, `true` where a key is masked for a query.
-    hidden: Tensor<4, Bool>,
+    /// `true` on masked tokens, row by row.
+    unseen: Vec<bool>,
+    seq_len: usize,
+    device: Device,
+    /// `[batch, 1, seq, seq]`, `true` where a key is masked for a query; for each window that the layers have.
+    hidden: BTreeMap<Option<usize>, Tensor<4, Bool>>,
 }
 
 impl MaskedAttention {
@@ -68,32 +75,51 @@ impl MaskedAttention {
     ///
     /// - `unseen`: `[batch, seq]`, `true` on masked tokens
     fn without(unseen: Tensor<2, Bool>) -> Self {
-        let device = unseen.device();
-        let [batch, seq_len] = unseen.dims();
-        let unseen: Vec<bool> = unseen.into_data().iter::<bool>().collect();
-        let mut hidden = Vec::with_capacity(batch * seq_len * seq_len);
+        let [_, seq_len] = unseen.dims();
+        Self {
+            device: unseen.device(),
+            unseen: unseen.into_data().iter::<bool>().collect(),
+            seq_len,
+            hidden: BTreeMap::new(),
+        }
+    }
+
+    fn hidden(&mut self, rule: &ScoreRule) -> Tensor<4, Bool> {
+        let Self {
+            unseen,
+            seq_len,
+            device,
+            hidden,
+        } = self;
+        let build = || Self::mask(unseen, *seq_len, device, rule);
+        hidden.entry(rule.window).or_insert_with(build).clone()
+    }
+
+    fn mask(unseen: &[bool], seq_len: usize, device: &Device, rule: &ScoreRule) -> Tensor<4, Bool> {
+        let mut hidden = Vec::with_capacity(unseen.len() * seq_len);
         for row in unseen.chunks(seq_len) {
             for query in 0..seq_len {
-                let sees_none = row[..=query].iter().all(|&unseen| unseen);
+                let reached = rule.first_key(query)..=query;
+                let sees_none = row[reached.clone()].iter().all(|&unseen| unseen);
                 hidden.extend((0..seq_len).map(|slot| {
                     let is_itself = sees_none && slot == query;
-                    slot > query || (row[slot] && !is_itself)
+                    !reached.contains(&slot) || (row[slot] && !is_itself)
                 }));
             }
         }
-        let shape = [batch, 1, seq_len, seq_len];
-        Self {
-            hidden: Tensor::from_data(TensorData::new(hidden, shape), &device),
-        }
+        let shape = [unseen.len() / seq_len, 1, seq_len, seq_len];
+        Tensor::from_data(TensorData::new(hidden, shape), device)
     }
 }
 
 impl Attend for MaskedAttention {
     fn attend(&mut self, projected: Projected<'_>) -> Tensor<3> {
+        let scores = projected.scores;
+        let hidden = self.hidden(&scores);
         let Heads { query, key, value } = projected.into_heads();
         let is_tracked = query.is_tracked() || key.is_tracked() || value.is_tracked();
         if is_tracked {
-            return attend_recorded(query, &key, value, &self.hidden);
+            return attend_recorded(query, &key, value, (&hidden, &scores));
         }
         let is_autodiff = query.is_autodiff();
         // Below the first adapter no gradient is needed, so the fused operation of the plain backend is used.
@@ -102,7 +128,8 @@ impl Attend for MaskedAttention {
             query: plain(query),
             key: plain(key),
             value: plain(value),
-            mask: &AttentionMask::Hidden(self.hidden.clone()),
+            mask: &AttentionMask::Hidden(hidden),
+            scores,
         });
         if is_autodiff {
             Tensor::from_inner(attended)
@@ -123,26 +150,21 @@ fn attend_recorded(
     query: Tensor<4>,
     key: &Tensor<4>,
     value: Tensor<4>,
-    hidden: &Tensor<4, Bool>,
+    (hidden, rule): (&Tensor<4, Bool>, &ScoreRule),
 ) -> Tensor<3> {
     let [batch, num_heads, seq_len, head_dim] = query.dims();
     let [_, num_kv_heads, num_slots, _] = key.dims();
     let group_size = num_heads / num_kv_heads;
 
     // The queries that share a key-value head are stacked, so that no key or value is copied.
-    let query = (query * (head_dim as f64).sqrt().recip()).reshape([
-        batch,
-        num_kv_heads,
-        group_size * seq_len,
-        head_dim,
-    ]);
+    let query = (query * rule.scale).reshape([batch, num_kv_heads, group_size * seq_len, head_dim]);
     let hidden = hidden
         .clone()
         .expand([batch, num_heads, seq_len, num_slots]);
     let scores = query
         .matmul(key.clone().transpose()) // [batch, kv_heads, group * seq, slots]
-        .reshape([batch, num_heads, seq_len, num_slots])
-        .mask_fill(hidden, f32::NEG_INFINITY);
+        .reshape([batch, num_heads, seq_len, num_slots]);
+    let scores = rule.cap(scores).mask_fill(hidden, f32::NEG_INFINITY);
     softmax(scores, 3)
         .reshape([batch, num_kv_heads, group_size * seq_len, num_slots])
         .matmul(value)

@@ -1,7 +1,6 @@
 //! Validation loss as published: a mean over batches.
 
-use burn::tensor::Tensor;
-use chameleon_core::{HeadInput, perplexity, score_rows};
+use chameleon_core::{FrozenHead, HeadInput, perplexity, score_rows};
 use chameleon_hypernet::ControlPlan;
 use serde::{Deserialize, Serialize};
 
@@ -42,8 +41,8 @@ pub struct PublishedScorer<'a> {
     pub module: Option<&'a AdapterModule>,
     /// The states of the rows.
     pub states: PublishedStates<'a>,
-    /// `[hidden, vocab]`, frozen.
-    pub head_weight: Tensor<2>,
+    /// The head of the model.
+    pub head: FrozenHead,
     /// Which condition a batch receives; planned for as many clusters as there are batches.
     pub control: ControlPlan,
     /// The active quirks.
@@ -57,7 +56,7 @@ impl PublishedScorer<'_> {
     ///
     /// When a layer is adapted and the states are cached, or a cluster has no expert.
     pub fn score(&self, data: &PublishedData) -> PublishedScore {
-        let device = self.head_weight.device();
+        let device = self.head.weight.device();
         let producer = self.module.map(AdapterModule::factor_producer);
         let batches = (0..data.plan.batches.len())
             .map(|batch_idx| {
@@ -72,7 +71,7 @@ impl PublishedScorer<'_> {
                 let num_tokens = hidden.dims()[0];
                 let input = HeadInput {
                     hidden,
-                    weight: self.head_weight.clone(),
+                    head: self.head.clone(),
                     factors,
                 };
                 let targets = data.targets(batch_idx, &device);

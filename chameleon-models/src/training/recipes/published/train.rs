@@ -1,7 +1,7 @@
 //! The objective as published: one condition for each batch, every batch averaged on its own.
 
 use burn::tensor::{Device, Tensor};
-use chameleon_core::{HeadInput, RunSeed, linear_cross_entropy};
+use chameleon_core::{FrozenHead, HeadInput, RunSeed, linear_cross_entropy};
 use chameleon_hypernet::{ConditionSource, ControlPlan};
 use rand::seq::SliceRandom as _;
 
@@ -17,8 +17,8 @@ pub struct PublishedObjective<'a> {
     pub data: &'a PublishedData,
     /// Their states.
     pub states: PublishedStates<'a>,
-    /// `[hidden, vocab]`, frozen.
-    pub head_weight: Tensor<2>,
+    /// The head of the model.
+    pub head: FrozenHead,
     /// Which condition a batch receives; planned for as many clusters as there are batches.
     pub control: ControlPlan,
     /// The active quirks.
@@ -41,7 +41,7 @@ impl Objective for PublishedObjective<'_> {
     }
 
     fn device(&self) -> Device {
-        self.head_weight.device()
+        self.head.weight.device()
     }
 
     /// # Panics
@@ -59,7 +59,7 @@ impl Objective for PublishedObjective<'_> {
         let num_tokens = hidden.dims()[0];
         let input = HeadInput {
             hidden: hidden.autodiff(),
-            weight: self.head_weight.clone(),
+            head: self.head.clone(),
             factors: groups.pop().map(|group| group.head),
         };
         let targets = self.data.targets(batch_idx, &device);
