@@ -123,7 +123,7 @@ fn frozen_modules(bencher: Bencher, num_rows: usize) {
         move |x, _| {
             fused::linear(LinearInput {
                 x,
-                weight: weight.clone(),
+                weight: weight.clone().into(),
                 bias: None,
                 change: None,
             })
@@ -304,7 +304,7 @@ fn frozen<const D: usize>(shape: [usize; D], name: &str, recording: Recording) -
 fn head(num_rows: usize, recording: Recording) -> (HeadInput, Tensor<1, Int>) {
     let head = HeadInput {
         hidden: random([num_rows, HIDDEN], "hidden", recording),
-        weight: frozen([HIDDEN, VOCAB], "weight", recording),
+        weight: frozen([HIDDEN, VOCAB], "weight", recording).into(),
         factors: Some(LoraFactors {
             a: random([HIDDEN, RANK], "a", recording),
             b: random([RANK, VOCAB], "b", recording),
@@ -329,7 +329,7 @@ fn linear_input(batch: Batch, recording: Recording) -> LinearInput {
     };
     LinearInput {
         x: batch.states(HIDDEN, "x", recording),
-        weight: frozen([HIDDEN, INTERMEDIATE], "weight", recording),
+        weight: frozen([HIDDEN, INTERMEDIATE], "weight", recording).into(),
         bias: None,
         change: Some(change),
     }

@@ -37,7 +37,7 @@ fn main() {
 
     let input = HeadInput {
         hidden,
-        weight,
+        weight: weight.into(),
         factors: Some(factors.clone()),
     };
     let fused = linear_cross_entropy(input, targets);

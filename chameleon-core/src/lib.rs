@@ -3,6 +3,7 @@
 mod batch;
 pub mod device;
 mod factors;
+mod frozen_weight;
 pub mod fused;
 mod loss;
 mod low_rank;
@@ -10,9 +11,11 @@ mod module_change;
 mod pooling;
 mod seed;
 mod sequence;
+pub mod stored;
 
 pub use batch::TokenBatch;
 pub use factors::{FactorShape, LoraFactors};
+pub use frozen_weight::FrozenWeight;
 pub use loss::{
     HeadInput, LinearCrossEntropy, RowMatches, linear_cross_entropy, perplexity, score_rows,
     score_rows_with_matches,

@@ -12,6 +12,7 @@ use std::ops::Range;
 use burn::tensor::{Bool, Int, Tensor, assert_shape};
 
 use crate::factors::LoraFactors;
+use crate::frozen_weight::FrozenWeight;
 use crate::fused::{add_product, cross_entropy, cross_entropy_losses, product};
 
 /// Rows of logits that exist at a time. 96 are as fast as 128 in our measurements on CPUs and need a quarter less
@@ -23,8 +24,8 @@ const CHUNK_ROWS: usize = 96;
 pub struct HeadInput {
     /// `[rows, hidden]`, final hidden states of the scored rows.
     pub hidden: Tensor<2>,
-    /// `[hidden, vocab]`, frozen; may be a transposed view of a tied embedding.
-    pub weight: Tensor<2>,
+    /// `[hidden, vocab]`
+    pub weight: FrozenWeight,
     /// The change of the head, if it is adapted.
     pub factors: Option<LoraFactors>,
 }
@@ -161,7 +162,7 @@ fn cross_entropy_in_chunks(
             narrow_grads.push(product(logit_grad.clone(), narrow.b.clone().transpose()));
         }
         if hidden_is_tracked {
-            hidden_grads.push(product(logit_grad, plain.weight.clone().transpose()));
+            hidden_grads.push(plain.weight.input_gradient(logit_grad));
         }
     }
 
@@ -235,7 +236,7 @@ struct Narrow {
 /// A head without autodiff.
 struct PlainHead {
     hidden: Tensor<2>,
-    weight: Tensor<2>,
+    weight: FrozenWeight,
     narrow: Option<Narrow>,
 }
 
@@ -243,7 +244,7 @@ impl PlainHead {
     /// `[chunk, vocab]`
     fn logits(&self, range: Range<usize>) -> Tensor<2> {
         let hidden = self.hidden.clone().slice([range.clone()]);
-        let base = product(hidden, self.weight.clone());
+        let base = self.weight.product(hidden);
         match &self.narrow {
             Some(narrow) => {
                 let rows = narrow.rows.clone().slice([range]);
@@ -287,6 +288,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::stored::{StoredMatrix, TensorDtype};
 
     const HIDDEN: usize = 6;
     const VOCAB: usize = 11;
@@ -326,6 +328,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_stored_head_is_as_the_same_head_in_f32() {
+        let device = Device::flex().autodiff();
+        let matrix = StoredMatrix::of_pattern(TensorDtype::Q5_0, [VOCAB, 32]);
+        let stored = FrozenWeight::Stored {
+            matrix,
+            device: device.clone(),
+        };
+        let dense = FrozenWeight::Dense(stored.to_dense());
+        let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+        let hidden = random([7, 32]).require_grad();
+        let factors = LoraFactors {
+            a: random([32, RANK]).require_grad(),
+            b: random([RANK, VOCAB]).require_grad(),
+            scale: 0.8,
+        };
+        let [found, expected] = [stored, dense].map(|weight| {
+            let input = HeadInput {
+                hidden: hidden.clone(),
+                weight,
+                factors: Some(factors.clone()),
+            };
+            let targets = Tensor::from_data([3, 1, 0, 10, 2, 2, 9], &device);
+            let losses = cross_entropy_in_chunks(input, targets, 3);
+            let grads = losses.mean_loss.backward();
+            let of = |tensor: &Tensor<2>| tensor.grad(&grads).unwrap().into_data();
+            [
+                losses.row_losses.into_data(),
+                of(&hidden),
+                of(&factors.a),
+                of(&factors.b),
+            ]
+        });
+        for (found, expected) in found.iter().zip(&expected) {
+            found.assert_approx_eq::<f32>(expected, Tolerance::absolute(1e-4));
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
@@ -342,7 +382,7 @@ mod tests {
 
             let input = HeadInput {
                 hidden: case.hidden.clone(),
-                weight: case.weight.clone(),
+                weight: case.weight.clone().into(),
                 factors: Some(case.factors.clone()),
             };
             let loss = cross_entropy_in_chunks(input.clone(), case.targets.clone(), chunk_rows);
@@ -367,7 +407,7 @@ mod tests {
         let case = case(5);
         let input = |factors| HeadInput {
             hidden: case.hidden.clone(),
-            weight: case.weight.clone(),
+            weight: case.weight.clone().into(),
             factors,
         };
         let zero = LoraFactors {
@@ -385,7 +425,7 @@ mod tests {
         let case = case(4);
         let input = HeadInput {
             hidden: case.hidden.clone().detach(),
-            weight: case.weight,
+            weight: case.weight.into(),
             factors: Some(case.factors.clone()),
         };
         let grads = linear_cross_entropy(input, case.targets)
@@ -400,7 +440,7 @@ mod tests {
         let device = Device::flex();
         let input = HeadInput {
             hidden: Tensor::from_floats([[1000.0, 0.0]], &device),
-            weight: Tensor::from_floats([[1.0, -1.0], [0.0, 0.0]], &device),
+            weight: Tensor::from_floats([[1.0, -1.0], [0.0, 0.0]], &device).into(),
             factors: None,
         };
         let targets = Tensor::from_ints([1], &device);

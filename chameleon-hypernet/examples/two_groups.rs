@@ -54,7 +54,7 @@ impl Task {
             .map(|(factors, targets)| {
                 let input = HeadInput {
                     hidden: self.hidden.clone(),
-                    weight: self.weight.clone(),
+                    weight: self.weight.clone().into(),
                     factors: Some(factors),
                 };
                 linear_cross_entropy(input, targets.clone()).mean_loss

@@ -26,7 +26,7 @@ pub(crate) fn run(vocab_size: usize) -> Result<(), Box<dyn Error>> {
         let hidden = hidden.clone().autodiff().require_grad();
         let input = HeadInput {
             hidden: hidden.clone(),
-            weight: embedding.clone().transpose(),
+            weight: embedding.clone().transpose().into(),
             factors: None,
         };
         let loss = linear_cross_entropy(input, targets.clone());

@@ -52,7 +52,7 @@ fn the_fused_loss_gives_the_same_gradients() {
         let losses = factors.into_iter().enumerate().map(|(group_idx, factors)| {
             let input = HeadInput {
                 hidden: hidden.clone().slice([group_idx..=group_idx]).squeeze_dim(0),
-                weight: expected.tensor("weight", &device),
+                weight: expected.tensor::<2>("weight", &device).into(),
                 factors: Some(factors),
             };
             let targets = targets

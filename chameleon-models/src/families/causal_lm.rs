@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor};
+use chameleon_core::FrozenWeight;
 use chameleon_hypernet::LayerFactors;
 
 use crate::error::ModelError;
@@ -163,8 +164,8 @@ pub trait CausalLm {
         })
     }
 
-    /// The weight of the head, `[hidden, vocab]`; a transposed view of the embedding when they are tied.
-    fn head_weight(&self) -> Tensor<2>;
+    /// The weight of the head, `[hidden, vocab]`; the embedding, as it is stored or a transposed view, when they are tied.
+    fn head_weight(&self) -> FrozenWeight;
 
     /// Logits of the frozen head, in whichever order of multiplication is fastest.
     ///
@@ -173,18 +174,6 @@ pub trait CausalLm {
     /// - `hidden`: `[rows, hidden]`
     /// - output: `[rows, vocab]`
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        hidden.matmul(self.head_weight())
-    }
-}
-
-/// Logits of a head that is the embedding, `[vocab, hidden]`.
-pub(crate) fn tied_logits(hidden: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
-    /// For a few rows, walking along the rows of the embedding once beats walking across them.
-    const FEW_ROWS: std::ops::RangeInclusive<usize> = 2..=32;
-    let [num_rows, _] = hidden.dims();
-    if FEW_ROWS.contains(&num_rows) {
-        embedding.matmul(hidden.transpose()).transpose()
-    } else {
-        hidden.matmul(embedding.transpose())
+        self.head_weight().product(hidden)
     }
 }

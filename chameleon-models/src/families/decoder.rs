@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
 use chameleon_core::fused::{self, LinearInput};
-use chameleon_core::{LowRankChange, ModuleChange};
+use chameleon_core::{FrozenWeight, LowRankChange, ModuleChange};
 use chameleon_hypernet::LayerFactors;
 
 use crate::families::attention::{Attend, Causal};
 use crate::families::causal_lm::{CachedStates, PassEnd, PassInput, SequencePass};
 use crate::families::kv_cache::{KvCache, Segment};
-use crate::families::packed::{PackedMatrix, PackedWeights};
+use crate::families::stored_weights::StoredWeights;
 
 /// The interface of a family.
 pub(crate) trait Decoder {
@@ -37,10 +37,8 @@ pub(crate) trait Decoder {
         attention: &mut dyn Attend,
     ) -> Tensor<3>;
 
-    /// Its packed weights, for families that support them.
-    fn packed(&self) -> Option<&PackedWeights> {
-        None
-    }
+    /// Its weights that stay as they are stored.
+    fn stored(&self) -> &StoredWeights;
 
     /// The norm before the head.
     fn final_norm(&self, states: Tensor<3>) -> Tensor<3>;
@@ -51,50 +49,36 @@ pub(crate) struct LayerContext<'a, P> {
     pub(crate) layer_idx: usize,
     pub(crate) positions: &'a P,
     pub(crate) factors: &'a LayerFactors,
-    /// Modules with quantised weights.
-    pub(crate) packed: Option<&'a PackedWeights>,
+    /// Weights that stay as they are stored.
+    pub(crate) stored: &'a StoredWeights,
 }
 
 impl<P> LayerContext<'_, P> {
     /// A linear module of the layer with the change by its factors.
     pub(crate) fn linear(&self, path: &str, linear: &Linear, x: &Tensor<3>) -> Tensor<3> {
         let changes = self.factors.changes(self.layer_idx, path);
-        let packed = self
-            .packed
-            .and_then(|packed| packed.module(self.layer_idx, path));
-        if let Some(packed) = packed {
-            let frozen = forward_packed(packed, linear, x);
-            return changes
-                .iter()
-                .fold(frozen, |output, change| change.add_to(output, x.clone()));
-        }
         let (first, others) = match changes {
             [ModuleChange::LowRank(first), others @ ..] => {
                 (Some(LowRankChange::clone(first)), others)
             }
             others => (None, others),
         };
+        let weight = match self.stored.module(self.layer_idx, path) {
+            Some(matrix) => FrozenWeight::Stored {
+                matrix: matrix.clone(),
+                device: x.device(),
+            },
+            None => linear.weight.val().into(),
+        };
         let output = fused::linear(LinearInput {
             x: x.clone(),
-            weight: linear.weight.val(),
+            weight,
             bias: linear.bias.as_ref().map(burn::module::Param::val),
             change: first,
         });
         others
             .iter()
             .fold(output, |output, change| change.add_to(output, x.clone()))
-    }
-}
-
-/// `[batch, seq, in]` -> `[batch, seq, out]`
-fn forward_packed(packed: &PackedMatrix, linear: &Linear, x: &Tensor<3>) -> Tensor<3> {
-    let [batch, seq_len, in_size] = x.dims();
-    let output = packed.forward(x.clone().reshape([batch * seq_len, in_size])); // [batch * seq, out]
-    let [_, out_size] = output.dims();
-    let output = output.reshape([batch, seq_len, out_size]);
-    match &linear.bias {
-        Some(bias) => output + bias.val().unsqueeze(),
-        None => output,
     }
 }
 
@@ -131,7 +115,7 @@ pub(crate) fn forward_with<D: Decoder>(
             layer_idx,
             positions: &positions,
             factors: pass.factors,
-            packed: decoder.packed(),
+            stored: decoder.stored(),
         };
         states = decoder.layer(states, &context, attention);
     }
@@ -173,7 +157,7 @@ fn pass_with_cache<D: Decoder>(
             layer_idx,
             positions: &positions,
             factors: &factors,
-            packed: decoder.packed(),
+            stored: decoder.stored(),
         };
         states = decoder.layer(states, &context, &mut pass.layer(layer_idx));
     }

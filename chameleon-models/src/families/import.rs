@@ -12,7 +12,7 @@ use crate::families::language_model::LanguageModel;
 use crate::families::{gpt2, llama};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::name_table::{Layout, NameTable};
-use crate::files::tensor_dtype::TensorInfo;
+use crate::files::tensor_info::TensorInfo;
 
 /// What became of every tensor; names are those of Hugging Face.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,10 +74,7 @@ impl LanguageModel {
         checkpoint: &Checkpoint,
         left_out: &BTreeSet<String>,
     ) -> ImportReport {
-        let is_tied = match self {
-            Self::Gpt2(model) => model.lm_head.is_none(),
-            Self::Llama(model) => model.lm_head.is_none(),
-        };
+        let is_tied = !self.has_own_head();
         let mut report = match self {
             Self::Gpt2(model) => import(model, &gpt2::NAMES, checkpoint, left_out),
             Self::Llama(model) => import(model, &llama::NAMES, checkpoint, left_out),

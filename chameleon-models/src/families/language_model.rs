@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
-use chameleon_core::LoraFactors;
+use chameleon_core::{FrozenWeight, LoraFactors};
 
 use crate::error::ModelError;
 use crate::families::attention::Attend;
@@ -13,6 +13,7 @@ use crate::families::gpt2::Gpt2;
 use crate::families::kv_cache::{KvCache, Segment};
 use crate::families::llama::Llama;
 use crate::families::sizes::ModelSizes;
+use crate::families::stored_weights::StoredWeights;
 
 /// A model of any family, for code that reads the family from a file.
 #[derive(Module, Debug)]
@@ -32,15 +33,57 @@ impl LanguageModel {
     #[must_use]
     pub fn with_merged_head(&self, factors: &LoraFactors) -> Self {
         let head = Linear {
-            weight: Param::from_tensor(self.head_weight() + factors.delta()),
+            weight: Param::from_tensor(self.head_weight().to_dense() + factors.delta()),
             bias: None,
         };
         let mut merged = self.clone();
-        match &mut merged {
-            Self::Gpt2(model) => model.lm_head = Some(head),
-            Self::Llama(model) => model.lm_head = Some(head),
-        }
+        let (own_head, stored) = match &mut merged {
+            Self::Gpt2(model) => (&mut model.lm_head, &mut model.stored),
+            Self::Llama(model) => (&mut model.lm_head, &mut model.stored),
+        };
+        *own_head = Some(head);
+        stored.head = None;
         merged
+    }
+
+    /// Keeps these weights as they are stored. The tensors that they replace are emptied.
+    pub(crate) fn keep_stored(&mut self, stored: StoredWeights) {
+        match self {
+            Self::Gpt2(model) => model.keep_stored(stored),
+            Self::Llama(model) => model.keep_stored(stored),
+        }
+    }
+
+    /// The weights that stay as they are stored.
+    pub(crate) fn stored(&self) -> &StoredWeights {
+        match self {
+            Self::Gpt2(model) => &model.stored,
+            Self::Llama(model) => &model.stored,
+        }
+    }
+
+    /// Whether the head is a weight of its own and not the embedding.
+    pub(crate) fn has_own_head(&self) -> bool {
+        match self {
+            Self::Gpt2(model) => model.lm_head.is_some(),
+            Self::Llama(model) => model.lm_head.is_some(),
+        }
+    }
+
+    /// The path of the embedding's weight in the module.
+    pub(crate) fn embedding_field(&self) -> &'static str {
+        match self {
+            Self::Gpt2(_) => "wte.weight",
+            Self::Llama(_) => "embed_tokens.weight",
+        }
+    }
+
+    /// The dense embedding of tokens, which is empty if it is stored.
+    pub(crate) fn dense_embedding(&self) -> Tensor<2> {
+        match self {
+            Self::Gpt2(model) => model.wte.weight.val(),
+            Self::Llama(model) => model.embed_tokens.weight.val(),
+        }
     }
 
     /// A pass over whole sequences with another attention than the model's.
@@ -94,7 +137,7 @@ impl CausalLm for LanguageModel {
             .states_with_cache(segments, cache, tapped_layers)
     }
 
-    fn head_weight(&self) -> Tensor<2> {
+    fn head_weight(&self) -> FrozenWeight {
         self.as_causal_lm().head_weight()
     }
 

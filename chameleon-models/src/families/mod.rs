@@ -13,7 +13,7 @@ pub(crate) mod sizes;
 pub(crate) mod attention;
 pub(crate) mod decoder;
 pub(crate) mod indices;
-pub(crate) mod packed;
+pub(crate) mod stored_weights;
 
 pub use causal_lm::{CachedStates, LinearModule, PassEnd, PassInput, SequencePass};
 pub use config_error::ConfigError;

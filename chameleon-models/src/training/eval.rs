@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
-use chameleon_core::{HeadInput, LoraFactors, perplexity, score_rows};
+use chameleon_core::{FrozenWeight, HeadInput, LoraFactors, perplexity, score_rows};
 use chameleon_hypernet::{Condition, ControlPlan};
 use serde::{Deserialize, Serialize};
 
@@ -109,7 +109,7 @@ pub struct Scorer<'a> {
     /// The hidden states of the examples.
     pub hidden_states: HiddenStates<'a>,
     /// `[hidden, vocab]`, frozen.
-    pub head_weight: Tensor<2>,
+    pub head_weight: FrozenWeight,
     /// `[clusters, hidden]`
     pub centroids: Tensor<2>,
     /// How the condition of a group is computed.

@@ -1,7 +1,7 @@
 //! The fixed inputs of a training, whatever its objective.
 
 use burn::tensor::Tensor;
-use chameleon_core::RunSeed;
+use chameleon_core::{FrozenWeight, RunSeed};
 use chameleon_hypernet::{Condition, ControlPlan};
 
 use crate::adapter::learned_steps::StepsConfig;
@@ -17,7 +17,7 @@ pub struct TrainSetup<'a> {
     /// Its hidden states.
     pub hidden_states: HiddenStates<'a>,
     /// `[hidden, vocab]`, frozen.
-    pub head_weight: Tensor<2>,
+    pub head_weight: FrozenWeight,
     /// `[clusters, hidden]`
     pub centroids: Tensor<2>,
     /// How the condition of a group is computed.

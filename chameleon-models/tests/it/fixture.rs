@@ -183,7 +183,7 @@ pub(crate) fn adapted_logits(
         end: PassEnd::Head,
         factors,
     });
-    hidden.matmul(model.head_weight().unsqueeze())
+    hidden.matmul(model.head_weight().to_dense().unsqueeze())
 }
 
 /// `lora.STACK.N.PATH.weight` of every adapted module.

@@ -26,7 +26,7 @@ pub(crate) fn load(fixture: &Fixture, device: &Device) -> Gpt2 {
 }
 
 fn logits(model: &Gpt2, hidden: Tensor<3>) -> Tensor<3> {
-    hidden.matmul(model.head_weight().unsqueeze())
+    hidden.matmul(model.head_weight().to_dense().unsqueeze())
 }
 
 #[test]

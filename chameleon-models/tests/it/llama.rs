@@ -26,7 +26,7 @@ pub(crate) fn load(fixture: &Fixture, device: &Device) -> Llama {
 }
 
 fn logits(model: &Llama, hidden: Tensor<3>) -> Tensor<3> {
-    hidden.matmul(model.head_weight().unsqueeze())
+    hidden.matmul(model.head_weight().to_dense().unsqueeze())
 }
 
 #[test]

@@ -3,17 +3,18 @@
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
-use chameleon_core::fused;
+use chameleon_core::{FrozenWeight, fused};
 
 use super::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::families::attention::{Attend, Projected};
-use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, SequencePass, tied_logits};
+use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, SequencePass};
 use crate::families::config_error::ConfigError;
 use crate::families::decoder::{self, Decoder, LayerContext};
 use crate::families::indices::index_tensor;
 use crate::families::kv_cache::{KvCache, Segment};
 use crate::families::sizes::ModelSizes;
+use crate::families::stored_weights::{self, StoredWeights};
 
 /// A GPT-2 model, made by [`Gpt2Config::init`].
 #[derive(Module, Debug)]
@@ -30,6 +31,8 @@ pub struct Gpt2 {
     pub lm_head: Option<Linear>,
     #[module(skip)]
     sizes: ModelSizes,
+    #[module(skip)]
+    pub(crate) stored: StoredWeights,
 }
 
 /// One transformer layer.
@@ -99,6 +102,7 @@ impl Gpt2Config {
                     .init(device)
             }),
             sizes,
+            stored: StoredWeights::default(),
         })
     }
 
@@ -136,13 +140,34 @@ const INITIALIZER: Initializer = Initializer::Normal {
     std: 0.02,
 };
 
+impl Gpt2 {
+    /// Keeps these weights as they are stored. The tensors that they replace are emptied.
+    pub(crate) fn keep_stored(&mut self, stored: StoredWeights) {
+        for (layer_idx, layer) in self.h.iter_mut().enumerate() {
+            for (path, linear) in [
+                (C_ATTN, &mut layer.attn.c_attn),
+                (ATTN_C_PROJ, &mut layer.attn.c_proj),
+                (C_FC, &mut layer.mlp.c_fc),
+                (MLP_C_PROJ, &mut layer.mlp.c_proj),
+            ] {
+                stored_weights::replace(stored.module(layer_idx, path), &mut linear.weight);
+            }
+        }
+        if let Some(head) = &mut self.lm_head {
+            stored_weights::replace(stored.head.as_ref(), &mut head.weight);
+        }
+        stored_weights::replace(stored.embedding.as_ref(), &mut self.wte.weight);
+        self.stored = stored;
+    }
+}
+
 impl CausalLm for Gpt2 {
     fn sizes(&self) -> &ModelSizes {
         &self.sizes
     }
 
     fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
-        self.wte.forward(token_ids)
+        self.stored.embed(token_ids, &self.wte)
     }
 
     fn check_positions(&self, seq_len: usize) -> Result<(), ModelError> {
@@ -189,18 +214,12 @@ impl CausalLm for Gpt2 {
         decoder::forward_with_cache(self, segments, cache, tapped_layers)
     }
 
-    fn head_weight(&self) -> Tensor<2> {
-        match &self.lm_head {
-            Some(head) => head.weight.val(),
-            None => self.wte.weight.val().transpose(),
-        }
+    fn head_weight(&self) -> FrozenWeight {
+        self.stored.head_weight(&self.wte, self.lm_head.as_ref())
     }
 
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => tied_logits(hidden, self.wte.weight.val()),
-        }
+        self.stored.logits(hidden, &self.wte, self.lm_head.as_ref())
     }
 }
 
@@ -238,6 +257,10 @@ impl Decoder for Gpt2 {
         let states = states + layer.attn.forward(&normed, context, attention);
         let normed = layer.ln_2.forward(states.clone());
         states + layer.mlp.forward(&normed, context)
+    }
+
+    fn stored(&self) -> &StoredWeights {
+        &self.stored
     }
 
     fn final_norm(&self, states: Tensor<3>) -> Tensor<3> {

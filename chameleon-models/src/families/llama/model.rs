@@ -1,20 +1,21 @@
 //! The Llama model. Field names are Hugging Face's, so adapters find `layers.0.self_attn.q_proj.weight`.
 
-use burn::module::{Initializer, Module, Param};
+use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Int, Tensor};
+use chameleon_core::FrozenWeight;
 use chameleon_core::fused::{self, RotaryHalves};
 
 use super::config::LlamaConfig;
 use super::rope::RotaryFrequencies;
 use crate::error::ModelError;
 use crate::families::attention::{Attend, Projected};
-use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, SequencePass, tied_logits};
+use crate::families::causal_lm::{CachedStates, CausalLm, LinearModule, SequencePass};
 use crate::families::config_error::ConfigError;
 use crate::families::decoder::{self, Decoder, LayerContext};
 use crate::families::kv_cache::{KvCache, Segment};
-use crate::families::packed::PackedWeights;
 use crate::families::sizes::ModelSizes;
+use crate::families::stored_weights::{self, StoredWeights};
 
 /// A Llama model, made by [`LlamaConfig::init`].
 #[derive(Module, Debug)]
@@ -32,7 +33,7 @@ pub struct Llama {
     #[module(skip)]
     rotary: RotaryFrequencies,
     #[module(skip)]
-    packed: PackedWeights,
+    pub(crate) stored: StoredWeights,
 }
 
 /// One transformer layer.
@@ -109,7 +110,7 @@ impl LlamaConfig {
             lm_head,
             rotary: RotaryFrequencies::new(sizes.head_dim, self.rope_base(), self.rope_scaling()?),
             sizes,
-            packed: PackedWeights::default(),
+            stored: StoredWeights::default(),
         })
     }
 
@@ -157,42 +158,28 @@ fn linear(from: usize, to: usize, has_bias: bool, device: &Device) -> Linear {
 }
 
 impl Llama {
-    /// Multiplies these weights in their quantised form. The tensors that they replace are emptied.
-    pub(crate) fn pack(&mut self, packed: PackedWeights) {
+    /// Keeps these weights as they are stored. The tensors that they replace are emptied.
+    pub(crate) fn keep_stored(&mut self, stored: StoredWeights) {
         for (layer_idx, layer) in self.layers.iter_mut().enumerate() {
-            let LlamaAttention {
-                q_proj,
-                k_proj,
-                v_proj,
-                o_proj,
-                ..
-            } = &mut layer.self_attn;
-            let LlamaMlp {
-                gate_proj,
-                up_proj,
-                down_proj,
-            } = &mut layer.mlp;
+            let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
             for (path, linear) in [
-                (Q_PROJ, q_proj),
-                (K_PROJ, k_proj),
-                (V_PROJ, v_proj),
-                (O_PROJ, o_proj),
-                (GATE_PROJ, gate_proj),
-                (UP_PROJ, up_proj),
-                (DOWN_PROJ, down_proj),
+                (Q_PROJ, &mut attention.q_proj),
+                (K_PROJ, &mut attention.k_proj),
+                (V_PROJ, &mut attention.v_proj),
+                (O_PROJ, &mut attention.o_proj),
+                (GATE_PROJ, &mut mlp.gate_proj),
+                (UP_PROJ, &mut mlp.up_proj),
+                (DOWN_PROJ, &mut mlp.down_proj),
             ] {
-                if packed.module(layer_idx, path).is_some() {
-                    let nothing = Tensor::zeros([1, 1], &self.embed_tokens.weight.device());
-                    linear.weight = Param::from_tensor(nothing);
-                }
+                stored_weights::replace(stored.module(layer_idx, path), &mut linear.weight);
             }
         }
-        self.packed = packed;
-    }
-
-    /// The packed weights.
-    pub(crate) fn packed_weights(&self) -> &PackedWeights {
-        &self.packed
+        if let Some(head) = &mut self.lm_head {
+            stored_weights::replace(stored.head.as_ref(), &mut head.weight);
+        }
+        let embedding = &mut self.embed_tokens.weight;
+        stored_weights::replace(stored.embedding.as_ref(), embedding);
+        self.stored = stored;
     }
 }
 
@@ -202,7 +189,7 @@ impl CausalLm for Llama {
     }
 
     fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
-        self.embed_tokens.forward(token_ids)
+        self.stored.embed(token_ids, &self.embed_tokens)
     }
 
     fn check_positions(&self, _seq_len: usize) -> Result<(), ModelError> {
@@ -243,21 +230,14 @@ impl CausalLm for Llama {
         decoder::forward_with_cache(self, segments, cache, tapped_layers)
     }
 
-    fn head_weight(&self) -> Tensor<2> {
-        match &self.lm_head {
-            Some(head) => head.weight.val(),
-            None => self.embed_tokens.weight.val().transpose(),
-        }
+    fn head_weight(&self) -> FrozenWeight {
+        self.stored
+            .head_weight(&self.embed_tokens, self.lm_head.as_ref())
     }
 
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        if let Some(head) = self.packed.head() {
-            return head.forward(hidden);
-        }
-        match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => tied_logits(hidden, self.embed_tokens.weight.val()),
-        }
+        self.stored
+            .logits(hidden, &self.embed_tokens, self.lm_head.as_ref())
     }
 }
 
@@ -290,8 +270,8 @@ impl Decoder for Llama {
         states + layer.mlp.forward(&normed, context)
     }
 
-    fn packed(&self) -> Option<&PackedWeights> {
-        Some(&self.packed)
+    fn stored(&self) -> &StoredWeights {
+        &self.stored
     }
 
     fn final_norm(&self, states: Tensor<3>) -> Tensor<3> {

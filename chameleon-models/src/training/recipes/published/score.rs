@@ -1,7 +1,6 @@
 //! Validation loss as published: a mean over batches.
 
-use burn::tensor::Tensor;
-use chameleon_core::{HeadInput, perplexity, score_rows};
+use chameleon_core::{FrozenWeight, HeadInput, perplexity, score_rows};
 use chameleon_hypernet::ControlPlan;
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +42,7 @@ pub struct PublishedScorer<'a> {
     /// The states of the rows.
     pub states: PublishedStates<'a>,
     /// `[hidden, vocab]`, frozen.
-    pub head_weight: Tensor<2>,
+    pub head_weight: FrozenWeight,
     /// Which condition a batch receives; planned for as many clusters as there are batches.
     pub control: ControlPlan,
     /// The active quirks.

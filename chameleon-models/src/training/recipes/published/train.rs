@@ -1,7 +1,7 @@
 //! The objective as published: one condition for each batch, every batch averaged on its own.
 
 use burn::tensor::{Device, Tensor};
-use chameleon_core::{HeadInput, RunSeed, linear_cross_entropy};
+use chameleon_core::{FrozenWeight, HeadInput, RunSeed, linear_cross_entropy};
 use chameleon_hypernet::{ConditionSource, ControlPlan};
 use rand::seq::SliceRandom as _;
 
@@ -18,7 +18,7 @@ pub struct PublishedObjective<'a> {
     /// Their states.
     pub states: PublishedStates<'a>,
     /// `[hidden, vocab]`, frozen.
-    pub head_weight: Tensor<2>,
+    pub head_weight: FrozenWeight,
     /// Which condition a batch receives; planned for as many clusters as there are batches.
     pub control: ControlPlan,
     /// The active quirks.
