@@ -8,11 +8,34 @@
 )]
 
 mod k_quants;
+mod plain;
 mod small_blocks;
 
 use self::k_quants as k;
 use self::small_blocks as small;
 use super::dtype::TensorDtype;
+
+/// Decodes value by value. A macro, as a function that is passed as a value is not inlined.
+macro_rules! each {
+    ($bytes:expr, $values:expr, $decode:path) => {{
+        let (stored, _) = $bytes.as_chunks();
+        for (&stored, value) in stored.iter().zip($values) {
+            *value = $decode(stored);
+        }
+    }};
+}
+
+/// Decodes block by block.
+macro_rules! blocks {
+    ($bytes:expr, $values:expr, $decode:path) => {{
+        let (blocks, _) = $bytes.as_chunks();
+        let (values, _) = $values.as_chunks_mut();
+        for (block, values) in blocks.iter().zip(values) {
+            // One block at a time: side by side, their values would have to be gathered.
+            $decode(std::hint::black_box(block), values);
+        }
+    }};
+}
 
 impl TensorDtype {
     /// Decodes whole blocks.
@@ -41,28 +64,24 @@ impl TensorDtype {
     #[inline(always)]
     pub(crate) fn decode_inlined(self, bytes: &[u8], values: &mut [f32]) {
         match self {
-            Self::F32 => each(bytes, values, |&bytes, [value]| {
-                *value = f32::from_le_bytes(bytes);
-            }),
-            Self::F16 => each(bytes, values, |&bytes, [value]| *value = from_half(bytes)),
-            Self::Bf16 => each(bytes, values, |&bytes, [value]| {
-                *value = f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16);
-            }),
-            Self::Q8_0 => each(bytes, values, small::q8_0),
-            Self::Q4_0 => each(bytes, values, small::q4_0),
-            Self::Q4_1 => each(bytes, values, small::q4_1),
-            Self::Q5_0 => each(bytes, values, small::q5_0),
-            Self::Q5_1 => each(bytes, values, small::q5_1),
-            Self::Iq4Nl => each(bytes, values, small::iq4_nl),
-            Self::Mxfp4 => each(bytes, values, small::mxfp4),
-            Self::Q2K => each(bytes, values, k::q2_k),
-            Self::Q3K => each(bytes, values, k::q3_k),
-            Self::Q4K => each(bytes, values, k::q4_k),
-            Self::Q5K => each(bytes, values, k::q5_k),
-            Self::Q6K => each(bytes, values, k::q6_k),
-            Self::Iq4Xs => each(bytes, values, k::iq4_xs),
-            Self::Tq1_0 => each(bytes, values, k::tq1_0),
-            Self::Tq2_0 => each(bytes, values, k::tq2_0),
+            Self::F32 => each!(bytes, values, plain::from_f32),
+            Self::F16 => each!(bytes, values, plain::from_f16),
+            Self::Bf16 => each!(bytes, values, plain::from_bf16),
+            Self::Q8_0 => blocks!(bytes, values, small::q8_0),
+            Self::Q4_0 => blocks!(bytes, values, small::q4_0),
+            Self::Q4_1 => blocks!(bytes, values, small::q4_1),
+            Self::Q5_0 => blocks!(bytes, values, small::q5_0),
+            Self::Q5_1 => blocks!(bytes, values, small::q5_1),
+            Self::Iq4Nl => blocks!(bytes, values, small::iq4_nl),
+            Self::Mxfp4 => blocks!(bytes, values, small::mxfp4),
+            Self::Q2K => blocks!(bytes, values, k::q2_k),
+            Self::Q3K => blocks!(bytes, values, k::q3_k),
+            Self::Q4K => blocks!(bytes, values, k::q4_k),
+            Self::Q5K => blocks!(bytes, values, k::q5_k),
+            Self::Q6K => blocks!(bytes, values, k::q6_k),
+            Self::Iq4Xs => blocks!(bytes, values, k::iq4_xs),
+            Self::Tq1_0 => blocks!(bytes, values, k::tq1_0),
+            Self::Tq2_0 => blocks!(bytes, values, k::tq2_0),
         }
     }
 }
@@ -84,49 +103,16 @@ impl pulp::WithSimd for Decode<'_> {
     }
 }
 
-#[inline(always)]
-fn each<const BYTES: usize, const LEN: usize>(
-    bytes: &[u8],
-    values: &mut [f32],
-    decode: impl Fn(&[u8; BYTES], &mut [f32; LEN]),
-) {
-    let (blocks, _) = bytes.as_chunks::<BYTES>();
-    let (values, _) = values.as_chunks_mut::<LEN>();
-    for (block, values) in blocks.iter().zip(values) {
-        decode(block, values);
-    }
-}
-
-/// A 16-bit float, without a branch: every kind of them but NaN and infinity is a product with a power of two.
-#[inline(always)]
-fn from_half(bytes: [u8; 2]) -> f32 {
-    const EXPONENTS: u32 = 0x7f80_0000;
-    let bits = u32::from(u16::from_le_bytes(bytes));
-    let finite = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits(239 << 23);
-    // From 2^16 on, it stands for infinity or NaN.
-    let is_special = finite.to_bits() >= 143 << 23;
-    let special = if is_special { EXPONENTS } else { 0 };
-    f32::from_bits(finite.to_bits() | special | (bits & 0x8000) << 16)
-}
-
 /// The 16-bit float that begins at a place in a block.
 #[inline(always)]
 fn half_at<const BYTES: usize>(block: &[u8; BYTES], start: usize) -> f32 {
-    from_half([block[start], block[start + 1]])
+    plain::from_f16([block[start], block[start + 1]])
 }
 
 /// A part of a block.
 #[inline(always)]
 fn part<const LEN: usize>(block: &[u8], start: usize) -> &[u8; LEN] {
     block[start..].first_chunk().expect("a part of a block")
-}
-
-/// A part of the values of a block.
-#[inline(always)]
-fn values_at<const LEN: usize>(values: &mut [f32], start: usize) -> &mut [f32; LEN] {
-    values[start..]
-        .first_chunk_mut()
-        .expect("a part of a block")
 }
 
 #[cfg(test)]
@@ -136,7 +122,7 @@ mod tests {
     #[test]
     fn every_half_is_the_float_of_its_value() {
         for bits in 0..=u16::MAX {
-            let found = from_half(bits.to_le_bytes());
+            let found = plain::from_f16(bits.to_le_bytes());
             let (exponent, mantissa) = (bits >> 10 & 31, f64::from(bits & 1023));
             let magnitude = match exponent {
                 0 => mantissa * 2_f64.powi(-24),

@@ -1,64 +1,63 @@
 //! Blocks of 32 values. Of two values in a byte, the lower halves of all bytes come first.
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(
+        unsafe_code,
+        reason = "looking values up has an instruction that the compiler does not find"
+    )
+)]
 
-use super::{from_half, half_at, part, values_at};
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m128i, _mm_shuffle_epi8};
+#[cfg(target_arch = "x86_64")]
+use std::mem::transmute;
+
+use super::{half_at, part};
 
 const LEN: usize = 32;
 
-/// The values of IQ4_NL and IQ4_XS.
-pub(super) const NON_LINEAR: [f32; 16] = [
-    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0,
-    89.0, 113.0,
+/// The values of `IQ4_NL` and `IQ4_XS`.
+pub(super) const NON_LINEAR: [i8; 16] = [
+    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
 ];
 
 /// Twice the floats of one sign, two exponent and one mantissa bit.
-const FLOATS: [f32; 16] = [
-    0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0,
-];
+const FLOATS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 #[inline(always)]
 pub(super) fn q8_0(block: &[u8; 34], values: &mut [f32; LEN]) {
-    let scale = half_at(block, 0);
-    for (value, &byte) in values.iter_mut().zip(part::<LEN>(block, 2)) {
-        *value = scale * f32::from(byte.cast_signed());
-    }
+    *values = signed(part(block, 2), half_at(block, 0), 0);
 }
 
 #[inline(always)]
 pub(super) fn q4_0(block: &[u8; 18], values: &mut [f32; LEN]) {
-    let scale = half_at(block, 0);
-    nibbles(part(block, 2), values, |nibble| {
-        scale * f32::from(nibble.cast_signed() - 8)
-    });
+    *values = signed(&nibbles(part(block, 2)), half_at(block, 0), 8);
 }
 
 #[inline(always)]
 pub(super) fn q4_1(block: &[u8; 20], values: &mut [f32; LEN]) {
-    let (scale, min) = (half_at(block, 0), half_at(block, 2));
-    nibbles(part(block, 4), values, |nibble| {
-        scale * f32::from(nibble) + min
-    });
+    *values = unsigned(
+        &nibbles(part(block, 4)),
+        half_at(block, 0),
+        half_at(block, 2),
+    );
 }
 
 #[inline(always)]
 pub(super) fn q5_0(block: &[u8; 22], values: &mut [f32; LEN]) {
-    let scale = half_at(block, 0);
-    fives(part(block, 2), part(block, 6), values, |five| {
-        scale * f32::from(five.cast_signed() - 16)
-    });
+    let quants = fives(part(block, 2), part(block, 6));
+    *values = signed(&quants, half_at(block, 0), 16);
 }
 
 #[inline(always)]
 pub(super) fn q5_1(block: &[u8; 24], values: &mut [f32; LEN]) {
-    let (scale, min) = (half_at(block, 0), half_at(block, 2));
-    fives(part(block, 4), part(block, 8), values, |five| {
-        scale * f32::from(five) + min
-    });
+    let quants = fives(part(block, 4), part(block, 8));
+    *values = unsigned(&quants, half_at(block, 0), half_at(block, 2));
 }
 
 #[inline(always)]
 pub(super) fn iq4_nl(block: &[u8; 18], values: &mut [f32; LEN]) {
-    let scale = from_half([block[0], block[1]]);
-    from_table(part(block, 2), values, &NON_LINEAR, scale);
+    *values = from_table(part(block, 2), &NON_LINEAR, half_at(block, 0));
 }
 
 #[inline(always)]
@@ -69,52 +68,101 @@ pub(super) fn mxfp4(block: &[u8; 17], values: &mut [f32; LEN]) {
         0 | 1 => 0x0020_0000 << exponent,
         _ => (exponent - 1) << 23,
     };
-    from_table(part(block, 1), values, &FLOATS, f32::from_bits(scale));
+    *values = from_table(part(block, 1), &FLOATS, f32::from_bits(scale));
 }
 
 /// Values of a table, each multiplied with a scale.
 #[inline(always)]
-pub(super) fn from_table(
-    packed: &[u8; LEN / 2],
-    values: &mut [f32; LEN],
-    table: &[f32; 16],
+pub(super) fn from_table(packed: &[u8; LEN / 2], table: &[i8; 16], scale: f32) -> [f32; LEN] {
+    signed(&look_up(&nibbles(packed), table), scale, 0)
+}
+
+/// The values of nibbles.
+#[inline(always)]
+fn look_up(nibbles: &[u8; LEN], table: &[i8; 16]) -> [u8; LEN] {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("ssse3") {
+        // SAFETY: the processor has what it is compiled for.
+        return unsafe { shuffled(nibbles, table) };
+    }
+    look_up_each(nibbles, table)
+}
+
+#[inline(always)]
+fn look_up_each(nibbles: &[u8; LEN], table: &[i8; 16]) -> [u8; LEN] {
+    nibbles.map(|nibble| table[usize::from(nibble & 15)].cast_unsigned())
+}
+
+/// The same, sixteen at a time.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "ssse3")]
+#[inline]
+fn shuffled(nibbles: &[u8; LEN], table: &[i8; 16]) -> [u8; LEN] {
+    // SAFETY: arrays and vectors of the same size, for which every byte is valid.
+    unsafe {
+        let [low, high] = transmute::<[u8; LEN], [__m128i; 2]>(*nibbles);
+        let table = transmute::<[i8; 16], __m128i>(*table);
+        transmute([_mm_shuffle_epi8(table, low), _mm_shuffle_epi8(table, high)])
+    }
+}
+
+/// `scale * (quant - zero)` of signed integers.
+#[inline(always)]
+pub(super) fn signed<const SIZE: usize>(quants: &[u8; SIZE], scale: f32, zero: i8) -> [f32; SIZE] {
+    let mut values = [0.0; SIZE];
+    for (value, &quant) in values.iter_mut().zip(quants) {
+        *value = scale * f32::from(quant.cast_signed().wrapping_sub(zero));
+    }
+    values
+}
+
+/// `scale * quant + min`.
+#[inline(always)]
+pub(super) fn unsigned<const SIZE: usize>(
+    quants: &[u8; SIZE],
     scale: f32,
-) {
-    let scaled = table.map(|value| scale * value);
-    nibbles(packed, values, |nibble| scaled[usize::from(nibble)]);
+    min: f32,
+) -> [f32; SIZE] {
+    let mut values = [0.0; SIZE];
+    for (value, &quant) in values.iter_mut().zip(quants) {
+        *value = scale * f32::from(quant) + min;
+    }
+    values
 }
 
 /// The lower halves of all bytes, then the upper ones.
 #[inline(always)]
-fn nibbles(packed: &[u8; LEN / 2], values: &mut [f32; LEN], value: impl Fn(u8) -> f32) {
-    let low = values_at::<{ LEN / 2 }>(values, 0);
-    for (found, &byte) in low.iter_mut().zip(packed) {
-        *found = value(byte & 15);
+fn nibbles(packed: &[u8; LEN / 2]) -> [u8; LEN] {
+    let mut quants = [0; LEN];
+    for idx in 0..LEN / 2 {
+        quants[idx] = packed[idx] & 15;
     }
-    let high = values_at::<{ LEN / 2 }>(values, LEN / 2);
-    for (found, &byte) in high.iter_mut().zip(packed) {
-        *found = value(byte >> 4);
+    for idx in 0..LEN / 2 {
+        quants[LEN / 2 + idx] = packed[idx] >> 4;
     }
+    quants
 }
 
 /// Nibbles with a fifth bit each, which stand in four bytes of their own.
 #[inline(always)]
-fn fives(
-    fifths: &[u8; 4],
-    packed: &[u8; LEN / 2],
-    values: &mut [f32; LEN],
-    value: impl Fn(u8) -> f32,
-) {
-    let fifths = u32::from_le_bytes(*fifths);
-    let mut wide = [0; LEN];
-    for (idx, wide) in wide.iter_mut().enumerate() {
-        *wide = if fifths >> idx & 1 == 1 { 16 } else { 0 };
+fn fives(fifths: &[u8; 4], packed: &[u8; LEN / 2]) -> [u8; LEN] {
+    let mut quants = nibbles(packed);
+    for (idx, quant) in quants.iter_mut().enumerate() {
+        let own_bit = fifths[idx / 8] & (1 << (idx % 8));
+        *quant |= if own_bit == 0 { 0 } else { 16 };
     }
-    for (idx, &byte) in packed.iter().enumerate() {
-        wide[idx] |= byte & 15;
-        wide[idx + LEN / 2] |= byte >> 4;
-    }
-    for (found, wide) in values.iter_mut().zip(wide) {
-        *found = value(wide);
+    quants
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_looked_up_alike_one_by_one_and_together() {
+        for table in [NON_LINEAR, FLOATS] {
+            let nibbles = std::array::from_fn(|idx| u8::try_from(idx * 7 % 16).unwrap());
+            assert_eq!(look_up(&nibbles, &table), look_up_each(&nibbles, &table));
+        }
     }
 }
