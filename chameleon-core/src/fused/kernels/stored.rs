@@ -1,7 +1,8 @@
 //! Products with weights as they are stored: some outputs at a time are decoded to f32 and multiplied in f32.
 //!
-//! Each product of a row and an output is one sum in the lanes of one register, whatever the number of rows: a row's
-//! result does not depend, not even in its last bit, on the others.
+//! By row, each product of a row and an output is one sum in the lanes of one register, whatever the number of rows: a
+//! row's result does not depend, not even in its last bit, on the others. Many rows may also be multiplied together, as
+//! dense matrices, which is faster.
 #![expect(
     unsafe_code,
     reason = "threads write different columns of the same rows"
@@ -16,20 +17,25 @@ use rayon::prelude::*;
 
 use super::product::{Matrix, Product};
 use super::vectorised;
-use crate::stored::StoredMatrix;
+use crate::stored::{StoredMatrix, Summation};
 
 /// Rows are filled up with zeros to a multiple of this, which every register divides.
 const LANES: usize = 16;
 
-/// Outputs of a tile.
+/// Rows and outputs of a tile: as many sums as fit into the registers.
+const TILE_ROWS: usize = 6;
 const TILE_OUTPUTS: usize = 4;
 
 /// Outputs that are decoded at a time: few for few rows, so that they stay in the nearest cache.
 const FEW_OUTPUTS: usize = 2 * TILE_OUTPUTS;
 const MANY_OUTPUTS: usize = 8 * TILE_OUTPUTS;
 
-/// Rows from which on many outputs are decoded at a time.
+/// Rows from which on many outputs are decoded at a time, and rows are multiplied together if they may be.
 const MANY_ROWS: usize = 24;
+
+/// Values of a block of rows, and its rows at least: each block decodes the weight once more.
+const BLOCK_VALUES: usize = 1 << 18;
+const MIN_BLOCK_ROWS: usize = 16 * TILE_ROWS;
 
 /// Outputs of a task at most.
 const TASK_OUTPUTS: usize = 1024;
@@ -37,8 +43,8 @@ const TASK_OUTPUTS: usize = 1024;
 /// Multiplications below which one thread is faster.
 const PARALLEL_FROM: usize = 1 << 17;
 
-/// Outputs that are decoded at a time for gradients.
-const GRADIENT_OUTPUTS: usize = 256;
+/// Outputs that are decoded at a time to be multiplied as a dense matrix.
+const DENSE_OUTPUTS: usize = 256;
 
 /// Rows through a weight, `[rows, in]` -> `[rows, out]`.
 ///
@@ -53,8 +59,16 @@ pub(in crate::fused) fn multiply(x: &[f32], weight: &StoredMatrix) -> Vec<f32> {
     if num_rows == 2 && x[..in_size] == x[in_size..] {
         return multiply(&x[..in_size], weight).repeat(2);
     }
-    let x = filled_up(x, in_size);
     let mut output = vec![0.0; num_rows * out_size];
+    if weight.summation() == Summation::Fastest && num_rows >= MANY_ROWS {
+        let x = Matrix::from_rows(x, in_size);
+        for_dense_parts(weight, |outputs, part| {
+            let product = Product::of(x, part.transpose());
+            product.write_columns(&mut output, out_size, outputs.start);
+        });
+        return output;
+    }
+    let x = filled_up(x, in_size);
     let columns = Columns {
         first: output.as_mut_ptr(),
         num_rows,
@@ -87,21 +101,29 @@ pub(in crate::fused) fn multiply_transposed(grad: Matrix<'_>, weight: &StoredMat
     let [num_rows, width] = grad.shape;
     assert_eq!(width, out_size, "the width of gradients");
     let mut sum = vec![0.0; num_rows * in_size];
-    let mut decoded = vec![0.0; GRADIENT_OUTPUTS.min(out_size) * in_size];
-    for first in (0..out_size).step_by(GRADIENT_OUTPUTS) {
-        let outputs = first..out_size.min(first + GRADIENT_OUTPUTS);
+    for_dense_parts(weight, |outputs, part| {
+        Product::of(grad.columns(outputs), part).add_to(&mut sum);
+    });
+    sum
+}
+
+/// Decodes some outputs after the others, `[outputs, in]`.
+fn for_dense_parts(weight: &StoredMatrix, mut multiply: impl FnMut(Range<usize>, Matrix<'_>)) {
+    let (in_size, out_size) = (weight.in_size(), weight.out_size());
+    let mut decoded = vec![0.0; DENSE_OUTPUTS.min(out_size) * in_size];
+    for first in (0..out_size).step_by(DENSE_OUTPUTS) {
+        let outputs = first..out_size.min(first + DENSE_OUTPUTS);
         let decoded = &mut decoded[..outputs.len() * in_size];
         decoded
-            .par_chunks_mut(FEW_OUTPUTS * in_size)
-            .zip(outputs.clone().into_par_iter().step_by(FEW_OUTPUTS))
-            .for_each(|(values, first)| {
-                let end = outputs.end.min(first + FEW_OUTPUTS);
+            .par_chunks_mut(MANY_OUTPUTS * in_size)
+            .enumerate()
+            .for_each(|(idx, values)| {
+                let first = outputs.start + idx * MANY_OUTPUTS;
+                let end = outputs.end.min(first + MANY_OUTPUTS);
                 weight.decode_rows(first..end, in_size, values);
             });
-        let grad = grad.columns(outputs);
-        Product::of(grad, Matrix::from_rows(decoded, in_size)).add_to(&mut sum);
+        multiply(outputs, Matrix::from_rows(decoded, in_size));
     }
-    sum
 }
 
 /// Rows whose width is a multiple of [`LANES`].
@@ -145,7 +167,7 @@ impl Columns<'_> {
     }
 }
 
-/// The products of all rows with some outputs.
+/// The products of all rows with some outputs, in blocks of rows that stay in the second cache.
 fn multiply_some(x: &[f32], weight: &StoredMatrix, outputs: Range<usize>, columns: &Columns<'_>) {
     let width = weight.in_size().next_multiple_of(LANES);
     let panel_size = if columns.num_rows < MANY_ROWS {
@@ -155,16 +177,22 @@ fn multiply_some(x: &[f32], weight: &StoredMatrix, outputs: Range<usize>, column
     };
     // What follows the last output of a panel stays of the one before, or zero, and is not written.
     let mut panel = vec![0.0; panel_size.min(outputs.len().next_multiple_of(FEW_OUTPUTS)) * width];
-    for first in outputs.clone().step_by(panel_size) {
-        let decoded = first..outputs.end.min(first + panel_size);
-        weight.decode_rows(decoded.clone(), width, &mut panel);
-        vectorised(MultiplyPanel {
-            x,
-            panel: &panel[..decoded.len().next_multiple_of(TILE_OUTPUTS) * width],
-            width,
-            first,
-            columns,
-        });
+    let block_rows = (BLOCK_VALUES / width)
+        .next_multiple_of(TILE_ROWS)
+        .max(MIN_BLOCK_ROWS);
+    for (block_idx, x) in x.chunks(block_rows * width).enumerate() {
+        for first in outputs.clone().step_by(panel_size) {
+            let decoded = first..outputs.end.min(first + panel_size);
+            weight.decode_rows(decoded.clone(), width, &mut panel);
+            vectorised(MultiplyPanel {
+                x,
+                panel: &panel[..decoded.len().next_multiple_of(TILE_OUTPUTS) * width],
+                width,
+                first_row: block_idx * block_rows,
+                first,
+                columns,
+            });
+        }
     }
 }
 
@@ -174,6 +202,7 @@ struct MultiplyPanel<'a> {
     /// `[outputs, width]`
     panel: &'a [f32],
     width: usize,
+    first_row: usize,
     /// The first output.
     first: usize,
     columns: &'a Columns<'a>,
@@ -184,9 +213,13 @@ impl WithSimd for MultiplyPanel<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let num_rows = self.columns.num_rows;
-        // As many sums as fit into the registers.
-        let tile_rows = if S::F32_LANES >= 16 { 6 } else { 3 };
+        let num_rows = self.x.len() / self.width;
+        let tile_rows = if S::F32_LANES >= 16 {
+            TILE_ROWS
+        } else {
+            // Half as many registers.
+            TILE_ROWS / 2
+        };
         for row in (0..num_rows).step_by(tile_rows) {
             match (num_rows - row).min(tile_rows) {
                 1 => self.rows::<S, 1>(simd, row),
@@ -203,20 +236,23 @@ impl WithSimd for MultiplyPanel<'_> {
 impl MultiplyPanel<'_> {
     /// Some rows with all outputs of the panel.
     #[inline(always)]
-    fn rows<S: Simd, const ROWS: usize>(&self, simd: S, first_row: usize) {
+    fn rows<S: Simd, const ROWS: usize>(&self, simd: S, row: usize) {
         let width = self.width;
-        let x: [&[S::f32s]; ROWS] = std::array::from_fn(|row| {
-            S::as_simd_f32s(&self.x[(first_row + row) * width..][..width]).0
+        let x: [&[S::f32s]; ROWS] = std::array::from_fn(|offset| {
+            S::as_simd_f32s(&self.x[(row + offset) * width..][..width]).0
         });
         let tiles = self.panel.chunks_exact(TILE_OUTPUTS * width);
         for (tile_idx, tile) in tiles.enumerate() {
             let weights: [&[S::f32s]; TILE_OUTPUTS] =
                 std::array::from_fn(|out| S::as_simd_f32s(&tile[out * width..][..width]).0);
             let sums = tile_sums(simd, x, weights);
-            for (row, sums) in sums.into_iter().enumerate() {
+            for (offset, sums) in sums.into_iter().enumerate() {
                 let column = self.first + tile_idx * TILE_OUTPUTS;
                 // SAFETY: the outputs of a task are its own.
-                unsafe { self.columns.write(first_row + row, column, sums) };
+                unsafe {
+                    self.columns
+                        .write(self.first_row + row + offset, column, sums)
+                };
             }
         }
     }
@@ -282,7 +318,11 @@ mod tests {
             let weight = StoredMatrix::of_pattern(dtype, [37, 512]);
             for num_rows in [1, 2, 3, 7, 31] {
                 let x = rows(num_rows, 512);
-                assert_close(&multiply(&x, &weight), &plain(&x, &weight), dtype);
+                let expected = plain(&x, &weight);
+                for summation in [Summation::ByRow, Summation::Fastest] {
+                    let weight = weight.clone().with_summation(summation);
+                    assert_close(&multiply(&x, &weight), &expected, dtype);
+                }
             }
         }
         for in_size in [1, 15, 40] {
@@ -342,6 +382,7 @@ mod tests {
             x: &x,
             panel: &panel,
             width: 256,
+            first_row: 0,
             first: 0,
             columns: &columns,
         }));
