@@ -7,4 +7,4 @@ mod dtype;
 mod matrix;
 
 pub use dtype::TensorDtype;
-pub use matrix::{StoredBytes, StoredMatrix, StoredMatrixError, Summation};
+pub use matrix::{StoredBytes, StoredMatrix, StoredMatrixError};

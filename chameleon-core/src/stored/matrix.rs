@@ -37,19 +37,9 @@ impl fmt::Debug for StoredBytes {
     }
 }
 
-/// In which order the products of a row with a weight are added up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Summation {
-    /// In one order, so that a row's result does not depend, not even in its last bit, on the number of rows.
-    #[default]
-    ByRow,
-    /// In whichever order is fastest for their number.
-    Fastest,
-}
-
 /// The weight of a linear module or an embedding, output by output in blocks along its input. Clones share it.
 #[derive(Debug, Clone)]
-pub struct StoredMatrix(Arc<Inner>, Summation);
+pub struct StoredMatrix(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -128,16 +118,13 @@ impl StoredMatrix {
                 in_size,
             });
         }
-        let matrix = Self(
-            Arc::new(Inner {
-                dtype,
-                bytes,
-                out_size,
-                in_size,
-                stored_rows: None,
-            }),
-            Summation::default(),
-        );
+        let matrix = Self(Arc::new(Inner {
+            dtype,
+            bytes,
+            out_size,
+            in_size,
+            stored_rows: None,
+        }));
         match matrix.first_not_finite() {
             Some((position, value)) => Err(StoredMatrixError::NonFinite { position, value }),
             None => Ok(matrix),
@@ -161,27 +148,13 @@ impl StoredMatrix {
         if stored_rows.len() != out_size || usize::try_from(row).is_ok_and(|row| row >= out_size) {
             return Err(StoredMatrixError::WrongOrder { out_size, row });
         }
-        Ok(Self(
-            Arc::new(Inner {
-                dtype,
-                bytes: bytes.clone(),
-                out_size,
-                in_size,
-                stored_rows: Some(stored_rows.into()),
-            }),
-            self.1,
-        ))
-    }
-
-    /// The same weight, products with which are added up in another order.
-    #[must_use]
-    pub fn with_summation(self, summation: Summation) -> Self {
-        Self(self.0, summation)
-    }
-
-    /// In which order products with it are added up.
-    pub fn summation(&self) -> Summation {
-        self.1
+        Ok(Self(Arc::new(Inner {
+            dtype,
+            bytes: bytes.clone(),
+            out_size,
+            in_size,
+            stored_rows: Some(stored_rows.into()),
+        })))
     }
 
     /// How its values are stored.

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
 use chameleon_core::fused::{self, LinearInput};
-use chameleon_core::stored::Summation;
 use chameleon_core::{FrozenWeight, LowRankChange, ModuleChange};
 use chameleon_hypernet::LayerFactors;
 
@@ -52,8 +51,6 @@ pub(crate) struct LayerContext<'a, P> {
     pub(crate) factors: &'a LayerFactors,
     /// Weights that stay as they are stored.
     pub(crate) stored: &'a StoredWeights,
-    /// In which order products with them are added up.
-    pub(crate) summation: Summation,
 }
 
 impl<P> LayerContext<'_, P> {
@@ -68,7 +65,7 @@ impl<P> LayerContext<'_, P> {
         };
         let weight = match self.stored.module(self.layer_idx, path) {
             Some(matrix) => FrozenWeight::Stored {
-                matrix: matrix.clone().with_summation(self.summation),
+                matrix: matrix.clone(),
                 device: x.device(),
             },
             None => linear.weight.val().into(),
@@ -119,7 +116,6 @@ pub(crate) fn forward_with<D: Decoder>(
             positions: &positions,
             factors: pass.factors,
             stored: decoder.stored(),
-            summation: Summation::Fastest,
         };
         states = decoder.layer(states, &context, attention);
     }
@@ -162,7 +158,6 @@ fn pass_with_cache<D: Decoder>(
             positions: &positions,
             factors: &factors,
             stored: decoder.stored(),
-            summation: Summation::ByRow,
         };
         states = decoder.layer(states, &context, &mut pass.layer(layer_idx));
     }

@@ -10,7 +10,7 @@ use burn::module::Param;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Int, Tensor, TensorData};
 use chameleon_core::FrozenWeight;
-use chameleon_core::stored::{StoredMatrix, Summation};
+use chameleon_core::stored::StoredMatrix;
 use sha2::{Digest as _, Sha256};
 
 /// How the weights of a model are stored in memory.
@@ -75,12 +75,11 @@ impl StoredWeights {
         Tensor::from_data(TensorData::new(embedding.rows(rows), shape), &device)
     }
 
-    /// The weight of the head for scoring and training, `[hidden, vocab]`; `embedding` and `head` serve if it is not
-    /// stored.
+    /// The weight of the head, `[hidden, vocab]`; `embedding` and `head` serve if it is not stored.
     pub(crate) fn head_weight(&self, embedding: &Embedding, head: Option<&Linear>) -> FrozenWeight {
         match (&self.head, head) {
             (Some(matrix), _) => FrozenWeight::Stored {
-                matrix: matrix.clone().with_summation(Summation::Fastest),
+                matrix: matrix.clone(),
                 device: embedding.weight.device(),
             },
             (None, Some(head)) => head.weight.val().into(),
@@ -88,8 +87,7 @@ impl StoredWeights {
         }
     }
 
-    /// Logits of the frozen head: `[rows, hidden]` -> `[rows, vocab]`, each row by itself. `embedding` and `head` serve if
-    /// it is not stored.
+    /// Logits of the frozen head: `[rows, hidden]` -> `[rows, vocab]`. `embedding` and `head` serve if it is not stored.
     pub(crate) fn logits(
         &self,
         hidden: Tensor<2>,
@@ -97,13 +95,7 @@ impl StoredWeights {
         head: Option<&Linear>,
     ) -> Tensor<2> {
         match (&self.head, head) {
-            (Some(matrix), _) => {
-                let weight = FrozenWeight::Stored {
-                    matrix: matrix.clone(),
-                    device: hidden.device(),
-                };
-                weight.product(hidden)
-            }
+            (Some(_), _) => self.head_weight(embedding, head).product(hidden),
             (None, Some(head)) => head.forward(hidden),
             (None, None) => tied_logits(hidden, embedding.weight.val()),
         }

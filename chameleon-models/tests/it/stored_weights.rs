@@ -246,6 +246,9 @@ fn a_model_in_two_parts_is_one_model_whichever_part_is_named() {
 
 #[test]
 fn parts_that_are_not_those_of_a_model_are_refused_in_words() {
+    const FIRST: &str = "m-00001-of-00002.gguf";
+    const SECOND: &str = "m-00002-of-00002.gguf";
+
     let error = |files: &[(&str, GgufBuilder)]| {
         let folder = tempfile::tempdir().unwrap();
         for (name, file) in files {
@@ -253,9 +256,6 @@ fn parts_that_are_not_those_of_a_model_are_refused_in_words() {
         }
         load(WeightStorage::Stored, &folder.path().join(files[0].0)).unwrap_err()
     };
-    const FIRST: &str = "m-00001-of-00002.gguf";
-    const SECOND: &str = "m-00002-of-00002.gguf";
-
     let [first, _] = parts();
     let alone = error(&[(FIRST, first)]);
     assert!(matches!(alone, ModelError::PartMissing { .. }), "{alone:?}");

@@ -113,7 +113,7 @@ impl<'a> Product<'a> {
         // SAFETY: `values` has room for as many elements as `write` writes, and it writes every one of them without
         // reading it before.
         unsafe {
-            self.write(values.as_mut_ptr(), self.num_columns(), false, threads);
+            self.write(values.as_mut_ptr(), false, threads);
             values.set_len(len);
         }
         values
@@ -140,27 +140,7 @@ impl<'a> Product<'a> {
             "size of the sum"
         );
         // SAFETY: as many elements as are written, all of them initialised.
-        unsafe { self.write(sum.as_mut_ptr(), self.num_columns(), true, threads) }
-    }
-
-    /// Writes the product to some columns of `output`, `[rows, width]`, from `column` on.
-    ///
-    /// # Panics
-    ///
-    /// When it does not fit there.
-    pub(in crate::fused) fn write_columns(&self, output: &mut [f32], width: usize, column: usize) {
-        assert!(
-            column + self.num_columns() <= width && output.len() == self.num_rows() * width,
-            "columns of the output"
-        );
-        if output.is_empty() {
-            return;
-        }
-        // SAFETY: each row of the product is within its row of the output, whose values are initialised.
-        unsafe {
-            let first = output.as_mut_ptr().add(column);
-            self.write(first, width, false, self.threads());
-        }
+        unsafe { self.write(sum.as_mut_ptr(), true, threads) }
     }
 
     fn threads(&self) -> Parallelism {
@@ -171,12 +151,12 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Writes `[rows, columns]` elements, or adds to them; rows are `stride` elements apart.
+    /// Writes `[rows, columns]` elements, or adds to them.
     ///
     /// # Safety
     ///
     /// `values` points to as many elements, which are initialised if they are added to.
-    unsafe fn write(&self, values: *mut f32, stride: usize, add: bool, threads: Parallelism) {
+    unsafe fn write(&self, values: *mut f32, add: bool, threads: Parallelism) {
         let Self { lhs, rhs } = self;
         let ([num_rows, inner], num_columns) = (lhs.shape, rhs.shape[1]);
         // SAFETY: both operands lie within their slices, as `of` has checked, and the caller vouches for the result.
@@ -187,7 +167,7 @@ impl<'a> Product<'a> {
                 inner,
                 values,
                 1,
-                stride.cast_signed(),
+                num_columns.cast_signed(),
                 add,
                 lhs.values.as_ptr(),
                 lhs.strides[1],

@@ -1,8 +1,7 @@
 //! Products with weights as they are stored: some outputs at a time are decoded to f32 and multiplied in f32.
 //!
-//! By row, each product of a row and an output is one sum in the lanes of one register, whatever the number of rows: a
-//! row's result does not depend, not even in its last bit, on the others. Many rows may also be multiplied together, as
-//! dense matrices, which is faster.
+//! Each product of a row and an output is one sum in the lanes of one register, whatever the number of rows: a row's
+//! result does not depend, not even in its last bit, on the others.
 #![expect(
     unsafe_code,
     reason = "threads write different columns of the same rows"
@@ -17,20 +16,20 @@ use rayon::prelude::*;
 
 use super::product::{Matrix, Product};
 use super::vectorised;
-use crate::stored::{StoredMatrix, Summation};
+use crate::stored::StoredMatrix;
 
 /// Rows are filled up with zeros to a multiple of this, which every register divides.
 const LANES: usize = 16;
 
 /// Rows and outputs of a tile: as many sums as fit into the registers.
-const TILE_ROWS: usize = 6;
+const TILE_ROWS: usize = 4;
 const TILE_OUTPUTS: usize = 4;
 
 /// Outputs that are decoded at a time: few for few rows, so that they stay in the nearest cache.
 const FEW_OUTPUTS: usize = 2 * TILE_OUTPUTS;
 const MANY_OUTPUTS: usize = 8 * TILE_OUTPUTS;
 
-/// Rows from which on many outputs are decoded at a time, and rows are multiplied together if they may be.
+/// Rows from which on many outputs are decoded at a time.
 const MANY_ROWS: usize = 24;
 
 /// Values of a block of rows, and its rows at least: each block decodes the weight once more.
@@ -43,8 +42,8 @@ const TASK_OUTPUTS: usize = 1024;
 /// Multiplications below which one thread is faster.
 const PARALLEL_FROM: usize = 1 << 17;
 
-/// Outputs that are decoded at a time to be multiplied as a dense matrix.
-const DENSE_OUTPUTS: usize = 256;
+/// Outputs that are decoded at a time for gradients.
+const GRADIENT_OUTPUTS: usize = 256;
 
 /// Rows through a weight, `[rows, in]` -> `[rows, out]`.
 ///
@@ -60,19 +59,11 @@ pub(in crate::fused) fn multiply(x: &[f32], weight: &StoredMatrix) -> Vec<f32> {
         return multiply(&x[..in_size], weight).repeat(2);
     }
     let mut output = vec![0.0; num_rows * out_size];
-    if weight.summation() == Summation::Fastest && num_rows >= MANY_ROWS {
-        let x = Matrix::from_rows(x, in_size);
-        for_dense_parts(weight, |outputs, part| {
-            let product = Product::of(x, part.transpose());
-            product.write_columns(&mut output, out_size, outputs.start);
-        });
-        return output;
-    }
     let x = filled_up(x, in_size);
     let columns = Columns {
         first: output.as_mut_ptr(),
         num_rows,
-        num_columns: out_size,
+        width: out_size,
         of: PhantomData,
     };
     let num_tasks = if num_rows * out_size * in_size < PARALLEL_FROM {
@@ -101,18 +92,9 @@ pub(in crate::fused) fn multiply_transposed(grad: Matrix<'_>, weight: &StoredMat
     let [num_rows, width] = grad.shape;
     assert_eq!(width, out_size, "the width of gradients");
     let mut sum = vec![0.0; num_rows * in_size];
-    for_dense_parts(weight, |outputs, part| {
-        Product::of(grad.columns(outputs), part).add_to(&mut sum);
-    });
-    sum
-}
-
-/// Decodes some outputs after the others, `[outputs, in]`.
-fn for_dense_parts(weight: &StoredMatrix, mut multiply: impl FnMut(Range<usize>, Matrix<'_>)) {
-    let (in_size, out_size) = (weight.in_size(), weight.out_size());
-    let mut decoded = vec![0.0; DENSE_OUTPUTS.min(out_size) * in_size];
-    for first in (0..out_size).step_by(DENSE_OUTPUTS) {
-        let outputs = first..out_size.min(first + DENSE_OUTPUTS);
+    let mut decoded = vec![0.0; GRADIENT_OUTPUTS.min(out_size) * in_size];
+    for first in (0..out_size).step_by(GRADIENT_OUTPUTS) {
+        let outputs = first..out_size.min(first + GRADIENT_OUTPUTS);
         let decoded = &mut decoded[..outputs.len() * in_size];
         decoded
             .par_chunks_mut(MANY_OUTPUTS * in_size)
@@ -122,8 +104,10 @@ fn for_dense_parts(weight: &StoredMatrix, mut multiply: impl FnMut(Range<usize>,
                 let end = outputs.end.min(first + MANY_OUTPUTS);
                 weight.decode_rows(first..end, in_size, values);
             });
-        multiply(outputs, Matrix::from_rows(decoded, in_size));
+        let grad = grad.columns(outputs);
+        Product::of(grad, Matrix::from_rows(decoded, in_size)).add_to(&mut sum);
     }
+    sum
 }
 
 /// Rows whose width is a multiple of [`LANES`].
@@ -143,7 +127,7 @@ fn filled_up(x: &[f32], in_size: usize) -> Cow<'_, [f32]> {
 struct Columns<'a> {
     first: *mut f32,
     num_rows: usize,
-    num_columns: usize,
+    width: usize,
     of: PhantomData<&'a mut [f32]>,
 }
 
@@ -156,12 +140,12 @@ impl Columns<'_> {
     /// No other thread reads or writes these columns meanwhile.
     #[inline(always)]
     unsafe fn write<const SIZE: usize>(&self, row_idx: usize, column: usize, values: [f32; SIZE]) {
-        assert!(row_idx < self.num_rows && column < self.num_columns);
-        let size = SIZE.min(self.num_columns - column);
+        assert!(row_idx < self.num_rows && column < self.width);
+        let size = SIZE.min(self.width - column);
         for (offset, value) in values.into_iter().take(size).enumerate() {
             // SAFETY: row and column are within the slice, and nobody else has the column.
             unsafe {
-                *self.first.add(row_idx * self.num_columns + column + offset) = value;
+                *self.first.add(row_idx * self.width + column + offset) = value;
             }
         }
     }
@@ -214,10 +198,10 @@ impl WithSimd for MultiplyPanel<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let num_rows = self.x.len() / self.width;
+        // Processors with shorter registers have half as many.
         let tile_rows = if S::F32_LANES >= 16 {
             TILE_ROWS
         } else {
-            // Half as many registers.
             TILE_ROWS / 2
         };
         for row in (0..num_rows).step_by(tile_rows) {
@@ -225,9 +209,7 @@ impl WithSimd for MultiplyPanel<'_> {
                 1 => self.rows::<S, 1>(simd, row),
                 2 => self.rows::<S, 2>(simd, row),
                 3 => self.rows::<S, 3>(simd, row),
-                4 => self.rows::<S, 4>(simd, row),
-                5 => self.rows::<S, 5>(simd, row),
-                _ => self.rows::<S, 6>(simd, row),
+                _ => self.rows::<S, 4>(simd, row),
             }
         }
     }
@@ -238,35 +220,41 @@ impl MultiplyPanel<'_> {
     #[inline(always)]
     fn rows<S: Simd, const ROWS: usize>(&self, simd: S, row: usize) {
         let width = self.width;
-        let x: [&[S::f32s]; ROWS] = std::array::from_fn(|offset| {
-            S::as_simd_f32s(&self.x[(row + offset) * width..][..width]).0
-        });
+        let mut x: [&[S::f32s]; ROWS] = [&[]; ROWS];
+        for (offset, x) in x.iter_mut().enumerate() {
+            *x = S::as_simd_f32s(&self.x[(row + offset) * width..][..width]).0;
+        }
+        let (columns, first_row) = (self.columns, self.first_row + row);
         let tiles = self.panel.chunks_exact(TILE_OUTPUTS * width);
         for (tile_idx, tile) in tiles.enumerate() {
-            let weights: [&[S::f32s]; TILE_OUTPUTS] =
-                std::array::from_fn(|out| S::as_simd_f32s(&tile[out * width..][..width]).0);
+            let mut weights: [&[S::f32s]; TILE_OUTPUTS] = [&[]; TILE_OUTPUTS];
+            for (out, weights) in weights.iter_mut().enumerate() {
+                *weights = S::as_simd_f32s(&tile[out * width..][..width]).0;
+            }
             let sums = tile_sums(simd, x, weights);
             for (offset, sums) in sums.into_iter().enumerate() {
                 let column = self.first + tile_idx * TILE_OUTPUTS;
                 // SAFETY: the outputs of a task are its own.
-                unsafe {
-                    self.columns
-                        .write(self.first_row + row + offset, column, sums)
-                };
+                unsafe { columns.write(first_row + offset, column, sums) };
             }
         }
     }
 }
 
+/// Loops and no closures: these are not always inlined, and then compiled for the oldest processor.
 #[inline(always)]
 fn tile_sums<S: Simd, const ROWS: usize>(
     simd: S,
-    x: [&[S::f32s]; ROWS],
-    weights: [&[S::f32s]; TILE_OUTPUTS],
+    mut x: [&[S::f32s]; ROWS],
+    mut weights: [&[S::f32s]; TILE_OUTPUTS],
 ) -> [[f32; TILE_OUTPUTS]; ROWS] {
     let len = x[0].len();
-    let x = x.map(|x| &x[..len]);
-    let weights = weights.map(|weights| &weights[..len]);
+    for x in &mut x {
+        *x = &x[..len];
+    }
+    for weights in &mut weights {
+        *weights = &weights[..len];
+    }
     let mut sums = [[simd.splat_f32s(0.0); TILE_OUTPUTS]; ROWS];
     for idx in 0..len {
         for row in 0..ROWS {
@@ -276,7 +264,13 @@ fn tile_sums<S: Simd, const ROWS: usize>(
             }
         }
     }
-    sums.map(|sums| sums.map(|sum| simd.reduce_sum_f32s(sum)))
+    let mut totals = [[0.0; TILE_OUTPUTS]; ROWS];
+    for row in 0..ROWS {
+        for out in 0..TILE_OUTPUTS {
+            totals[row][out] = simd.reduce_sum_f32s(sums[row][out]);
+        }
+    }
+    totals
 }
 
 #[cfg(test)]
@@ -318,11 +312,7 @@ mod tests {
             let weight = StoredMatrix::of_pattern(dtype, [37, 512]);
             for num_rows in [1, 2, 3, 7, 31] {
                 let x = rows(num_rows, 512);
-                let expected = plain(&x, &weight);
-                for summation in [Summation::ByRow, Summation::Fastest] {
-                    let weight = weight.clone().with_summation(summation);
-                    assert_close(&multiply(&x, &weight), &expected, dtype);
-                }
+                assert_close(&multiply(&x, &weight), &plain(&x, &weight), dtype);
             }
         }
         for in_size in [1, 15, 40] {
@@ -375,7 +365,7 @@ mod tests {
         let columns = Columns {
             first: output.as_mut_ptr(),
             num_rows: 7,
-            num_columns: 8,
+            width: 8,
             of: PhantomData,
         };
         pulp::Scalar::new().vectorize(MultiplyAs(MultiplyPanel {

@@ -59,10 +59,10 @@ fn with_scales_and_mins(header: &[u8; 16], quants: &[u8; LEN], values: &mut [f32
         let eighth = black_box(eighth);
         let (low, high) = (packed[eighth % 4], packed[4 + eighth % 4]);
         let [own_scale, own_min] = if eighth < 4 {
-            [low & 63, high & 63]
+            [low & 0x3f, high & 0x3f]
         } else {
             let both = packed[4 + eighth];
-            [both & 15 | low >> 2 & 48, both >> 4 | high >> 2 & 48]
+            [both & 0xf | low >> 2 & 0x30, both >> 4 | high >> 2 & 0x30]
         };
         let scale = scale * f32::from(own_scale);
         let min = min * f32::from(own_min);
