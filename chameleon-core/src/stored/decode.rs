@@ -1,7 +1,6 @@
 //! From stored blocks to f32, bit for bit as the `gguf` package of Python decodes them.
 //!
-//! One loop for all processors. It is inlined into the kernels that multiply what it decodes, so that it is compiled for
-//! the processor that runs them.
+//! One loop for all processors, compiled for several kinds of them, of which one is picked when running.
 #![expect(
     clippy::inline_always,
     reason = "what is not inlined into a kernel is compiled for the oldest processor"
@@ -10,6 +9,8 @@
 mod k_quants;
 mod plain;
 mod small_blocks;
+
+use pulp::{Arch, Simd, WithSimd};
 
 use self::k_quants as k;
 use self::small_blocks as small;
@@ -50,19 +51,16 @@ impl TensorDtype {
             "bytes of {} values in {self}",
             values.len()
         );
-        #[cfg(feature = "flex")]
-        pulp::Arch::new().dispatch(Decode {
+        Arch::new().dispatch(Decode {
             dtype: self,
             bytes,
             values,
         });
-        #[cfg(not(feature = "flex"))]
-        self.decode_inlined(bytes, values);
     }
 
-    /// The same for callers that are compiled for a processor; bytes and values that are too many are left alone.
+    /// The same for the processor that the caller is compiled for; bytes and values that are too many are left alone.
     #[inline(always)]
-    pub(crate) fn decode_inlined(self, bytes: &[u8], values: &mut [f32]) {
+    fn decode_inlined(self, bytes: &[u8], values: &mut [f32]) {
         match self {
             Self::F32 => each!(bytes, values, plain::from_f32),
             Self::F16 => each!(bytes, values, plain::from_f16),
@@ -86,19 +84,17 @@ impl TensorDtype {
     }
 }
 
-#[cfg(feature = "flex")]
 struct Decode<'a> {
     dtype: TensorDtype,
     bytes: &'a [u8],
     values: &'a mut [f32],
 }
 
-#[cfg(feature = "flex")]
-impl pulp::WithSimd for Decode<'_> {
+impl WithSimd for Decode<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, _: S) {
         self.dtype.decode_inlined(self.bytes, self.values);
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
 
 use super::dtype::TensorDtype;
 
@@ -198,8 +199,7 @@ impl StoredMatrix {
     /// # Panics
     ///
     /// When there is no such output, or they do not fit.
-    #[cfg(feature = "flex")]
-    pub(crate) fn decode_rows(&self, outputs: Range<usize>, width: usize, values: &mut [f32]) {
+    pub fn decode_rows(&self, outputs: Range<usize>, width: usize, values: &mut [f32]) {
         let inner = &*self.0;
         if width == inner.in_size && inner.stored_rows.is_none() {
             let row_bytes = inner.bytes.len() / inner.out_size;
@@ -241,14 +241,7 @@ impl StoredMatrix {
             let found = values.iter().position(|value| !value.is_finite())?;
             Some((out_idx * self.in_size() + found, values[found]))
         };
-        #[cfg(feature = "flex")]
-        let found = {
-            use rayon::prelude::*;
-            (0..self.out_size()).into_par_iter().find_map_first(find)
-        };
-        #[cfg(not(feature = "flex"))]
-        let found = (0..self.out_size()).find_map(find);
-        found
+        (0..self.out_size()).into_par_iter().find_map_first(find)
     }
 }
 

@@ -131,7 +131,7 @@ impl StoredWeights {
 /// Empties a tensor in whose place a stored weight is used.
 pub(crate) fn replace(stored: Option<&StoredMatrix>, weight: &mut Param<Tensor<2>>) {
     if stored.is_some() {
-        *weight = Param::from_tensor(Tensor::empty([0, 0], &weight.device()));
+        *weight = Param::from_tensor(Tensor::empty([0, 0], &weight.lazy_device()));
     }
 }
 
