@@ -16,10 +16,11 @@ mod values;
 use std::path::PathBuf;
 
 use chameleon_cluster::Engine;
+use chameleon_models::WeightStorage;
 use clap::{Args, Parser, Subcommand};
 use clap_verbosity_flag::{Verbosity, WarnLevel};
 
-use values::{at_least, engine};
+use values::{at_least, engine, weight_storage};
 
 pub(crate) use data::{DataArgs, PromptArgs, SpanArgs};
 pub(crate) use generate::{BatchArgs, DecodingArgs, GenerateArgs};
@@ -59,6 +60,9 @@ pub(crate) struct GlobalArgs {
     /// Device to compute on: a compiled-in backend, with an index if there are several, such as `wgpu:1`
     #[arg(long, global = true, value_name = "BACKEND[:INDEX]")]
     pub(crate) device: Option<String>,
+    /// How the model's weights are stored in memory
+    #[arg(long, global = true, value_name = "HOW", value_parser = weight_storage(), default_value = "stored")]
+    pub(crate) weights: WeightStorage,
     /// Seed of all random numbers of the run
     #[arg(long, global = true, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,

@@ -15,6 +15,7 @@ mod serve;
 mod training;
 
 use chameleon_core::{RunSeed, device::DeviceSpec};
+use chameleon_models::WeightStorage;
 
 use crate::{
     args::{Cli, Command, ForgetArgs, GlobalArgs, InfoArgs, ScoreArgs},
@@ -47,6 +48,7 @@ pub(crate) struct Run {
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) device: DeviceSpec,
+    pub(crate) weights: WeightStorage,
     pub(crate) seed: RunSeed,
     pub(crate) network: Network,
     /// Threads for computing; as many as there are cores if `None`.
@@ -131,6 +133,7 @@ fn settings(global: &GlobalArgs) -> Result<Settings, CliError> {
     };
     Ok(Settings {
         device,
+        weights: global.weights,
         seed: RunSeed(global.seed),
         network,
         threads: global.threads,

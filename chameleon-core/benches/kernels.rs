@@ -123,7 +123,7 @@ fn frozen_modules(bencher: Bencher, num_rows: usize) {
         move |x, _| {
             fused::linear(LinearInput {
                 x,
-                weight: weight.clone(),
+                weight: weight.clone().into(),
                 bias: None,
                 change: None,
             })
@@ -329,7 +329,7 @@ fn linear_input(batch: Batch, recording: Recording) -> LinearInput {
     };
     LinearInput {
         x: batch.states(HIDDEN, "x", recording),
-        weight: frozen([HIDDEN, INTERMEDIATE], "weight", recording),
+        weight: frozen([HIDDEN, INTERMEDIATE], "weight", recording).into(),
         bias: None,
         change: Some(change),
     }

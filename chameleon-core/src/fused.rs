@@ -19,7 +19,9 @@ use burn::tensor::{Int, Tensor, assert_shape};
 pub use self::inputs::{CausalAttention, LinearInput, RotaryHalves, ScoreRule};
 pub(crate) use self::inputs::{GroupedRows, RowCrossEntropy};
 use crate::factors::LoraFactors;
+use crate::frozen_weight::FrozenWeight;
 use crate::low_rank::{LowRankChange, RankMix};
+use crate::stored::StoredMatrix;
 
 /// `lhs · rhs` of plain tensors.
 ///
@@ -47,6 +49,36 @@ pub(crate) fn add_product(sum: Tensor<2>, lhs: Tensor<2>, rhs: Tensor<2>) -> Ten
         return flex::add_product(sum, lhs, rhs);
     }
     sum + lhs.matmul(rhs)
+}
+
+/// Plain rows through a stored weight.
+///
+/// # Shapes
+///
+/// - `x`: `[rows, in]`
+/// - output: `[rows, out]`
+pub(crate) fn stored_product(x: Tensor<2>, weight: &StoredMatrix) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if flex::runs(&x) {
+        return flex::stored_product(x, weight.clone());
+    }
+    let dense = weight.to_dense(&x.device());
+    x.matmul(dense)
+}
+
+/// What the gradient of a stored weight's output becomes for its input; plain tensors.
+///
+/// # Shapes
+///
+/// - `grad`: `[rows, out]`
+/// - output: `[rows, in]`
+pub(crate) fn stored_input_gradient(grad: Tensor<2>, weight: &StoredMatrix) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if flex::runs(&grad) {
+        return flex::stored_input_gradient(grad, weight.clone());
+    }
+    let dense = weight.to_dense(&grad.device());
+    grad.matmul(dense.transpose())
 }
 
 /// `sum + scale * (x · a) · b`, each row with the factors of its own group; in place if no other tensor shares the
@@ -245,28 +277,28 @@ pub fn linear(input: LinearInput) -> Tensor<3> {
 
 fn product_with_change(
     x: Tensor<3>,
-    weight: Tensor<2>,
+    weight: FrozenWeight,
     change: Option<LowRankChange>,
 ) -> Tensor<3> {
     let [_, _, in_size] = x.dims();
-    let [_, out_size] = weight.dims();
-    assert_shape!(weight, [in_size, out_size]);
+    let [weight_in_size, out_size] = weight.dims();
+    assert_eq!(in_size, weight_in_size, "the input of a linear module");
     if let Some(LowRankChange { a, b, .. }) = &change {
         let [_, rank] = a.dims();
         assert_shape!(a, [in_size, rank]);
         assert_shape!(b, [rank, out_size]);
     }
     #[cfg(feature = "flex")]
-    if flex::runs(&x) && flex::runs(&weight) && !weight.is_tracked() {
+    if flex::runs(&x) && flex::is_frozen(&weight) {
         match change {
             None => return flex::linear(x, weight),
             Some(change) if flex::runs(&change.a) && flex::runs(&change.b) => {
                 return flex::adapted_linear(x, weight, change);
             }
-            change => return plain::linear(x, weight, change),
+            change => return plain::linear(x, weight.to_dense(), change),
         }
     }
-    plain::linear(x, weight, change)
+    plain::linear(x, weight.to_dense(), change)
 }
 
 #[cfg(test)]
@@ -274,6 +306,7 @@ mod tests {
     use burn::tensor::{Device, Distribution, TensorData, Tolerance};
 
     use super::*;
+    use crate::stored::TensorDtype;
 
     fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
         Tensor::random(shape, Distribution::Normal(0.0, 2.0), &Device::flex())
@@ -433,19 +466,20 @@ mod tests {
 
     #[test]
     fn adapted_linear_modules_are_their_plain_twins() {
-        let (x, weight) = (random([2, 9, 12]), random([12, 20]));
-        let factors = || [random([1, 12, 3]), random([1, 3, 20])];
+        let (x, weight): (_, Tensor<2>) = (random([2, 9, 32]), random([32, 20]));
+        let factors = || [random([1, 32, 3]), random([1, 3, 20])];
         let [a, b] = factors();
-        for transposed in [false, true] {
-            let weight = if transposed {
-                (weight.clone().transpose() * 1.0).transpose()
-            } else {
-                weight.clone()
-            };
+        let transposed = (weight.clone().transpose() * 1.0).transpose();
+        let stored = FrozenWeight::Stored {
+            matrix: StoredMatrix::of_pattern(TensorDtype::Q4_1, [20, 32]),
+            device: Device::flex(),
+        };
+        for frozen in [weight.into(), transposed.into(), stored] {
+            let weight = frozen.to_dense();
             let adapted = |x, change| {
                 linear(LinearInput {
                     x,
-                    weight: weight.clone(),
+                    weight: frozen.clone(),
                     bias: None,
                     change: Some(change),
                 })
@@ -485,7 +519,7 @@ mod tests {
                 |[x]| {
                     linear(LinearInput {
                         x: x.clone(),
-                        weight: weight.clone(),
+                        weight: frozen.clone(),
                         bias: Some(bias.clone()),
                         change: None,
                     })

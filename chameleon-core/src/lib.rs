@@ -4,6 +4,7 @@ mod attention_context;
 mod batch;
 pub mod device;
 mod factors;
+mod frozen_weight;
 pub mod fused;
 mod loss;
 mod low_rank;
@@ -11,10 +12,12 @@ mod module_change;
 mod pooling;
 mod seed;
 mod sequence;
+pub mod stored;
 
 pub use attention_context::{AttentionContext, ContextAttention, ContextKeys};
 pub use batch::TokenBatch;
 pub use factors::{FactorShape, LoraFactors};
+pub use frozen_weight::FrozenWeight;
 pub use loss::{
     FrozenHead, HeadInput, LinearCrossEntropy, RowMatches, linear_cross_entropy, perplexity,
     score_rows, score_rows_with_matches,

@@ -12,6 +12,7 @@ use std::ops::Range;
 use burn::tensor::{Bool, Int, Tensor, assert_shape};
 
 use crate::factors::LoraFactors;
+use crate::frozen_weight::FrozenWeight;
 use crate::fused::{add_product, cross_entropy, cross_entropy_losses, product};
 
 /// Rows of logits that exist at a time. 96 are as fast as 128 in our measurements on CPUs and need a quarter less
@@ -32,17 +33,17 @@ pub struct HeadInput {
 /// The head of a model, frozen.
 #[derive(Debug, Clone)]
 pub struct FrozenHead {
-    /// `[hidden, vocab]`; may be a transposed view of a tied embedding.
-    pub weight: Tensor<2>,
+    /// `[hidden, vocab]`
+    pub weight: FrozenWeight,
     /// Logits, those of a change included, are held between plus and minus this cap by `cap * tanh(logit / cap)`.
     pub soft_cap: Option<f64>,
 }
 
 impl FrozenHead {
     /// A head without a cap.
-    pub fn uncapped(weight: Tensor<2>) -> Self {
+    pub fn uncapped(weight: impl Into<FrozenWeight>) -> Self {
         Self {
-            weight,
+            weight: weight.into(),
             soft_cap: None,
         }
     }
@@ -204,7 +205,7 @@ fn cross_entropy_in_chunks(
             narrow_grads.push(product(logit_grad.clone(), narrow.b.clone().transpose()));
         }
         if hidden_is_tracked {
-            hidden_grads.push(product(logit_grad, plain.head.weight.clone().transpose()));
+            hidden_grads.push(plain.head.weight.input_gradient(logit_grad));
         }
     }
 
@@ -286,7 +287,7 @@ impl PlainHead {
     /// `[chunk, vocab]`
     fn logits(&self, range: Range<usize>) -> Tensor<2> {
         let hidden = self.hidden.clone().slice([range.clone()]);
-        let base = product(hidden, self.head.weight.clone());
+        let base = self.head.weight.product(hidden);
         let logits = match &self.narrow {
             Some(narrow) => {
                 let rows = narrow.rows.clone().slice([range]);
@@ -331,6 +332,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::stored::{StoredMatrix, TensorDtype};
 
     const HIDDEN: usize = 6;
     const VOCAB: usize = 11;
@@ -367,6 +369,44 @@ mod tests {
                 scale: 0.8,
             },
             targets: Tensor::from_data(TensorData::new(targets, [num_rows]), &device),
+        }
+    }
+
+    #[test]
+    fn a_stored_head_is_as_the_same_head_in_f32() {
+        let device = Device::flex().autodiff();
+        let matrix = StoredMatrix::of_pattern(TensorDtype::Q5_0, [VOCAB, 32]);
+        let stored = FrozenWeight::Stored {
+            matrix,
+            device: device.clone(),
+        };
+        let dense = FrozenWeight::Dense(stored.to_dense());
+        let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+        let hidden = random([7, 32]).require_grad();
+        let factors = LoraFactors {
+            a: random([32, RANK]).require_grad(),
+            b: random([RANK, VOCAB]).require_grad(),
+            scale: 0.8,
+        };
+        let [found, expected] = [stored, dense].map(|weight| {
+            let input = HeadInput {
+                hidden: hidden.clone(),
+                head: FrozenHead::uncapped(weight),
+                factors: Some(factors.clone()),
+            };
+            let targets = Tensor::from_data([3, 1, 0, 10, 2, 2, 9], &device);
+            let losses = cross_entropy_in_chunks(input, targets, 3);
+            let grads = losses.mean_loss.backward();
+            let of = |tensor: &Tensor<2>| tensor.grad(&grads).unwrap().into_data();
+            [
+                losses.row_losses.into_data(),
+                of(&hidden),
+                of(&factors.a),
+                of(&factors.b),
+            ]
+        });
+        for (found, expected) in found.iter().zip(&expected) {
+            found.assert_approx_eq::<f32>(expected, Tolerance::absolute(1e-4));
         }
     }
 

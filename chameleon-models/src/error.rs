@@ -37,13 +37,6 @@ pub enum ModelError {
         source: serde_json::Error,
     },
 
-    /// Quantised weights were requested, and the file has none of a supported type.
-    #[error("no weight of {} can stay packed, expected a GGUF file with Q4_0, Q4_1, Q5_0 or Q8_0", path.display())]
-    NothingPacked {
-        /// The model.
-        path: PathBuf,
-    },
-
     // Which model.
     /// The text names neither a folder, nor a `.gguf` file, nor a hub id.
     #[error(
@@ -136,6 +129,16 @@ pub enum ModelError {
         /// What was found, and what was expected.
         problem: String,
     },
+    /// The file is one of several that are a model together, and another one is not beside it.
+    #[error("{} is one of the {num_parts} parts of a model, and {} is not there", path.display(), missing.display())]
+    PartMissing {
+        /// The file.
+        path: PathBuf,
+        /// The number of parts.
+        num_parts: usize,
+        /// The part that is not there.
+        missing: PathBuf,
+    },
     /// The file ends too early.
     #[error("{} ends inside {part}: {needed} bytes needed, {available} left", path.display())]
     Truncated {
@@ -189,7 +192,7 @@ pub enum ModelError {
         second: String,
     },
     /// A tensor has an unsupported type.
-    #[error("{}: tensor `{name}` is stored as {found}; supported are {}", path.display(), crate::files::tensor_dtype::TensorDtype::NAMES)]
+    #[error("{}: tensor `{name}` is stored as {found}; supported are {}", path.display(), chameleon_core::stored::TensorDtype::NAMES)]
     UnsupportedDtype {
         /// The file.
         path: PathBuf,
@@ -198,16 +201,16 @@ pub enum ModelError {
         /// Its type.
         found: String,
     },
-    /// Blocks could not be turned into floats.
-    #[error("{}: cannot dequantise tensor `{name}`", path.display())]
-    Dequantise {
+    /// Stored values are not a weight.
+    #[error("{}: tensor `{name}` is not a weight", path.display())]
+    StoredWeight {
         /// The file.
         path: PathBuf,
         /// The tensor.
         name: String,
         /// The cause.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: chameleon_core::stored::StoredMatrixError,
     },
 
     // Safetensors.

@@ -27,7 +27,7 @@ pub(crate) fn run(storage: WeightStorage, source: &ModelSource) -> Result<(), Bo
         let token_ids = engine.submit(request)?.wait()?.token_ids;
         Ok(match storage {
             WeightStorage::F32 => token_ids.iter().map(|&token_id| f64::from(token_id)).sum(),
-            WeightStorage::Quantised => token_ids.len() as f64,
+            WeightStorage::Stored => token_ids.len() as f64,
         })
     })
 }

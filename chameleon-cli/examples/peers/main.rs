@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "decode-f32" => decode::run(WeightStorage::F32, &ModelSource::Folder(smollm2)),
         "decode-q4" => {
             let file = smollm2.join("packed.gguf");
-            decode::run(WeightStorage::Quantised, &ModelSource::Gguf(file))
+            decode::run(WeightStorage::Stored, &ModelSource::Gguf(file))
         }
         "decode-groups" => decode_groups::run(&smollm2, BATCH, Answers::Adapted),
         "decode-groups-throughout" => {

@@ -6,7 +6,7 @@ use clap::{Args, builder::NonEmptyStringValueParser};
 
 use super::{
     data::DataArgs,
-    model::{AdapterArg, MemoryArg, ModelArg, WeightsArg},
+    model::{AdapterArg, MemoryArg, ModelArg},
     values::{at_least, probability, temperature},
 };
 
@@ -15,8 +15,6 @@ use super::{
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    #[command(flatten)]
-    pub(crate) weights: WeightsArg,
     #[command(flatten)]
     pub(crate) adapter: AdapterArg,
     #[command(flatten)]
@@ -42,8 +40,6 @@ pub(crate) struct GenerateArgs {
 pub(crate) struct BatchArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    #[command(flatten)]
-    pub(crate) weights: WeightsArg,
     #[command(flatten)]
     pub(crate) adapter: AdapterArg,
     #[command(flatten)]

@@ -2,10 +2,7 @@
 
 use std::path::PathBuf;
 
-use chameleon_models::WeightStorage;
 use clap::Args;
-
-use super::values::weight_storage;
 
 /// The model to run.
 #[derive(Debug, Args)]
@@ -29,12 +26,4 @@ pub(crate) struct MemoryArg {
     /// Do not use the adapter's memory of its training texts
     #[arg(long)]
     pub(crate) no_memory: bool,
-}
-
-/// How the model's weights are stored.
-#[derive(Debug, Args)]
-pub(crate) struct WeightsArg {
-    /// How weights are stored while the model runs
-    #[arg(long, value_name = "HOW", value_parser = weight_storage(), default_value = "f32")]
-    pub(crate) weights: WeightStorage,
 }

@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, builder::NonEmptyStringValueParser};
 
 use super::{
-    model::{MemoryArg, ModelArg, WeightsArg},
+    model::{MemoryArg, ModelArg},
     values::{at_least, seconds},
 };
 
@@ -18,8 +18,6 @@ use super::{
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    #[command(flatten)]
-    pub(crate) weights: WeightsArg,
     /// Name of the model in requests; the last part of --model if not given
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,

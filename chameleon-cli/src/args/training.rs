@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 
 use super::{
     data::{DataArgs, PromptArgs, SpanArgs, ValidArgs},
-    model::{AdapterArg, MemoryArg, ModelArg, WeightsArg},
+    model::{AdapterArg, MemoryArg, ModelArg},
     values::{at_least, finite, fraction, fraction_or_zero, method, not_negative, positive},
 };
 
@@ -137,8 +137,6 @@ pub(crate) struct CompareArgs {
 pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    #[command(flatten)]
-    pub(crate) weights: WeightsArg,
     #[command(flatten)]
     pub(crate) adapter: AdapterArg,
     #[command(flatten)]

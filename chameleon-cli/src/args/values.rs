@@ -74,16 +74,13 @@ fn number(text: &str, range: &str, accepts: impl Fn(f64) -> bool) -> Result<f64,
 }
 
 pub(super) fn weight_storage() -> impl TypedValueParser<Value = WeightStorage> {
+    let stored = PossibleValue::new("stored")
+        .aliases(["quantised", "packed"])
+        .help("As the file stores them, mapped into memory; off flex as f32");
     let f32 = PossibleValue::new("f32")
         .alias("numbers")
         .help("Dequantised to f32 when the model is loaded");
-    let quantised = PossibleValue::new("quantised").alias("packed").help(
-        "As a GGUF file stores them: less memory, faster decoding, slightly different output",
-    );
-    one_of([
-        (f32, WeightStorage::F32),
-        (quantised, WeightStorage::Quantised),
-    ])
+    one_of([(stored, WeightStorage::Stored), (f32, WeightStorage::F32)])
 }
 
 pub(super) fn engine() -> impl TypedValueParser<Value = Engine> {

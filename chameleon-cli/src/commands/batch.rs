@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub(crate) fn run(config: &BatchConfig, context: &Context) -> Result<ExitStatus, CliError> {
-    let loaded = context.load_model_as(config.weights, &config.model)?;
+    let loaded = context.load_model(&config.model)?;
     let mut documents = config.data.documents(&loaded, context)?;
     if let Some(num_rows) = config.data.max_examples {
         documents.truncate(num_rows);

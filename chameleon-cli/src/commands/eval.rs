@@ -20,7 +20,7 @@ use crate::{
 
 pub(crate) fn run(config: &EvalConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let start = Instant::now();
-    let mut loaded = context.load_model_as(config.weights, &config.model)?;
+    let mut loaded = context.load_model(&config.model)?;
     loaded.model = loaded.model.no_grad();
     loaded.model.check_positions(config.windows.context)?;
     let scores = match &config.adapter {

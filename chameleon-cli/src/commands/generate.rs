@@ -21,7 +21,7 @@ use crate::{
 
 pub(crate) fn run(config: &GenerateConfig, context: &Context) -> Result<ExitStatus, CliError> {
     let prompts = read_prompts(&config.prompts, context)?;
-    let loaded = context.load_model_as(config.weights, &config.model)?;
+    let loaded = context.load_model(&config.model)?;
     let adapter = config
         .adapter
         .as_deref()

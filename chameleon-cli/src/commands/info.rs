@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use burn::module::Module;
 use chameleon_core::device::BackendKind;
 use chameleon_hypernet::{ConditionScaling, GeneratorConfig};
 use chameleon_models::adapter::{
@@ -96,7 +95,7 @@ impl ModelInfo {
             name: name.to_owned(),
             architecture: identity.architecture.clone(),
             fingerprint: identity.fingerprint.clone(),
-            num_params: loaded.model.num_params(),
+            num_params: loaded.num_params(),
             sizes: *loaded.model.sizes(),
             tokenizer_vocab_size: loaded.tokenizer.vocab_size(),
             has_chat_template: loaded.chat_template.is_some(),

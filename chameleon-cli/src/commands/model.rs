@@ -1,8 +1,6 @@
 //! Models for the commands: from an argument to a loaded model.
 
-use chameleon_models::{
-    HubAccess, HubOptions, HubProgress, LoadedModel, ModelSource, WeightStorage, load_as,
-};
+use chameleon_models::{HubAccess, HubOptions, HubProgress, LoadedModel, ModelSource, load_as};
 
 use crate::{commands::Context, errors::CliError, resolve::Network};
 
@@ -21,20 +19,11 @@ impl Context {
 
     /// Loads a model onto the device of the run.
     pub(crate) fn load_model(&self, text: &str) -> Result<LoadedModel, CliError> {
-        self.load_model_as(WeightStorage::F32, text)
-    }
-
-    /// Loads a model onto the device of the run, with its weights stored as given.
-    pub(crate) fn load_model_as(
-        &self,
-        storage: WeightStorage,
-        text: &str,
-    ) -> Result<LoadedModel, CliError> {
         let device = self.device()?;
         let source = ModelSource::find(text)?;
         let options = self.hub_options();
         let spinner = self.output.spinner("loading the model");
-        let loaded = load_as(storage, &source, &options, &device);
+        let loaded = load_as(self.settings.weights, &source, &options, &device);
         spinner.finish_and_clear();
         let loaded = loaded?;
         for name in &loaded.report.unused {

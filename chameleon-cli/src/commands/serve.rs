@@ -75,7 +75,7 @@ impl Results for Started<'_> {
 }
 
 fn server(config: &ServeConfig, context: &Context) -> Result<Server, CliError> {
-    let mut loaded = context.load_model_as(config.weights, &config.model)?;
+    let mut loaded = context.load_model(&config.model)?;
     loaded.model = loaded.model.no_grad();
     let limits = &config.limits;
     let options = EngineOptions {

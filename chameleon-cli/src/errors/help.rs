@@ -165,7 +165,7 @@ pub(super) fn model(error: &ModelError) -> Option<&'static str> {
         | ModelError::NonFinite { .. }
         | ModelError::TensorsOverlap { .. }
         | ModelError::ImpossibleShape { .. } => "the file is damaged; download it again",
-        ModelError::NothingPacked { .. } => "leave out `--weights quantised`",
+        ModelError::PartMissing { .. } => "put all parts into one folder",
         ModelError::UnsupportedDtype { .. } => "use a file in one of these formats",
         ModelError::VocabTooLarge { .. } => OTHER_TOKENIZER,
         ModelError::TooManyPositions { .. } => "make `--context` or `--seq-len` smaller",

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use chameleon_models::WeightStorage;
 use chameleon_models::engine::{RandomSampling, Sampling};
 use chameleon_models::training::TextSource;
 
@@ -16,7 +15,6 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct GenerateConfig {
     pub(crate) model: String,
-    pub(crate) weights: WeightStorage,
     pub(crate) adapter: Option<PathBuf>,
     pub(crate) memory: MemoryUse,
     pub(crate) group: Option<String>,
@@ -28,7 +26,6 @@ pub(crate) struct GenerateConfig {
 #[derive(Debug)]
 pub(crate) struct BatchConfig {
     pub(crate) model: String,
-    pub(crate) weights: WeightStorage,
     pub(crate) adapter: Option<PathBuf>,
     pub(crate) memory: MemoryUse,
     pub(crate) data: TextSource,
@@ -71,7 +68,6 @@ pub(super) fn generate(args: GenerateArgs) -> Result<GenerateConfig, CliError> {
     };
     Ok(GenerateConfig {
         model: args.model.model,
-        weights: args.weights.weights,
         adapter: args.adapter.adapter,
         memory: memory_use(&args.memory),
         group: args.group,
@@ -83,7 +79,6 @@ pub(super) fn generate(args: GenerateArgs) -> Result<GenerateConfig, CliError> {
 pub(super) fn batch(args: BatchArgs) -> Result<BatchConfig, CliError> {
     Ok(BatchConfig {
         model: args.model.model,
-        weights: args.weights.weights,
         adapter: args.adapter.adapter,
         memory: memory_use(&args.memory),
         has_groups: args.data.group_field.is_some(),

@@ -2,8 +2,6 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use chameleon_models::WeightStorage;
-
 use super::data::{MemoryUse, memory_use};
 use crate::{
     args::{ServeArgs, ServeLimits},
@@ -14,7 +12,6 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct ServeConfig {
     pub(crate) model: String,
-    pub(crate) weights: WeightStorage,
     /// What clients call the model.
     pub(crate) name: String,
     pub(crate) adapters: Vec<NamedAdapter>,
@@ -78,7 +75,6 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, FlagError> {
     }
     Ok(ServeConfig {
         model,
-        weights: args.weights.weights,
         name,
         adapters,
         adapter_dir: args.adapter_dir,

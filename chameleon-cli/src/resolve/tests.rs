@@ -13,10 +13,13 @@ use crate::errors::{ConfigFileError, FlagError};
 
 const TRAIN: &str = "chameleon train --model m --data d --out o";
 
-fn resolve_line(line: &str) -> Result<RunConfig, CliError> {
+fn resolve_run(line: &str) -> Result<Run, CliError> {
     let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
-    let cli = read_flags(arguments)?;
-    resolve(cli).map(|run| run.command)
+    resolve(read_flags(arguments)?)
+}
+
+fn resolve_line(line: &str) -> Result<RunConfig, CliError> {
+    resolve_run(line).map(|run| run.command)
 }
 
 fn train(line: &str) -> TrainConfig {
@@ -129,18 +132,17 @@ fn impossible_numbers_are_refused_by_name() {
 
 #[test]
 fn values_of_the_libraries_have_names() {
-    let weights = |flags: &str| match resolve_line(&format!("chameleon generate --model m {flags}"))
-        .unwrap()
-    {
-        RunConfig::Generate(config) => config.weights,
-        other => panic!("{other:?}"),
+    let weights = |flags: &str| {
+        let line = format!("chameleon generate --model m {flags}");
+        resolve_run(&line).unwrap().settings.weights
     };
-    assert_eq!(weights(""), WeightStorage::F32);
+    assert_eq!(weights(""), WeightStorage::Stored);
     for (name, storage) in [
         ("f32", WeightStorage::F32),
         ("numbers", WeightStorage::F32),
-        ("quantised", WeightStorage::Quantised),
-        ("packed", WeightStorage::Quantised),
+        ("stored", WeightStorage::Stored),
+        ("quantised", WeightStorage::Stored),
+        ("packed", WeightStorage::Stored),
     ] {
         assert_eq!(weights(&format!("--weights {name}")), storage, "{name}");
     }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use chameleon_core::RunSeed;
 use chameleon_hypernet::GeneratorKind;
-use chameleon_models::WeightStorage;
 use chameleon_models::adapter::{PromptEncoding, StepsConfig};
 use chameleon_models::training::{
     AdapterOptions, Head, HeldOut, MemoryOptions, MemoryStage, Start, TextSource, TrainOptions,
@@ -45,7 +44,6 @@ pub(crate) enum TrainView {
 #[derive(Debug)]
 pub(crate) struct EvalConfig {
     pub(crate) model: String,
-    pub(crate) weights: WeightStorage,
     pub(crate) data: TextSource,
     pub(crate) windows: EvalWindows,
     pub(crate) max_tokens: Option<usize>,
@@ -107,7 +105,6 @@ pub(super) fn eval(args: EvalArgs) -> Result<EvalConfig, FlagError> {
     }
     Ok(EvalConfig {
         model: args.model.model,
-        weights: args.weights.weights,
         data: data(args.data),
         windows: EvalWindows { context, stride },
         max_tokens: args.max_tokens,

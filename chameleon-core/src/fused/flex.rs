@@ -11,11 +11,22 @@ use super::inputs::{CausalAttention, GroupedRows, RowCrossEntropy};
 use super::kernels::cross_entropy::{CrossEntropyRows, with_gradient, without_gradient};
 use super::kernels::grouped::{GroupFactors, GroupRow, add_changes};
 use super::kernels::product::{Matrix, Product};
+use super::kernels::stored;
+use crate::frozen_weight::FrozenWeight;
 use crate::low_rank::{LowRankChange, RankMix};
+use crate::stored::StoredMatrix;
 
 /// Whether the kernels can compute with a tensor.
 pub(super) fn runs<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.dtype() == DType::F32 && tensor.device().without_autodiff() == Device::flex()
+}
+
+/// Whether they can with a weight, which gets no gradient from them.
+pub(super) fn is_frozen(weight: &FrozenWeight) -> bool {
+    match weight {
+        FrozenWeight::Dense(weight) => runs(weight) && !weight.is_tracked(),
+        FrozenWeight::Stored { .. } => true,
+    }
 }
 
 /// Whether they can without recording anything.
@@ -35,6 +46,20 @@ pub(super) fn add_product(sum: Tensor<2>, lhs: Tensor<2>, rhs: Tensor<2>) -> Ten
         sum.into_dispatch(),
         lhs.into_dispatch(),
         rhs.into_dispatch(),
+    ))
+}
+
+pub(super) fn stored_product(x: Tensor<2>, weight: StoredMatrix) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as FusedOps>::stored_product(
+        x.into_dispatch(),
+        weight,
+    ))
+}
+
+pub(super) fn stored_input_gradient(grad: Tensor<2>, weight: StoredMatrix) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as FusedOps>::stored_input_gradient(
+        grad.into_dispatch(),
+        weight,
     ))
 }
 
@@ -98,28 +123,46 @@ pub(super) fn causal_attention(input: CausalAttention) -> Tensor<3> {
     ))
 }
 
-pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
+pub(super) fn linear(x: Tensor<3>, weight: FrozenWeight) -> Tensor<3> {
+    let (weight, stored) = parts(weight, &x);
     Tensor::from_dispatch(<Dispatch as RecordedOps>::linear(
         x.into_dispatch(),
         weight.into_dispatch(),
+        stored,
     ))
 }
 
-pub(super) fn adapted_linear(x: Tensor<3>, weight: Tensor<2>, change: LowRankChange) -> Tensor<3> {
+pub(super) fn adapted_linear(
+    x: Tensor<3>,
+    weight: FrozenWeight,
+    change: LowRankChange,
+) -> Tensor<3> {
     let LowRankChange { a, mix, b } = change;
+    let (weight, stored) = parts(weight, &x);
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     let (a, b) = (a.into_dispatch(), b.into_dispatch());
     Tensor::from_dispatch(match mix {
         RankMix::Scale(scale) => {
             #[expect(clippy::cast_possible_truncation, reason = "the factors are f32")]
             let scale = scale as f32;
-            <Dispatch as RecordedOps>::scaled_linear(x, weight, a, b, scale)
+            <Dispatch as RecordedOps>::scaled_linear(x, weight, stored, a, b, scale)
         }
         RankMix::Matrix(mix) => {
-            <Dispatch as RecordedOps>::mixed_linear(x, weight, a, mix.into_dispatch(), b)
+            <Dispatch as RecordedOps>::mixed_linear(x, weight, stored, a, mix.into_dispatch(), b)
         }
         RankMix::PerRow(_) => unreachable!("changes by row are not fused"),
     })
+}
+
+/// A dense weight, or an empty one in its place and a stored weight.
+fn parts(weight: FrozenWeight, x: &Tensor<3>) -> (Tensor<2>, Option<StoredMatrix>) {
+    match weight {
+        FrozenWeight::Dense(weight) => (weight, None),
+        FrozenWeight::Stored { matrix, .. } => {
+            let none = Tensor::empty([0; 2], &x.device().without_autodiff());
+            (none, Some(matrix))
+        }
+    }
 }
 
 /// Not an operation of the backend as the others are, which take a fixed number of tensors.
@@ -180,6 +223,12 @@ pub(super) trait FusedOps: Backend {
         rhs: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
+    /// Rows through a stored weight.
+    fn stored_product(x: FloatTensor<Self>, weight: StoredMatrix) -> FloatTensor<Self>;
+
+    /// Gradients of a stored weight's outputs to those of its inputs.
+    fn stored_input_gradient(grad: FloatTensor<Self>, weight: StoredMatrix) -> FloatTensor<Self>;
+
     /// Losses of the rows, and the gradient of their weighted sum.
     fn cross_entropy(
         logits: FloatTensor<Self>,
@@ -207,6 +256,17 @@ impl FusedOps for Flex {
         let mut sum = contiguous(sum);
         Product::of(matrix(&lhs), matrix(&rhs)).add_to(sum.storage_mut());
         sum
+    }
+
+    fn stored_product(x: FlexTensor, weight: StoredMatrix) -> FlexTensor {
+        let x = contiguous(x);
+        let shape = [x.shape()[0], weight.out_size()];
+        tensor(stored::multiply(x.storage(), &weight), shape)
+    }
+
+    fn stored_input_gradient(grad: FlexTensor, weight: StoredMatrix) -> FlexTensor {
+        let shape = [grad.shape()[0], weight.in_size()];
+        tensor(stored::multiply_transposed(matrix(&grad), &weight), shape)
     }
 
     fn cross_entropy(

@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::factors::LoraFactors;
+use crate::frozen_weight::FrozenWeight;
 use crate::low_rank::LowRankChange;
 
 /// Angles of a rotary position embedding that rotates the first half of each head against the second half. Angles for
@@ -95,7 +96,7 @@ pub struct LinearInput {
     /// `[batch, seq, in]`
     pub x: Tensor<3>,
     /// `[in, out]`
-    pub weight: Tensor<2>,
+    pub weight: FrozenWeight,
     /// `[out]`
     pub bias: Option<Tensor<1>>,
     /// What is added to the output.

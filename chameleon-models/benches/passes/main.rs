@@ -39,11 +39,11 @@ const STREAMS: [Streams; 4] = [
         num_rows: 8,
     },
     Streams {
-        storage: WeightStorage::Quantised,
+        storage: WeightStorage::Stored,
         num_rows: 1,
     },
     Streams {
-        storage: WeightStorage::Quantised,
+        storage: WeightStorage::Stored,
         num_rows: 8,
     },
 ];
@@ -156,7 +156,7 @@ impl fmt::Display for Streams {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let weights = match self.storage {
             WeightStorage::F32 => "f32",
-            WeightStorage::Quantised => "packed",
+            WeightStorage::Stored => "stored",
         };
         write!(formatter, "{weights} streams={}", self.num_rows)
     }

@@ -26,9 +26,7 @@ pub struct ModelIdentity {
 impl ModelIdentity {
     /// The identity of a loaded model.
     pub fn of(model: &LanguageModel) -> Self {
-        let embedding = model.embed_tokens.weight.val();
-        let digest = Sha256::digest(embedding.into_data().convert::<f32>().as_bytes());
-        let fingerprint = hexadecimal(&digest[..8]);
+        let fingerprint = embedding_fingerprint(model);
         Self {
             architecture: model.config().family.to_owned(),
             sizes: *model.sizes(),
@@ -52,11 +50,28 @@ impl fmt::Display for ModelIdentity {
     }
 }
 
+/// SHA-256 of the embedding's values, which are the same however they are stored.
+fn embedding_fingerprint(model: &LanguageModel) -> String {
+    /// Tokens whose embeddings are decoded at a time.
+    const CHUNK: usize = 1024;
+    let mut digest = Sha256::new();
+    if let Some(embedding) = &model.stored().embedding {
+        for first in (0..embedding.out_size()).step_by(CHUNK) {
+            let tokens = first..embedding.out_size().min(first + CHUNK);
+            digest.update(bytemuck::cast_slice(&embedding.rows(tokens)));
+        }
+    } else {
+        let data = model.dense_embedding().into_data();
+        digest.update(data.convert::<f32>().as_bytes());
+    }
+    hexadecimal(&digest.finalize()[..8])
+}
+
 /// SHA-256 of a configuration and of all weights in the order of the module, in hexadecimal digits.
 pub(crate) fn weights_fingerprint(model: &LanguageModel, config: &serde_json::Value) -> String {
     let mut hasher = WeightHasher(Sha256::new_with_prefix(config.to_string()));
     model.visit(&mut hasher);
-    model.packed_weights().update(&mut hasher.0);
+    model.stored().update(&mut hasher.0);
     hexadecimal(&hasher.0.finalize())
 }
 

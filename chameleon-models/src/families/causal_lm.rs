@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor};
-use chameleon_core::FrozenHead;
+use chameleon_core::{FrozenHead, FrozenWeight};
 use chameleon_hypernet::LayerFactors;
 
 use crate::error::ModelError;
@@ -177,8 +177,8 @@ pub trait CausalLm {
         })
     }
 
-    /// The weight of the head, `[hidden, vocab]`; a transposed view of the embedding when they are tied.
-    fn head_weight(&self) -> Tensor<2>;
+    /// The weight of the head, `[hidden, vocab]`; the embedding, as it is stored or a transposed view, when they are tied.
+    fn head_weight(&self) -> FrozenWeight;
 
     /// The head with the cap of its logits.
     fn head(&self) -> FrozenHead {
@@ -192,18 +192,6 @@ pub trait CausalLm {
     /// - `hidden`: `[rows, hidden]`
     /// - output: `[rows, vocab]`
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        hidden.matmul(self.head_weight())
-    }
-}
-
-/// Logits of a head that is the embedding, `[vocab, hidden]`.
-pub(crate) fn tied_logits(hidden: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
-    /// For a few rows, walking along the rows of the embedding once beats walking across them.
-    const FEW_ROWS: std::ops::RangeInclusive<usize> = 2..=32;
-    let [num_rows, _] = hidden.dims();
-    if FEW_ROWS.contains(&num_rows) {
-        embedding.matmul(hidden.transpose()).transpose()
-    } else {
-        hidden.matmul(embedding.transpose())
+        self.head_weight().product(hidden)
     }
 }

@@ -11,7 +11,7 @@ use burn_pack::Tensor as StoredTensor;
 use crate::families::language_model::LanguageModel;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::name_table::{Layout, NameTable};
-use crate::files::tensor_dtype::TensorInfo;
+use crate::files::tensor_info::TensorInfo;
 
 /// What became of every tensor; names are those of Hugging Face.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,12 +7,12 @@ use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, Linear};
 use burn::tensor::{Device, Int, Tensor};
 use chameleon_core::fused::RotaryHalves;
-use chameleon_core::{AttentionContext, FrozenHead, LoraFactors};
+use chameleon_core::{AttentionContext, FrozenHead, FrozenWeight, LoraFactors};
 
 use crate::error::ModelError;
 use crate::families::attention::{Attend, Causal, Recording};
 use crate::families::causal_lm::{
-    CachedStates, CausalLm, LinearModule, PassEnd, PassInput, SequencePass, tied_logits,
+    CachedStates, CausalLm, LinearModule, PassEnd, PassInput, SequencePass,
 };
 use crate::families::config::DecoderConfig;
 use crate::families::config_error::ConfigError;
@@ -21,8 +21,8 @@ use crate::families::kv_cache::{KvCache, Segment};
 use crate::families::layer::{DecoderLayer, INITIALIZER, linear, scaled};
 use crate::families::layer_context::LayerContext;
 use crate::families::norm::Norm;
-use crate::families::packed::PackedWeights;
 use crate::families::sizes::ModelSizes;
+use crate::families::stored_weights::{self, StoredWeights};
 
 /// A language model of any family, made by [`DecoderConfig::init`].
 #[derive(Module, Debug)]
@@ -40,7 +40,7 @@ pub struct LanguageModel {
     #[module(skip)]
     config: Arc<DecoderConfig>,
     #[module(skip)]
-    packed: PackedWeights,
+    stored: StoredWeights,
 }
 
 impl DecoderConfig {
@@ -70,7 +70,7 @@ impl DecoderConfig {
             norm: self.norm.init(sizes.hidden_size, device),
             lm_head,
             config: Arc::new(self.clone()),
-            packed: PackedWeights::default(),
+            stored: StoredWeights::default(),
         })
     }
 }
@@ -98,32 +98,45 @@ impl LanguageModel {
     /// When the factors are of another size.
     #[must_use]
     pub fn with_merged_head(&self, factors: &LoraFactors) -> Self {
-        Self {
-            lm_head: Some(Linear {
-                weight: Param::from_tensor(self.head_weight() + factors.delta()),
-                bias: None,
-            }),
-            ..self.clone()
-        }
+        let mut merged = self.clone();
+        merged.lm_head = Some(Linear {
+            weight: Param::from_tensor(self.head_weight().to_dense() + factors.delta()),
+            bias: None,
+        });
+        merged.stored.head = None;
+        merged
     }
 
-    /// Multiplies these weights in their quantised form. The tensors that they replace are emptied.
-    pub(crate) fn pack(&mut self, packed: PackedWeights) {
-        let device = self.embed_tokens.weight.device();
+    /// Keeps these weights as they are stored. The tensors that they replace are emptied.
+    pub(crate) fn keep_stored(&mut self, stored: StoredWeights) {
         let modules = self.config.linear_modules();
         for (layer_idx, layer) in self.layers.iter_mut().enumerate() {
             for (module, linear) in modules.iter().zip(layer.linears_mut()) {
-                if packed.module(layer_idx, module.path).is_some() {
-                    linear.weight = Param::from_tensor(Tensor::zeros([1, 1], &device));
-                }
+                let kept = stored.module(layer_idx, module.path);
+                stored_weights::replace(kept, &mut linear.weight);
             }
         }
-        self.packed = packed;
+        if let Some(head) = &mut self.lm_head {
+            stored_weights::replace(stored.head.as_ref(), &mut head.weight);
+        }
+        let embedding = &mut self.embed_tokens.weight;
+        stored_weights::replace(stored.embedding.as_ref(), embedding);
+        self.stored = stored;
     }
 
-    /// The packed weights.
-    pub(crate) fn packed_weights(&self) -> &PackedWeights {
-        &self.packed
+    /// The weights that stay as they are stored.
+    pub(crate) fn stored(&self) -> &StoredWeights {
+        &self.stored
+    }
+
+    /// Whether the head is a weight of its own and not the embedding.
+    pub(crate) fn has_own_head(&self) -> bool {
+        self.lm_head.is_some()
+    }
+
+    /// The dense embedding of tokens, which is empty if it is stored.
+    pub(crate) fn dense_embedding(&self) -> Tensor<2> {
+        self.embed_tokens.weight.val()
     }
 
     /// The angles of all rotary embeddings at positions `[batch or 1, seq]`; computed once for all layers of a pass.
@@ -181,7 +194,7 @@ impl LanguageModel {
                 layer_idx,
                 positions: &positions,
                 factors: pass.factors,
-                packed: &self.packed,
+                stored: &self.stored,
             };
             attention.begin_layer(layer_idx);
             states = self.layers[layer_idx].forward(states, &context, attention);
@@ -221,7 +234,7 @@ impl LanguageModel {
                 layer_idx,
                 positions: &positions,
                 factors: &factors,
-                packed: &self.packed,
+                stored: &self.stored,
             };
             states = layer.forward(states, &context, &mut pass.layer(layer_idx));
         }
@@ -238,7 +251,7 @@ impl CausalLm for LanguageModel {
     }
 
     fn embed(&self, token_ids: Tensor<2, Int>) -> Tensor<3> {
-        self.embed_tokens.forward(token_ids)
+        self.stored.embed(token_ids, &self.embed_tokens)
     }
 
     fn check_positions(&self, seq_len: usize) -> Result<(), ModelError> {
@@ -272,11 +285,9 @@ impl CausalLm for LanguageModel {
         rayon::scope(|_| self.pass_with_cache(segments, cache, tapped_layers))
     }
 
-    fn head_weight(&self) -> Tensor<2> {
-        match &self.lm_head {
-            Some(head) => head.weight.val(),
-            None => self.embed_tokens.weight.val().transpose(),
-        }
+    fn head_weight(&self) -> FrozenWeight {
+        self.stored
+            .head_weight(&self.embed_tokens, self.lm_head.as_ref())
     }
 
     fn head(&self) -> FrozenHead {
@@ -287,12 +298,7 @@ impl CausalLm for LanguageModel {
     }
 
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        if let Some(head) = self.packed.head() {
-            return head.forward(hidden);
-        }
-        match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => tied_logits(hidden, self.embed_tokens.weight.val()),
-        }
+        self.stored
+            .logits(hidden, &self.embed_tokens, self.lm_head.as_ref())
     }
 }

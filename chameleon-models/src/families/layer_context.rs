@@ -3,11 +3,11 @@
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use chameleon_core::fused::{self, LinearInput, RotaryHalves};
-use chameleon_core::{LowRankChange, ModuleChange};
+use chameleon_core::{FrozenWeight, LowRankChange, ModuleChange};
 use chameleon_hypernet::LayerFactors;
 
 use crate::families::config::DecoderConfig;
-use crate::families::packed::{PackedMatrix, PackedWeights};
+use crate::families::stored_weights::StoredWeights;
 
 /// The inputs of one layer of a pass, except the states and attention.
 pub(crate) struct LayerContext<'a> {
@@ -16,20 +16,21 @@ pub(crate) struct LayerContext<'a> {
     /// The angles of each of the model's rotary embeddings.
     pub(crate) positions: &'a [RotaryHalves],
     pub(crate) factors: &'a LayerFactors,
-    /// Modules with quantised weights.
-    pub(crate) packed: &'a PackedWeights,
+    /// Weights that stay as they are stored.
+    pub(crate) stored: &'a StoredWeights,
 }
 
 impl LayerContext<'_> {
     /// A linear module of the layer with the change by its factors.
     pub(crate) fn linear(&self, path: &str, linear: &Linear, x: &Tensor<3>) -> Tensor<3> {
         let changes = self.factors.changes(self.layer_idx, path);
-        if let Some(packed) = self.packed.module(self.layer_idx, path) {
-            let frozen = forward_packed(packed, linear, x);
-            return changes
-                .iter()
-                .fold(frozen, |output, change| change.add_to(output, x.clone()));
-        }
+        let weight = match self.stored.module(self.layer_idx, path) {
+            Some(matrix) => FrozenWeight::Stored {
+                matrix: matrix.clone(),
+                device: x.device(),
+            },
+            None => linear.weight.val().into(),
+        };
         let (first, others) = match changes {
             [ModuleChange::LowRank(first), others @ ..] => {
                 (Some(LowRankChange::clone(first)), others)
@@ -38,24 +39,12 @@ impl LayerContext<'_> {
         };
         let output = fused::linear(LinearInput {
             x: x.clone(),
-            weight: linear.weight.val(),
+            weight,
             bias: linear.bias.as_ref().map(burn::module::Param::val),
             change: first,
         });
         others
             .iter()
             .fold(output, |output, change| change.add_to(output, x.clone()))
-    }
-}
-
-/// `[batch, seq, in]` -> `[batch, seq, out]`
-fn forward_packed(packed: &PackedMatrix, linear: &Linear, x: &Tensor<3>) -> Tensor<3> {
-    let [batch, seq_len, in_size] = x.dims();
-    let output = packed.forward(x.clone().reshape([batch * seq_len, in_size])); // [batch * seq, out]
-    let [_, out_size] = output.dims();
-    let output = output.reshape([batch, seq_len, out_size]);
-    match &linear.bias {
-        Some(bias) => output + bias.val().unsqueeze(),
-        None => output,
     }
 }

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use burn::module::Module as _;
 use burn::tensor::Device;
+use chameleon_core::device::is_flex;
 
 use crate::adapter::identity::{self, ModelIdentity};
 use crate::error::ModelError;
+use crate::families::causal_lm::CausalLm as _;
 use crate::families::config::DecoderConfig;
 use crate::families::import::ImportReport;
 use crate::families::language_model::LanguageModel;
-use crate::families::packed::{PackedWeights, WeightStorage};
+use crate::families::stored_weights::{StoredWeights, WeightStorage};
 use crate::files::chat::ModelChat;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::hub::{self, HubOptions};
@@ -46,7 +49,13 @@ impl LoadedModel {
             .transpose()
     }
 
-    /// The fingerprint that hidden states depend on besides tokens: SHA-256 of the configuration and of every weight.
+    /// The number of parameters, however they are stored.
+    pub fn num_params(&self) -> usize {
+        self.model.num_params() + self.model.stored().num_values()
+    }
+
+    /// The fingerprint that hidden states depend on besides tokens: SHA-256 of the configuration and of every weight
+    /// as it is stored in memory.
     ///
     /// Unlike the [`identity`](Self::identity), which depends on the embedding alone, it distinguishes two models
     /// that differ in a layer.
@@ -66,15 +75,14 @@ pub fn load(
     options: &HubOptions,
     device: &Device,
 ) -> Result<LoadedModel, ModelError> {
-    load_as(WeightStorage::F32, source, options, device)
+    load_as(WeightStorage::default(), source, options, device)
 }
 
-/// Loads a model onto a device, with its weights stored as given. A model with packed weights can run with adapters;
-/// nothing below its head can be trained.
+/// Loads a model onto a device, with its weights stored as given.
 ///
 /// # Errors
 ///
-/// As [`load`], and when quantised weights are requested and the file has none of a supported type.
+/// As [`load`].
 pub fn load_as(
     storage: WeightStorage,
     source: &ModelSource,
@@ -100,14 +108,14 @@ pub fn load_as(
     let is_tied = config.is_tied && !checkpoint.has_own_head();
     let config = DecoderConfig { is_tied, ..config };
     let mut model = config.init(device).map_err(broken)?;
-    let packed = match storage {
-        WeightStorage::F32 => Packed::default(),
-        WeightStorage::Quantised => Packed::of(&checkpoint)?,
+    let kept = match storage {
+        WeightStorage::Stored if is_flex(device) => Kept::of(&checkpoint, &model)?,
+        WeightStorage::Stored | WeightStorage::F32 => Kept::default(),
     };
-    let mut report = model.import_except(&checkpoint, &packed.names);
-    report.missing.retain(|name| !packed.names.contains(name));
-    report.loaded.extend(packed.names);
-    model.pack(packed.weights);
+    let mut report = model.import_except(&checkpoint, &kept.names);
+    report.missing.retain(|name| !kept.names.contains(name));
+    report.loaded.extend(kept.names);
+    model.keep_stored(kept.weights);
     check(&report, &checkpoint)?;
     Ok(LoadedModel {
         identity: ModelIdentity::of(&model),
@@ -119,45 +127,66 @@ pub fn load_as(
     })
 }
 
-/// Weights that stay packed, and what the checkpoint calls those that need not be dequantised.
+/// Weights that stay as they are stored, and what the checkpoint calls those that need not be dequantised.
 #[derive(Default)]
-struct Packed {
-    weights: PackedWeights,
+struct Kept {
+    weights: StoredWeights,
     names: BTreeSet<String>,
 }
 
-impl Packed {
-    fn of(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+impl Kept {
+    /// Weights of another shape than the model's are left to the import, which reports them.
+    fn of(checkpoint: &Checkpoint, model: &LanguageModel) -> Result<Self, ModelError> {
         let mut names = BTreeSet::new();
         let mut modules = BTreeMap::new();
+        let (mut embedding, mut head) = (None, None);
+        let sizes = model.sizes();
+        let linear_modules = model.linear_modules();
         let table = checkpoint.architecture().names();
-        let in_layers = checkpoint.tensors().filter_map(|(name, _)| {
-            checkpoint.field(name)?;
-            let (layer_idx, path) = table.linear_weight(name)?;
-            Some((name, layer_idx, path.to_owned()))
-        });
-        for (name, layer_idx, path) in in_layers {
-            if let Some(matrix) = checkpoint.packed(name) {
-                modules.insert((layer_idx, path), matrix);
+        for (name, info) in checkpoint.tensors() {
+            let Some(field) = checkpoint.field(name) else {
+                continue;
+            };
+            let has_shape = |in_size: usize, out_size: usize| info.shape == [in_size, out_size];
+            let kept = if field == EMBEDDING_FIELD {
+                if has_shape(sizes.vocab_size, sizes.hidden_size) {
+                    embedding = checkpoint.stored_embedding(name)?;
+                }
+                embedding.is_some()
+            } else if field == HEAD_FIELD {
+                if model.has_own_head() && has_shape(sizes.hidden_size, sizes.vocab_size) {
+                    head = checkpoint.stored_linear(name)?;
+                }
+                head.is_some()
+            } else if let Some((layer_idx, path)) = table.linear_weight(name)
+                && let Some(module) = linear_modules.iter().find(|module| module.path == path)
+                && layer_idx < sizes.num_layers
+                && has_shape(module.in_size, module.out_size)
+                && let Some(matrix) = checkpoint.stored_linear(name)?
+            {
+                modules.insert((layer_idx, path.to_owned()), matrix);
+                true
+            } else {
+                false
+            };
+            if kept {
                 names.insert(name.to_owned());
             }
         }
-        if modules.is_empty() {
-            return Err(ModelError::NothingPacked {
-                path: checkpoint.path().to_path_buf(),
-            });
+        if !model.has_own_head() {
+            head.clone_from(&embedding);
         }
-        // The embedding is needed as f32 as well; a head that is not tied is not packed.
-        let name = |field| table.of_field(field).map(|(name, _)| name);
-        let head = name("lm_head.weight").filter(|head| checkpoint.tensor(head).is_some());
-        let embedding = name("embed_tokens.weight").filter(|_| head.is_none());
-        let head = embedding.and_then(|embedding| checkpoint.packed(&embedding));
         Ok(Self {
-            weights: PackedWeights::new(modules, head),
+            weights: StoredWeights::new(modules, embedding, head),
             names,
         })
     }
 }
+
+/// The field of the embedding.
+const EMBEDDING_FIELD: &str = "embed_tokens.weight";
+/// The field of a head that is not the embedding.
+const HEAD_FIELD: &str = "lm_head.weight";
 
 fn check(report: &ImportReport, checkpoint: &Checkpoint) -> Result<(), ModelError> {
     let path = || checkpoint.path().to_path_buf();

@@ -30,10 +30,10 @@ pub(crate) mod indices;
 mod layer;
 mod layer_context;
 mod norm;
-pub(crate) mod packed;
 mod presets;
 mod rope;
 mod rope_config;
+pub(crate) mod stored_weights;
 
 pub use causal_lm::{CachedStates, LinearModule, PassEnd, PassInput, SequencePass};
 pub use config::{

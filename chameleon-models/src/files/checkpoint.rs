@@ -7,19 +7,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chameleon_core::stored::{StoredBytes, StoredMatrix, StoredMatrixError, TensorDtype};
 use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::error::ModelError;
-use crate::families::packed::PackedMatrix;
 use crate::files::architecture::Architecture;
 use crate::files::file_bytes::FileBytes;
 use crate::files::gguf::GgufFile;
 use crate::files::gguf_config;
+use crate::files::gguf_parts;
 use crate::files::name_table::{Container, Heads, Layout};
 use crate::files::safetensors_folder::SafetensorsFolder;
 use crate::files::stored_layout::StoredLayout;
-use crate::files::tensor_dtype::TensorInfo;
+use crate::files::tensor_info::TensorInfo;
 use crate::files::tokenizer::Tokenizer;
 use crate::files::tokenizer_gguf;
 
@@ -111,7 +112,7 @@ impl Checkpoint {
         })
     }
 
-    /// Opens a GGUF file.
+    /// Opens a GGUF file; of one that is one of several parts of a model, all parts.
     ///
     /// # Errors
     /// When the file cannot be read or is broken, or the family is not a known one.
@@ -122,7 +123,7 @@ impl Checkpoint {
                 path: path.to_path_buf(),
             });
         }
-        Self::of_gguf(GgufFile::open(path)?)
+        Self::of_gguf(gguf_parts::open(path)?)
     }
 
     /// Reads a GGUF file that is in memory; `path` appears in messages.
@@ -259,18 +260,92 @@ impl Checkpoint {
         Ok(entry.layout.restore(stored, &entry.stored_shape))
     }
 
-    /// A weight of a linear module as the file packs it, if it does so in a way that can be multiplied with.
-    pub(crate) fn packed(&self, name: &str) -> Option<PackedMatrix> {
-        let Storage::Gguf(file) = &*self.storage else {
-            return None;
+    /// The weight of a linear module as it is stored; `None` if it is stored as f32, or in a shape or an order in which
+    /// no output is a row.
+    ///
+    /// # Errors
+    /// When one of its values is NaN or infinite.
+    pub(crate) fn stored_linear(&self, name: &str) -> Result<Option<StoredMatrix>, ModelError> {
+        let Some((entry, bytes)) = self.stored(name) else {
+            return Ok(None);
         };
+        let &[num_rows, row_len] = entry.stored_shape.as_slice() else {
+            return Ok(None);
+        };
+        let dtype = entry.info.dtype;
+        if entry.layout.is_transposed() {
+            let matrix = self.matrix(name, dtype, bytes, [num_rows, row_len])?;
+            let Some(order) = entry.layout.order(num_rows) else {
+                return Ok(Some(matrix));
+            };
+            let ordered = matrix.with_order(order);
+            return ordered
+                .map(Some)
+                .map_err(|source| self.not_a_weight(name, source));
+        }
+        if dtype.block_len() > 1 {
+            return Ok(None);
+        }
+        let transposed = transpose(&bytes, [num_rows, row_len], dtype.block_bytes());
+        drop(bytes);
+        let num_bytes = transposed.len();
+        let bytes = StoredBytes::new(Arc::new(transposed), 0..num_bytes);
+        let bytes = bytes.expect("all of the bytes");
+        self.matrix(name, dtype, bytes, [row_len, num_rows])
+            .map(Some)
+    }
+
+    /// An embedding as it is stored, row by row; `None` if it is stored as f32.
+    ///
+    /// # Errors
+    /// When one of its values is NaN or infinite.
+    pub(crate) fn stored_embedding(&self, name: &str) -> Result<Option<StoredMatrix>, ModelError> {
+        match self.stored(name) {
+            Some((entry, bytes)) if entry.layout == StoredLayout::SAME => {
+                let &[num_rows, row_len] = entry.stored_shape.as_slice() else {
+                    return Ok(None);
+                };
+                self.matrix(name, entry.info.dtype, bytes, [num_rows, row_len])
+                    .map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The bytes of a tensor that is not stored as f32.
+    fn stored(&self, name: &str) -> Option<(&Entry, StoredBytes)> {
         let entry = self.tensors.get(name)?;
-        let (tensor, bytes) = file.stored(&entry.stored_name)?;
-        let &[num_rows, row_len] = tensor.shape.as_slice() else {
+        if entry.info.dtype == TensorDtype::F32 {
             return None;
+        }
+        let bytes = match &*self.storage {
+            Storage::Gguf(file) => file.stored(&entry.stored_name)?,
+            Storage::Safetensors(folder) => folder.stored(&entry.stored_name)?,
         };
-        let stored_row = |row| entry.layout.stored_row(row, num_rows);
-        PackedMatrix::read(tensor.dtype, bytes, [num_rows, row_len], stored_row)
+        Some((entry, bytes))
+    }
+
+    fn matrix(
+        &self,
+        name: &str,
+        dtype: TensorDtype,
+        bytes: StoredBytes,
+        shape: [usize; 2],
+    ) -> Result<StoredMatrix, ModelError> {
+        StoredMatrix::new(dtype, bytes, shape).map_err(|source| self.not_a_weight(name, source))
+    }
+
+    fn not_a_weight(&self, name: &str, source: StoredMatrixError) -> ModelError {
+        let (path, name) = (self.path().to_path_buf(), name.to_owned());
+        match source {
+            StoredMatrixError::NonFinite { position, value } => ModelError::NonFinite {
+                path,
+                name,
+                position,
+                value,
+            },
+            source => ModelError::StoredWeight { path, name, source },
+        }
     }
 
     /// The tokenizer that belongs to the model; its vocabulary is checked against the embedding.
@@ -300,6 +375,20 @@ impl Checkpoint {
             Storage::Safetensors(folder) => folder.chat_template(),
         }
     }
+}
+
+/// The columns of values of `size` bytes each, one after the other.
+fn transpose(bytes: &[u8], [num_rows, num_columns]: [usize; 2], size: usize) -> Vec<u8> {
+    let mut transposed = vec![0; bytes.len()];
+    transposed
+        .par_chunks_mut((num_rows * size).max(1))
+        .enumerate()
+        .for_each(|(column, values)| {
+            for (row, value) in values.chunks_exact_mut(size).enumerate() {
+                value.copy_from_slice(&bytes[(row * num_columns + column) * size..][..size]);
+            }
+        });
+    transposed
 }
 
 /// How the tensors of a file are named and laid out.

@@ -6,9 +6,11 @@ use std::fs::File;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
+use chameleon_core::stored::TensorDtype;
 use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
+use rayon::prelude::*;
 
 use crate::error::ModelError;
 
@@ -62,6 +64,21 @@ impl FileBytes {
         &self.path
     }
 
+    /// Decodes whole blocks, whose bytes are then marked as used.
+    pub(crate) fn decode(&self, dtype: TensorDtype, range: Range<usize>) -> Vec<f32> {
+        /// Values that one thread decodes at a time; a multiple of every block length.
+        const CHUNK: usize = 1 << 16;
+        let bytes = &self[range.clone()];
+        let mut values = vec![0.0; bytes.len() / dtype.block_bytes() * dtype.block_len()];
+        let chunk_bytes = CHUNK / dtype.block_len() * dtype.block_bytes();
+        values
+            .par_chunks_mut(CHUNK)
+            .zip(bytes.par_chunks(chunk_bytes))
+            .for_each(|(values, bytes)| dtype.decode(bytes, values));
+        self.release(range);
+        values
+    }
+
     /// Marks bytes as used: their pages need not stay in memory, and can be read again.
     pub(crate) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
@@ -83,6 +100,12 @@ pub(crate) fn refuse_pointer(path: &Path, content: &[u8]) -> Result<(), ModelErr
         });
     }
     Ok(())
+}
+
+impl AsRef<[u8]> for FileBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
 }
 
 impl Deref for FileBytes {

@@ -4,25 +4,26 @@
 //! tensor must lie inside the file, apart from the others, under a name of its own. What the names
 //! mean is defined by [`name_table`](super::name_table), what the values mean by [`gguf_config`](super::gguf_config).
 //!
-//! candle has a reader for this header too. It divides by the alignment it finds, keeps the last of
-//! two tensors with one name, and refuses a file for one tensor type it does not know without
-//! saying which tensor; so the header is read here and only the blocks are candle's.
+//! A model may be in several files, its parts: the first has the metadata, each has some of the tensors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+
+use chameleon_core::stored::{StoredBytes, TensorDtype};
 
 use crate::error::ModelError;
 use crate::files::file_bytes::FileBytes;
-use crate::files::tensor_dtype::TensorDtype;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
 const MAX_DIMS: u32 = 4;
 
-/// A GGUF file whose header has been read and checked.
+/// A GGUF file, or all parts of one, whose headers have been read and checked.
 #[derive(Debug)]
 pub(crate) struct GgufFile {
-    bytes: FileBytes,
+    /// The file, or its parts in order.
+    parts: Vec<Arc<FileBytes>>,
     metadata: BTreeMap<String, MetadataValue>,
     tensors: BTreeMap<String, GgufTensor>,
 }
@@ -46,16 +47,12 @@ pub(crate) struct GgufTensor {
     /// Outermost axis first, as everywhere in this crate (the file has it the other way round).
     pub(crate) shape: Vec<usize>,
     pub(crate) dtype: TensorDtype,
+    part_idx: usize,
     start: usize,
     end: usize,
 }
 
 impl GgufFile {
-    /// Maps a file and reads its header.
-    pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
-        Self::parse(FileBytes::open(path)?)
-    }
-
     /// Reads the header of a file.
     pub(crate) fn parse(bytes: FileBytes) -> Result<Self, ModelError> {
         let mut cursor = Cursor {
@@ -84,14 +81,31 @@ impl GgufFile {
         let data_start = (cursor.position() as u64).next_multiple_of(alignment);
         let tensors = place(&bytes, declared, data_start, alignment)?;
         Ok(Self {
-            bytes,
+            parts: vec![Arc::new(bytes)],
             metadata,
             tensors,
         })
     }
 
+    /// Adds the tensors of the next part.
+    pub(crate) fn add_part(&mut self, part: Self) -> Result<(), ModelError> {
+        let part_idx = self.parts.len();
+        for (name, mut tensor) in part.tensors {
+            tensor.part_idx = part_idx;
+            if self.tensors.insert(name.clone(), tensor).is_some() {
+                return Err(ModelError::DuplicateName {
+                    path: part.parts[0].path().to_path_buf(),
+                    name,
+                });
+            }
+        }
+        self.parts.extend(part.parts);
+        Ok(())
+    }
+
+    /// The file, or its first part.
     pub(crate) fn path(&self) -> &Path {
-        self.bytes.path()
+        self.parts[0].path()
     }
 
     pub(crate) fn tensors(&self) -> &BTreeMap<String, GgufTensor> {
@@ -107,31 +121,25 @@ impl GgufFile {
                 path: self.path().to_path_buf(),
                 name: name.to_owned(),
             })?;
-        let place = tensor.start..tensor.end;
-        let decoded = tensor.dtype.decode(&self.bytes[place.clone()]);
-        self.bytes.release(place);
-        decoded.map_err(|source| ModelError::Dequantise {
-            path: self.path().to_path_buf(),
-            name: name.to_owned(),
-            source: source.into(),
-        })
+        Ok(self.parts[tensor.part_idx].decode(tensor.dtype, tensor.start..tensor.end))
     }
 
-    /// A tensor with its bytes as they are stored.
-    pub(crate) fn stored(&self, name: &str) -> Option<(&GgufTensor, &[u8])> {
+    /// The bytes of a tensor as they are stored.
+    pub(crate) fn stored(&self, name: &str) -> Option<StoredBytes> {
         let tensor = self.tensors.get(name)?;
-        Some((tensor, &self.bytes[tensor.start..tensor.end]))
+        let part = Arc::clone(&self.parts[tensor.part_idx]);
+        StoredBytes::new(part, tensor.start..tensor.end)
     }
 
     /// Whether two tensors are the same bytes in the same shape.
     pub(crate) fn stored_alike(&self, first: &str, second: &str) -> bool {
-        let (Some(first), Some(second)) = (self.tensors.get(first), self.tensors.get(second))
+        let tensor = |name| self.tensors.get(name).zip(self.stored(name));
+        let (Some((first, first_bytes)), Some((second, second_bytes))) =
+            (tensor(first), tensor(second))
         else {
             return false;
         };
-        first.shape == second.shape
-            && first.dtype == second.dtype
-            && self.bytes[first.start..first.end] == self.bytes[second.start..second.end]
+        first.shape == second.shape && first.dtype == second.dtype && *first_bytes == *second_bytes
     }
 
     pub(crate) fn value(&self, key: &str) -> Option<&MetadataValue> {
@@ -291,6 +299,7 @@ fn place(
         let placed = GgufTensor {
             shape: tensor.shape,
             dtype: tensor.dtype,
+            part_idx: 0,
             start: usize::try_from(start).expect(fits),
             end: usize::try_from(end).expect(fits),
         };
@@ -538,26 +547,20 @@ fn shortest_decimal(value: f32) -> f64 {
 fn dtype_name(number: u32) -> String {
     let known = match number {
         9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
         15 => "Q8_K",
         16 => "IQ2_XXS",
         17 => "IQ2_XS",
         18 => "IQ3_XXS",
         19 => "IQ1_S",
-        20 => "IQ4_NL",
         21 => "IQ3_S",
         22 => "IQ2_S",
-        23 => "IQ4_XS",
         24 => "I8",
         25 => "I16",
         26 => "I32",
         27 => "I64",
         28 => "F64",
         29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        39 => "MXFP4",
+        40 => "NVFP4",
         _ => return format!("the unknown type {number}"),
     };
     known.to_owned()

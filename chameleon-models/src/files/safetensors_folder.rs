@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
+use chameleon_core::stored::{StoredBytes, TensorDtype};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensors};
 use serde::Deserialize;
@@ -12,7 +14,7 @@ use serde_json::Value;
 use crate::error::ModelError;
 use crate::files::architecture::Architecture;
 use crate::files::file_bytes::{FileBytes, refuse_pointer};
-use crate::files::tensor_dtype::{TensorDtype, TensorInfo};
+use crate::files::tensor_info::TensorInfo;
 
 const CONFIG: &str = "config.json";
 pub(crate) const WEIGHTS: &str = "model.safetensors";
@@ -32,7 +34,7 @@ pub(crate) struct SafetensorsFolder {
 
 #[derive(Debug)]
 struct Shard {
-    bytes: FileBytes,
+    bytes: Arc<FileBytes>,
     metadata: Metadata,
     data_start: usize,
 }
@@ -123,25 +125,26 @@ impl SafetensorsFolder {
 
     /// A tensor's values, row by row.
     pub(crate) fn read_f32(&self, name: &str) -> Result<Vec<f32>, ModelError> {
-        let found = self.tensors.get(name).zip(self.shard_of.get(name));
-        let Some((info, &shard_idx)) = found else {
+        let found = self.tensors.get(name).zip(self.place(name));
+        let Some((info, (bytes, place))) = found else {
             return Err(ModelError::TensorMissing {
                 path: self.path.clone(),
                 name: name.to_owned(),
             });
         };
-        let shard = &self.shards[shard_idx];
-        let place = shard.place(name).ok_or_else(|| ModelError::TensorMissing {
-            path: shard.bytes.path().to_path_buf(),
-            name: name.to_owned(),
-        })?;
-        let decoded = info.dtype.decode(&shard.bytes[place.clone()]);
-        shard.bytes.release(place);
-        decoded.map_err(|source| ModelError::Dequantise {
-            path: shard.bytes.path().to_path_buf(),
-            name: name.to_owned(),
-            source: source.into(),
-        })
+        Ok(bytes.decode(info.dtype, place))
+    }
+
+    /// The bytes of a tensor as they are stored.
+    pub(crate) fn stored(&self, name: &str) -> Option<StoredBytes> {
+        let (bytes, place) = self.place(name)?;
+        StoredBytes::new(Arc::clone(bytes) as _, place)
+    }
+
+    /// The shard with a tensor, and where its bytes lie there.
+    fn place(&self, name: &str) -> Option<(&Arc<FileBytes>, Range<usize>)> {
+        let shard = &self.shards[*self.shard_of.get(name)?];
+        Some((&shard.bytes, shard.place(name)?))
     }
 
     /// The template in `chat_template.jinja` or, in older folders, in `tokenizer_config.json`.
@@ -238,7 +241,7 @@ impl SafetensorsFolder {
         }
         self.shards.push(Shard {
             data_start: header_len + 8,
-            bytes,
+            bytes: Arc::new(bytes),
             metadata,
         });
         Ok(())

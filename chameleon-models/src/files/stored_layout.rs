@@ -70,8 +70,26 @@ impl StoredLayout {
         Some(shape)
     }
 
+    /// Whether a matrix has its axes swapped.
+    pub(crate) fn is_transposed(self) -> bool {
+        self.transposed
+    }
+
+    /// Where each of the rows is stored, if their order is another.
+    pub(crate) fn order(self, num_rows: usize) -> Option<Vec<u32>> {
+        if self.rows == RowOrder::Same {
+            return None;
+        }
+        let stored_rows = (0..num_rows).map(|row| self.stored_row(row, num_rows));
+        Some(
+            stored_rows
+                .map(|row| u32::try_from(row).expect("a row of a tensor that fits in memory"))
+                .collect(),
+        )
+    }
+
     /// Where row `row` of `num_rows` is stored.
-    pub(crate) fn stored_row(self, row: usize, num_rows: usize) -> usize {
+    fn stored_row(self, row: usize, num_rows: usize) -> usize {
         match self.rows {
             RowOrder::Same => row,
             RowOrder::RotaryPairs(num_heads) => {

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use chameleon_cluster::PlannedBatch;
-use chameleon_core::{HeadInput, LoraFactors, linear_cross_entropy};
+use chameleon_core::{FrozenWeight, HeadInput, LoraFactors, linear_cross_entropy};
 use chameleon_hypernet::{Condition, ControlPlan, PromptGroup};
 use rand::seq::SliceRandom as _;
 
@@ -159,7 +159,13 @@ pub(crate) fn segments(examples: &[&Example], factors: Vec<LoraFactors>) -> Vec<
 
 /// The weight of a head in row-major order. A tied head is a transposed view of the embedding, which every step would
 /// transpose again; when layers train as well, their gradient reads it in the other order.
-fn row_major(weight: Tensor<2>) -> Tensor<2> {
-    let [hidden, vocab] = weight.dims();
-    weight.reshape([hidden * vocab]).reshape([hidden, vocab])
+fn row_major(weight: FrozenWeight) -> FrozenWeight {
+    match weight {
+        FrozenWeight::Dense(weight) => {
+            let [hidden, vocab] = weight.dims();
+            let values = weight.reshape([hidden * vocab]);
+            values.reshape([hidden, vocab]).into()
+        }
+        stored @ FrozenWeight::Stored { .. } => stored,
+    }
 }

@@ -249,7 +249,7 @@ fn greedy_answers_of_the_base_model_are_those_of_full_passes() {
         while expected.len() < request.max_new_tokens {
             let hidden = loaded.model.hidden_states(ids(&token_ids));
             let last = hidden.narrow(1, token_ids.len() - 1, 1).squeeze_dim::<2>(1);
-            let next = last.matmul(loaded.model.head_weight()).argmax(1);
+            let next = last.matmul(loaded.model.head_weight().to_dense()).argmax(1);
             let next = next.into_scalar::<i64>();
             let token_id = u32::try_from(next).unwrap();
             if loaded.tokenizer.is_eos(token_id) {
@@ -292,7 +292,7 @@ fn probabilities_are_those_of_the_merged_head() {
             let condition = adapter.centroids.clone().narrow(0, cluster_idx, 1);
             let producer = adapter.module.factor_producer();
             let group = producer.groups(cluster_idx, condition).remove(0);
-            let weight = loaded.model.head_weight() + group.head.delta() * scale;
+            let weight = loaded.model.head_weight().to_dense() + group.head.delta() * scale;
             let layers = group.layers.map(|layers| layers.with_strength(scale));
             let hidden = loaded.model.forward(SequencePass {
                 input: PassInput::TokenIds(ids(&prompt.map(i64::from))),

@@ -206,7 +206,7 @@ pub(crate) fn adapted_logits(
         factors,
     });
     let head = model.head();
-    head.cap(hidden.matmul(head.weight.clone().unsqueeze()))
+    head.cap(hidden.matmul(head.weight.to_dense().unsqueeze()))
 }
 
 /// `lora.STACK.N.PATH.weight` of every adapted module.

@@ -244,8 +244,8 @@ fn names_are_unique() {
 #[test]
 fn types_that_are_not_read_are_named_beside_those_that_are() {
     for (number, name) in [
-        (10, "Q2_K"),
-        (20, "IQ4_NL"),
+        (16, "IQ2_XXS"),
+        (15, "Q8_K"),
         (4, "the unknown type 4"),
         (1000, "the unknown type 1000"),
     ] {

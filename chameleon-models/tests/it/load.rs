@@ -34,7 +34,7 @@ fn load_path(path: &Path) -> Result<LoadedModel, ModelError> {
 }
 
 /// A folder with the model's files and a tokenizer of four tokens.
-fn complete(model: &str) -> tempfile::TempDir {
+pub(crate) fn complete(model: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors"] {
         std::fs::copy(fixture(model).join(file), folder.path().join(file)).unwrap();

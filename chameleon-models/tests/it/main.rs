@@ -26,6 +26,7 @@ mod load; // from a path to a model that runs
 mod memory; // what groups remember: written, read, and told while decoding
 mod published; // the recipe of the paper against PyTorch
 mod real_model; // the same texts as transformers, when a model is there
+mod stored_weights; // weights as files store them against f32
 mod stream; // texts larger than memory against texts in memory
 mod text_metrics; // BLEU, ROUGE and METEOR against the Python packages
 mod tokenizers; // tokenizers rebuilt from GGUF files against transformers

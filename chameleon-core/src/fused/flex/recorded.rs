@@ -12,17 +12,18 @@ use burn::backend::{Autodiff, Backend, Flex, TensorMetadata as _, backend_extens
 
 use self::attention::{AttentionBackward, AttentionState};
 use self::linear::{
-    LinearBackward, LowRankState, Mixed, MixedLinearBackward, ScaledLinearBackward, narrow_rows,
-    rows, widen,
+    Frozen, LinearBackward, LowRankState, Mixed, MixedLinearBackward, ScaledLinearBackward,
+    narrow_rows, rows, widen,
 };
 use super::{FlexTensor, contiguous, matrix, tensor};
 use crate::fused::inputs::ScoreRule;
 use crate::fused::kernels::activation;
 use crate::fused::kernels::norm::RmsNorm;
 use crate::fused::kernels::product::Product;
+use crate::stored::StoredMatrix;
 
 /// Operations of the flex backend in addition to Burn's own, with gradients. Weights, scales, cosines and sines
-/// are frozen.
+/// are frozen. Where a stored weight is given, the other one is empty.
 #[backend_extension(Autodiff, Flex)]
 pub(super) trait RecordedOps: Backend {
     /// `gate * sigmoid(gate) * up`.
@@ -46,12 +47,17 @@ pub(super) trait RecordedOps: Backend {
     ) -> FloatTensor<Self>;
 
     /// `x · weight`.
-    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        stored: Option<StoredMatrix>,
+    ) -> FloatTensor<Self>;
 
     /// `x · weight + scale * (x · a) · b`.
     fn scaled_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        stored: Option<StoredMatrix>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f32,
@@ -61,6 +67,7 @@ pub(super) trait RecordedOps: Backend {
     fn mixed_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        stored: Option<StoredMatrix>,
         a: FloatTensor<Self>,
         mix: FloatTensor<Self>,
         b: FloatTensor<Self>,
@@ -100,14 +107,14 @@ impl RecordedOps for Flex {
         like(&state.query, state.attention().forward())
     }
 
-    fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        let x = contiguous(x);
-        rows_like(&x, Product::of(rows(&x), matrix(&weight)).compute())
+    fn linear(x: FlexTensor, weight: FlexTensor, stored: Option<StoredMatrix>) -> FlexTensor {
+        Frozen::new(weight, stored).multiply(&contiguous(x))
     }
 
     fn scaled_linear(
         x: FlexTensor,
         weight: FlexTensor,
+        stored: Option<StoredMatrix>,
         a: FlexTensor,
         b: FlexTensor,
         scale: f32,
@@ -118,7 +125,7 @@ impl RecordedOps for Flex {
             for value in &mut narrow {
                 *value *= scale;
             }
-            (narrow, <Self as RecordedOps>::linear(x, weight))
+            (narrow, Frozen::new(weight, stored).multiply(&x))
         };
         widen(output, &narrow, &b)
     }
@@ -126,6 +133,7 @@ impl RecordedOps for Flex {
     fn mixed_linear(
         x: FlexTensor,
         weight: FlexTensor,
+        stored: Option<StoredMatrix>,
         a: FlexTensor,
         mix: FlexTensor,
         b: FlexTensor,
@@ -133,7 +141,7 @@ impl RecordedOps for Flex {
         let x = contiguous(x);
         let narrow = Product::of(rows(&x), matrix(&a)).compute();
         let mixed = Product::of(narrow_rows(&narrow, &a), matrix(&mix)).compute();
-        widen(<Self as RecordedOps>::linear(x, weight), &mixed, &b)
+        widen(Frozen::new(weight, stored).multiply(&x), &mixed, &b)
     }
 }
 
@@ -205,10 +213,14 @@ impl<C: CheckpointStrategy> RecordedOps for Autodiff<Flex, C> {
         }
     }
 
-    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        stored: Option<StoredMatrix>,
+    ) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
-        let weight = weight.into_primitive();
-        let output = <Flex as RecordedOps>::linear(x, weight.clone());
+        let weight = Frozen::new(weight.into_primitive(), stored);
+        let output = weight.multiply(&contiguous(x));
         match LinearBackward
             .prepare::<C>([node])
             .compute_bound()
@@ -222,6 +234,7 @@ impl<C: CheckpointStrategy> RecordedOps for Autodiff<Flex, C> {
     fn scaled_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        stored: Option<StoredMatrix>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f32,
@@ -229,12 +242,12 @@ impl<C: CheckpointStrategy> RecordedOps for Autodiff<Flex, C> {
         let (x, x_node) = x.into_parts();
         let (a, a_node) = a.into_parts();
         let (b, b_node) = b.into_parts();
-        let (x, weight) = (contiguous(x), weight.into_primitive());
+        let (x, weight) = (contiguous(x), Frozen::new(weight.into_primitive(), stored));
         let mut narrow = Product::of(rows(&x), matrix(&a)).compute();
         for value in &mut narrow {
             *value *= scale;
         }
-        let output = <Flex as RecordedOps>::linear(x.clone(), weight.clone());
+        let output = weight.multiply(&x);
         let output = widen(output, &narrow, &b);
         match ScaledLinearBackward
             .prepare::<C>([x_node, a_node, b_node])
@@ -259,6 +272,7 @@ impl<C: CheckpointStrategy> RecordedOps for Autodiff<Flex, C> {
     fn mixed_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        stored: Option<StoredMatrix>,
         a: FloatTensor<Self>,
         mix: FloatTensor<Self>,
         b: FloatTensor<Self>,
@@ -267,10 +281,10 @@ impl<C: CheckpointStrategy> RecordedOps for Autodiff<Flex, C> {
         let (a, a_node) = a.into_parts();
         let (mix, mix_node) = mix.into_parts();
         let (b, b_node) = b.into_parts();
-        let (x, weight) = (contiguous(x), weight.into_primitive());
+        let (x, weight) = (contiguous(x), Frozen::new(weight.into_primitive(), stored));
         let narrow = Product::of(rows(&x), matrix(&a)).compute();
         let mixed = Product::of(narrow_rows(&narrow, &a), matrix(&mix)).compute();
-        let output = <Flex as RecordedOps>::linear(x.clone(), weight.clone());
+        let output = weight.multiply(&x);
         let output = widen(output, &mixed, &b);
         match MixedLinearBackward
             .prepare::<C>([x_node, a_node, mix_node, b_node])

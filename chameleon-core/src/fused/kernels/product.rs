@@ -48,6 +48,22 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Some columns.
+    ///
+    /// # Panics
+    ///
+    /// When they reach past the last one.
+    pub(in crate::fused) fn columns(self, columns: std::ops::Range<usize>) -> Self {
+        assert!(columns.end <= self.shape[1], "columns of a matrix");
+        let first = columns.start.cast_signed() * self.strides[1];
+        let first = usize::try_from(first).expect("columns do not run backwards");
+        Self {
+            values: self.values.get(first..).unwrap_or_default(),
+            shape: [self.shape[0], columns.len()],
+            strides: self.strides,
+        }
+    }
+
     /// Whether every element of the matrix is within its memory.
     fn is_inside(&self) -> bool {
         let last = |axis: usize| {

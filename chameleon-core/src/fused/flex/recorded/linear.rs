@@ -9,18 +9,53 @@ use burn::backend::autodiff::ops::{Backward, Ops};
 use super::super::{FlexTensor, contiguous, matrix};
 use super::{like, rows_like};
 use crate::fused::kernels::product::{Matrix, Product};
+use crate::fused::kernels::stored;
+use crate::stored::StoredMatrix;
+
+/// A frozen weight, `[in, out]`.
+#[derive(Debug, Clone)]
+pub(super) enum Frozen {
+    Dense(FlexTensor),
+    Stored(StoredMatrix),
+}
+
+impl Frozen {
+    /// The stored weight, if there is one.
+    pub(super) fn new(weight: FlexTensor, stored: Option<StoredMatrix>) -> Self {
+        match stored {
+            Some(stored) => Self::Stored(stored),
+            None => Self::Dense(weight),
+        }
+    }
+
+    /// A contiguous `[batch, seq, in]` -> `[batch, seq, out]`
+    pub(super) fn multiply(&self, x: &FlexTensor) -> FlexTensor {
+        let values = match self {
+            Self::Dense(weight) => Product::of(rows(x), matrix(weight)).compute(),
+            Self::Stored(weight) => stored::multiply(x.storage(), weight),
+        };
+        rows_like(x, values)
+    }
+
+    /// `[rows, out]` -> `[rows, in]`
+    fn input_gradient(&self, grad: Matrix<'_>) -> Vec<f32> {
+        match self {
+            Self::Dense(weight) => Product::of(grad, matrix(weight).transpose()).compute(),
+            Self::Stored(weight) => stored::multiply_transposed(grad, weight),
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct LinearBackward;
 
 impl Backward<Flex, 1> for LinearBackward {
-    type State = FlexTensor;
+    type State = Frozen;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = contiguous(grads.consume::<Flex>(&ops.node));
         if let [Some(node)] = ops.parents {
-            let weight = matrix(&ops.state).transpose();
-            let values = Product::of(rows(&grad), weight).compute();
+            let values = ops.state.input_gradient(rows(&grad));
             grads.register::<Flex>(node.id, rows_like(&grad, values));
         }
     }
@@ -30,7 +65,7 @@ impl Backward<Flex, 1> for LinearBackward {
 #[derive(Debug, Clone)]
 pub(super) struct LowRankState {
     pub(super) x: FlexTensor,
-    pub(super) weight: FlexTensor,
+    pub(super) weight: Frozen,
     pub(super) a: FlexTensor,
     pub(super) mix: Mixed,
     pub(super) b: FlexTensor,
@@ -83,7 +118,7 @@ impl LowRankState {
             }
         };
         let after_a = Matrix::from_rows(&after_a, rank);
-        let mut x_grad = Product::of(grad, matrix(&self.weight).transpose()).compute();
+        let mut x_grad = self.weight.input_gradient(grad);
         Product::of(after_a, a.transpose()).add_to(&mut x_grad);
         LowRankGradients {
             x: x_grad,
