@@ -53,7 +53,7 @@ pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
             centroids: data.prompt_embeddings.clone().mean_dim(0),
             condition: Condition::Batch,
             control: ConditionControl::None.plan(1, SEED)?,
-            steps: None,
+            exemplars: None,
             options: TrainOptions {
                 num_epochs: NUM_EPOCHS,
                 learning_rate: 1e-7,
