@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor, assert_shape};
+use burn::tensor::{Device, Int, Tensor, TensorData, assert_shape};
 use chameleon_core::fused::ScoreRule;
 use chameleon_core::{AttentionContext, ContextAttention, ContextKeys};
 use chameleon_hypernet::{GroupLayers, LayerFactors};
