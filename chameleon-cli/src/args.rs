@@ -116,6 +116,7 @@ pub(crate) enum Command {
 
 /// `chameleon info`
 #[derive(Debug, Args)]
+#[command(after_help = format!("Families of models (`model_type`): {}", chameleon_models::Architecture::NAMES))]
 pub(crate) struct InfoArgs {
     /// Model: a Hugging Face folder, a GGUF file, or a hub id such as `HuggingFaceTB/SmolLM2-135M`
     #[arg(long, value_name = "PATH|GGUF|HUB_ID")]

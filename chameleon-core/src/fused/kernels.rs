@@ -15,6 +15,7 @@ pub(super) mod grouped;
 mod math;
 pub(super) mod norm;
 pub(super) mod product;
+mod scores;
 pub(super) mod stored;
 
 use pulp::{Arch, WithSimd};

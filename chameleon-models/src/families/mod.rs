@@ -24,7 +24,7 @@ pub(crate) mod qwen;
 pub(crate) mod smollm3;
 
 pub(crate) mod attention;
-mod config;
+pub(crate) mod config;
 mod config_keys;
 pub(crate) mod indices;
 mod layer;

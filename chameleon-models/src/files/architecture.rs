@@ -4,11 +4,10 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::families::config::DecoderConfig;
+use crate::families::config_error::ConfigError;
 use crate::families::family::Family;
-use crate::families::{
-    ConfigError, DecoderConfig, gemma, gpt_neox, gpt2, granite, llama, mistral, olmo2, phi3, qwen,
-    smollm3,
-};
+use crate::families::{gemma, gpt_neox, gpt2, granite, llama, mistral, olmo2, phi3, qwen, smollm3};
 use crate::files::name_table::NameTable;
 
 /// A family of models.

@@ -18,6 +18,7 @@ pub(crate) mod hub_model;
 pub(crate) mod name_table;
 pub(crate) mod safetensors_folder;
 pub(crate) mod source;
+pub(crate) mod split_rule;
 pub(crate) mod stored_layout;
 pub(crate) mod tensor_info;
 pub(crate) mod tokenizer;

@@ -10,7 +10,7 @@ use chameleon_models::adapter::{LayerAdaptation, LayerKind, LayerRange};
 use chameleon_models::families::{KvCache, Segment};
 use chameleon_models::{CausalLm, Checkpoint, LanguageModel};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fixture::{
     Array, adapted_logits, assert_all_close, checkpoint, next_token_loss, read_arrays, untrained,
@@ -69,17 +69,20 @@ impl Case {
         }
     }
 
-    /// The model, loaded from a folder as `transformers` writes it.
-    fn model(&self, device: &Device) -> LanguageModel {
+    fn weights(&self) -> HashMap<String, Array> {
         let is_gemma = self.config["model_type"]
             .as_str()
             .unwrap()
             .starts_with("gemma");
-        let weights: HashMap<String, Array> = self
-            .shapes
+        self.shapes
             .iter()
             .map(|(name, shape)| (name.clone(), weight(name, shape, is_gemma)))
-            .collect();
+            .collect()
+    }
+
+    /// The model, loaded from a folder as `transformers` writes it.
+    fn model(&self, device: &Device) -> LanguageModel {
+        let weights = self.weights();
         let checkpoint = checkpoint(&self.config, &weights);
         let mut model = untrained(&checkpoint, device);
         let report = model.import(&checkpoint);
@@ -319,5 +322,27 @@ fn a_gguf_file_is_the_same_model() {
         assert_eq!(report.loaded.len(), case.shapes.len());
         let logits = adapted_logits(&model, case.token_ids(&device), &LayerFactors::none());
         case.assert_close(name, "logits", &values(logits));
+    }
+}
+
+#[test]
+fn the_text_part_of_a_model_with_a_vision_tower_is_read() {
+    const VISION: &str = "vision_tower.patch_embedding.weight";
+    let device = Device::flex();
+    let case = Case::read("gemma3");
+    let config = json!({"model_type": "gemma3", "text_config": case.config, "vision_config": {"hidden_size": 8}});
+    for prefix in ["language_model.model.", "model.language_model."] {
+        let weights = case.weights().into_iter();
+        let mut weights: HashMap<String, Array> = weights
+            .map(|(name, array)| (name.replacen("model.", prefix, 1), array))
+            .collect();
+        weights.insert(VISION.to_owned(), weight(VISION, &[2, 2], false));
+        let checkpoint = checkpoint(&config, &weights);
+        let mut model = untrained(&checkpoint, &device);
+        let report = model.import(&checkpoint);
+        assert!(report.is_complete(), "{report:?}");
+        assert_eq!(report.unused, [VISION]);
+        let logits = adapted_logits(&model, case.token_ids(&device), &LayerFactors::none());
+        case.assert_close(prefix, "logits", &values(logits));
     }
 }
