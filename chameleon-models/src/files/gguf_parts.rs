@@ -20,7 +20,9 @@ pub(super) fn open(path: &Path) -> Result<GgufFile, ModelError> {
     if num_parts <= 1 {
         return Ok(file);
     }
-    let Some(name) = name_before_number(path, num_parts) else {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let named = name.and_then(numbered);
+    let Some((name, _)) = named.filter(|&(_, count)| count == num_parts) else {
         return Err(ModelError::GgufHeader {
             path: path.to_path_buf(),
             problem: format!(
@@ -77,13 +79,33 @@ fn checked(part: GgufFile, part_idx: usize, num_parts: usize) -> Result<GgufFile
     })
 }
 
-/// What stands before the number of a part in its name; `None` if the name is another.
-fn name_before_number(path: &Path, num_parts: usize) -> Option<String> {
-    let name = path.file_name()?.to_str()?;
-    let numbered = name.strip_suffix(&format!("-of-{num_parts:05}.gguf"))?;
-    let (name, number) = numbered.rsplit_once('-')?;
-    let is_number = number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| name.to_owned())
+/// The names of all parts of a model of which a file is one by its name; that of the file alone if it is not.
+pub(super) fn all_parts(file: &str) -> Vec<String> {
+    match numbered(file) {
+        Some((name, num_parts)) => (0..num_parts)
+            .map(|part_idx| part_name(name, part_idx, num_parts))
+            .collect(),
+        None => vec![file.to_owned()],
+    }
+}
+
+fn part_name(name: &str, part_idx: usize, num_parts: usize) -> String {
+    format!("{name}-{:05}-of-{num_parts:05}.gguf", part_idx + 1)
+}
+
+/// What stands before the number of a part in its name, and the number of parts; `None` if the name is another.
+fn numbered(file: &str) -> Option<(&str, usize)> {
+    let number = |digits: &str| {
+        let is_number = digits.len() == 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits
+            .parse()
+            .ok()
+            .filter(|&number: &usize| is_number && number > 0)
+    };
+    let (name, num_parts) = file.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (name, part) = name.rsplit_once('-')?;
+    let num_parts = number(num_parts)?;
+    (number(part)? <= num_parts).then_some((name, num_parts))
 }
 
 #[cfg(test)]
@@ -92,17 +114,20 @@ mod tests {
 
     #[test]
     fn the_name_of_a_part_ends_in_two_numbers() {
-        let name = |text: &str| name_before_number(Path::new(text), 3);
-        assert_eq!(name("a/m-q4-00002-of-00003.gguf"), Some("m-q4".to_owned()));
+        assert_eq!(numbered("m-q4-00002-of-00003.gguf"), Some(("m-q4", 3)));
         for text in [
             "m.gguf",
-            "m-00002-of-00004.gguf",
+            "m-00004-of-00003.gguf",
+            "m-00000-of-00003.gguf",
             "m-2-of-00003.gguf",
             "m-0000x-of-00003.gguf",
             "00001-of-00003.gguf",
             "",
         ] {
-            assert_eq!(name(text), None, "{text}");
+            assert_eq!(numbered(text), None, "{text}");
+            assert_eq!(all_parts(text), [text]);
         }
+        let parts = ["a/m-00001-of-00002.gguf", "a/m-00002-of-00002.gguf"];
+        assert_eq!(all_parts(parts[1]), parts);
     }
 }

@@ -10,6 +10,7 @@ use hf_hub::{Cache, Repo, RepoType};
 use serde_json::Value;
 
 use crate::error::ModelError;
+use crate::files::gguf_parts;
 use crate::files::hub_model::{HubModel, is_gguf};
 use crate::files::safetensors_folder::{INDEX, WEIGHTS, read_json};
 
@@ -182,9 +183,9 @@ fn cached(model: &HubModel, repo: &HubRepo<'_>) -> Result<PathBuf, ModelError> {
         let whole = needed.all(|file| folder.join(file).exists());
         return if whole { Ok(folder) } else { Err(missing()) };
     };
-    let path = folder.join(file);
-    if path.exists() {
-        Ok(path)
+    let parts = gguf_parts::all_parts(file);
+    if parts.iter().all(|part| folder.join(part).exists()) {
+        Ok(folder.join(file))
     } else {
         Err(missing())
     }
@@ -221,6 +222,9 @@ fn fetch(model: &HubModel, repo: &HubRepo<'_>) -> Result<PathBuf, ModelError> {
     };
     let repo = repo.api().map_err(failed)?;
     if let Some(file) = model.file() {
+        for part in gguf_parts::all_parts(file) {
+            repo.get(&part).map_err(failed)?;
+        }
         return repo.get(file).map_err(failed);
     }
     let available = file_names(&repo).map_err(failed)?;
@@ -348,6 +352,21 @@ mod tests {
         assert!(
             missing.to_string().contains("hf:owner/name:q8.gguf"),
             "{missing}"
+        );
+    }
+
+    #[test]
+    fn a_gguf_file_in_parts_needs_all_of_them() {
+        let (first, second) = ("q4-00001-of-00002.gguf", "q4-00002-of-00002.gguf");
+        let found = |files: &[(&str, &str)]| {
+            let named = model(&format!("hf:owner/name:{first}"));
+            resolve(&named, &offline(&cache_with(files)))
+        };
+        assert!(found(&[(first, "")]).is_err());
+        assert!(
+            found(&[(first, ""), (second, "")])
+                .unwrap()
+                .ends_with(first)
         );
     }
 
