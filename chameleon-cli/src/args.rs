@@ -60,7 +60,7 @@ pub(crate) struct GlobalArgs {
     /// Device to compute on: a compiled-in backend, with an index if there are several, such as `wgpu:1`
     #[arg(long, global = true, value_name = "BACKEND[:INDEX]")]
     pub(crate) device: Option<String>,
-    /// How the model's weights are stored in memory
+    /// How the model's weights are stored in memory: as in the file, which is mapped (on flex), or dequantised
     #[arg(long, global = true, value_name = "HOW", value_parser = weight_storage(), default_value = "stored")]
     pub(crate) weights: WeightStorage,
     /// Seed of all random numbers of the run

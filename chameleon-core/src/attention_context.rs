@@ -201,7 +201,7 @@ mod tests {
             query: query.clone(),
             key: key.clone(),
             value: value.clone(),
-            hidden: Tensor::zeros([1, 1, 2, 6], &Device::flex()).bool(),
+            hidden: Tensor::<4>::zeros([1, 1, 2, 6], &Device::flex()).bool(),
             rule: ScoreRule::of_head(4),
             context: &context,
         }
@@ -236,7 +236,7 @@ mod tests {
             query,
             key: key.narrow(2, 0, 2),
             value: value.narrow(2, 0, 2),
-            hidden: Tensor::zeros([1, 1, 1, 2], &Device::flex()).bool(),
+            hidden: Tensor::<4>::zeros([1, 1, 1, 2], &Device::flex()).bool(),
             rule: ScoreRule::of_head(4),
             context: &context,
         };

@@ -420,7 +420,7 @@ mod tests {
             let logits = case.hidden.clone().matmul(case.weight.clone())
                 + case.factors.apply(case.hidden.clone());
             let head = FrozenHead {
-                weight: case.weight.clone(),
+                weight: case.weight.clone().into(),
                 soft_cap: is_capped.then_some(1.5),
             };
             let expected = CrossEntropyLossConfig::new()

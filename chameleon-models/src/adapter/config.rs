@@ -11,7 +11,7 @@ use super::error::{AdapterError, ImpossibleAdapter};
 use super::group_memory::MemoryConfig;
 use super::{CONFIG_FILE, FORMAT_VERSION, OLDEST_VERSION, read};
 use crate::adapter::adaptation::HeadAdaptation;
-use crate::adapter::exemplar_use::ExemplarUse;
+use crate::adapter::exemplar_use::{ExemplarSections, ExemplarUse};
 use crate::adapter::identity::ModelIdentity;
 use crate::adapter::layer_adaptation::{LayerAdaptation, LayerKind, LayerRange};
 use crate::adapter::prompts::{PromptEncoding, Representation};
@@ -68,7 +68,7 @@ pub struct AdapterConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryDescription>,
     /// What it does with the exemplars of a group, if anything.
-    #[serde(flatten)]
+    #[serde(flatten, with = "ExemplarSections")]
     pub exemplars: Option<ExemplarUse>,
 }
 

@@ -3,15 +3,15 @@
 use burn::module::Module as _;
 use chameleon_core::LoraFactors;
 use chameleon_hypernet::{GroupLayers, LayerFactors, SharedLayers};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::adapter::adaptation::{AdapterModule, HeadAdapter};
 use crate::adapter::exemplar_states::ExemplarStates;
 use crate::families::language_model::LanguageModel;
 
 /// What an adapter does with the exemplars of a group: answered requests of one customer, say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExemplarUse {
     /// Requests attend to the exemplars in the adapted layers.
     Attention(AttentionConfig),
@@ -40,6 +40,54 @@ impl Default for StepsConfig {
         Self {
             num_steps: 4,
             num_exemplars: 16,
+        }
+    }
+}
+
+/// The sections of `adapter_config.json`, of which at most one is there.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct ExemplarSections {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attention: Option<AttentionConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    steps: Option<StepsConfig>,
+}
+
+impl ExemplarSections {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        clippy::ref_option,
+        reason = "serde passes the field by reference"
+    )]
+    pub(super) fn serialize<S: Serializer>(
+        exemplars: &Option<ExemplarUse>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let sections = match *exemplars {
+            None => Self::default(),
+            Some(ExemplarUse::Attention(attention)) => Self {
+                attention: Some(attention),
+                steps: None,
+            },
+            Some(ExemplarUse::Steps(steps)) => Self {
+                attention: None,
+                steps: Some(steps),
+            },
+        };
+        Serialize::serialize(&sections, serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<ExemplarUse>, D::Error> {
+        let sections: Self = Deserialize::deserialize(deserializer)?;
+        match (sections.attention, sections.steps) {
+            (None, None) => Ok(None),
+            (Some(attention), None) => Ok(Some(ExemplarUse::Attention(attention))),
+            (None, Some(steps)) => Ok(Some(ExemplarUse::Steps(steps))),
+            (Some(_), Some(_)) => Err(D::Error::custom(
+                "`attention` and `steps` exclude each other",
+            )),
         }
     }
 }
@@ -125,5 +173,43 @@ impl AdapterModule {
     pub(super) fn shared_layers(&self) -> SharedLayers {
         let layers = self.layers.as_ref().expect("layers are adapted");
         layers.shared()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Config {
+        seed: u64,
+        #[serde(flatten, with = "ExemplarSections")]
+        exemplars: Option<ExemplarUse>,
+    }
+
+    #[test]
+    fn one_section_or_none_is_written_and_read() {
+        let attention = ExemplarUse::Attention(AttentionConfig { num_exemplars: 3 });
+        for (exemplars, json) in [
+            (None, r#"{"seed":1}"#),
+            (
+                Some(attention),
+                r#"{"seed":1,"attention":{"num_exemplars":3}}"#,
+            ),
+            (
+                Some(ExemplarUse::Steps(StepsConfig::default())),
+                r#"{"seed":1,"steps":{"num_steps":4,"num_exemplars":16}}"#,
+            ),
+        ] {
+            let config = Config { seed: 1, exemplars };
+            assert_eq!(serde_json::to_string(&config).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Config>(json).unwrap(), config);
+        }
+        for broken in [
+            r#"{"seed":1,"attention":3}"#,
+            r#"{"seed":1,"attention":{"num_exemplars":1},"steps":{"num_steps":1,"num_exemplars":1}}"#,
+        ] {
+            assert!(serde_json::from_str::<Config>(broken).is_err(), "{broken}");
+        }
     }
 }

@@ -114,8 +114,8 @@ fn an_adapter_of_the_second_format_is_read() {
     let written = adapter(&loaded, "core-layers", Condition::Centroid);
     written.save(folder.path()).unwrap();
     rewrite(&folder.path().join("adapter_config.json"), |text| {
-        assert!(text.contains("\"format_version\": 4"), "{text}");
-        text.replace("\"format_version\": 4", "\"format_version\": 2")
+        assert!(text.contains("\"format_version\": 5"), "{text}");
+        text.replace("\"format_version\": 5", "\"format_version\": 2")
     });
     let read = load(folder.path(), &loaded).unwrap();
     assert_eq!(read.fingerprint(), written.fingerprint());

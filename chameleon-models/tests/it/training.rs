@@ -483,7 +483,7 @@ fn spoilt_adapter_folders_are_refused_by_name() {
     });
     refused("format version 99", |folder| {
         rewrite(&folder.join(config), |text| {
-            text.replace("\"format_version\": 4", "\"format_version\": 99")
+            text.replace("\"format_version\": 5", "\"format_version\": 99")
         });
     });
     refused("impossible adapter", |folder| {
