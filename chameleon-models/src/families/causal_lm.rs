@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor};
-use chameleon_core::FrozenWeight;
+use chameleon_core::{FrozenWeight, fused};
 use chameleon_hypernet::LayerFactors;
 
 use crate::error::ModelError;
@@ -174,6 +174,6 @@ pub trait CausalLm {
     /// - `hidden`: `[rows, hidden]`
     /// - output: `[rows, vocab]`
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        self.head_weight().product(hidden)
+        fused::frozen_product(hidden, &self.head_weight())
     }
 }
