@@ -2,7 +2,6 @@
 
 use burn::tensor::{Device, Tensor};
 
-use crate::fused;
 use crate::stored::StoredMatrix;
 
 /// The weight of a frozen linear module, `[in, out]`.
@@ -53,31 +52,6 @@ impl FrozenWeight {
                 matrix,
                 device: device.without_autodiff(),
             },
-        }
-    }
-
-    /// Rows through the weight; no gradient is recorded.
-    ///
-    /// # Shapes
-    ///
-    /// - `x`: `[rows, in]`
-    /// - output: `[rows, out]`
-    ///
-    /// # Panics
-    ///
-    /// When the width is another.
-    pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
-        match self {
-            Self::Dense(weight) => fused::product(x, weight.clone()),
-            Self::Stored { matrix, .. } => fused::stored_product(x, matrix),
-        }
-    }
-
-    /// What the gradient of the output, `[rows, out]`, becomes for the input, `[rows, in]`.
-    pub(crate) fn input_gradient(&self, grad: Tensor<2>) -> Tensor<2> {
-        match self {
-            Self::Dense(weight) => fused::product(grad, weight.clone().transpose()),
-            Self::Stored { matrix, .. } => fused::stored_input_gradient(grad, matrix),
         }
     }
 }

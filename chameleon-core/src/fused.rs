@@ -21,7 +21,6 @@ pub(crate) use self::inputs::{GroupedRows, RowCrossEntropy};
 use crate::factors::LoraFactors;
 use crate::frozen_weight::FrozenWeight;
 use crate::low_rank::{LowRankChange, RankMix};
-use crate::stored::StoredMatrix;
 
 /// `lhs · rhs` of plain tensors.
 ///
@@ -51,34 +50,48 @@ pub(crate) fn add_product(sum: Tensor<2>, lhs: Tensor<2>, rhs: Tensor<2>) -> Ten
     sum + lhs.matmul(rhs)
 }
 
-/// Plain rows through a stored weight.
+/// Plain rows through a frozen weight.
 ///
 /// # Shapes
 ///
 /// - `x`: `[rows, in]`
 /// - output: `[rows, out]`
-pub(crate) fn stored_product(x: Tensor<2>, weight: &StoredMatrix) -> Tensor<2> {
-    #[cfg(feature = "flex")]
-    if flex::runs(&x) {
-        return flex::stored_product(x, weight.clone());
+///
+/// # Panics
+///
+/// When the width is another.
+pub fn frozen_product(x: Tensor<2>, weight: &FrozenWeight) -> Tensor<2> {
+    match weight {
+        FrozenWeight::Dense(weight) => product(x, weight.clone()),
+        #[cfg(feature = "flex")]
+        FrozenWeight::Stored { matrix, .. } if flex::runs(&x) => {
+            flex::stored_product(x, matrix.clone())
+        }
+        FrozenWeight::Stored { matrix, .. } => {
+            let dense = matrix.to_dense(&x.device());
+            product(x, dense)
+        }
     }
-    let dense = weight.to_dense(&x.device());
-    x.matmul(dense)
 }
 
-/// What the gradient of a stored weight's output becomes for its input; plain tensors.
+/// What the gradient of a frozen weight's output becomes for its input; plain tensors.
 ///
 /// # Shapes
 ///
 /// - `grad`: `[rows, out]`
 /// - output: `[rows, in]`
-pub(crate) fn stored_input_gradient(grad: Tensor<2>, weight: &StoredMatrix) -> Tensor<2> {
-    #[cfg(feature = "flex")]
-    if flex::runs(&grad) {
-        return flex::stored_input_gradient(grad, weight.clone());
+pub(crate) fn input_gradient(grad: Tensor<2>, weight: &FrozenWeight) -> Tensor<2> {
+    match weight {
+        FrozenWeight::Dense(weight) => product(grad, weight.clone().transpose()),
+        #[cfg(feature = "flex")]
+        FrozenWeight::Stored { matrix, .. } if flex::runs(&grad) => {
+            flex::stored_input_gradient(grad, matrix.clone())
+        }
+        FrozenWeight::Stored { matrix, .. } => {
+            let dense = matrix.to_dense(&grad.device());
+            product(grad, dense.transpose())
+        }
     }
-    let dense = weight.to_dense(&grad.device());
-    grad.matmul(dense.transpose())
 }
 
 /// `sum + scale * (x · a) · b`, each row with the factors of its own group; in place if no other tensor shares the
@@ -306,7 +319,7 @@ mod tests {
     use burn::tensor::{Device, Distribution, TensorData, Tolerance};
 
     use super::*;
-    use crate::stored::TensorDtype;
+    use crate::stored::{StoredMatrix, TensorDtype};
 
     fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
         Tensor::random(shape, Distribution::Normal(0.0, 2.0), &Device::flex())

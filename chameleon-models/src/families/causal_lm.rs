@@ -6,7 +6,11 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor};
+<<<<<<< HEAD
 use chameleon_core::{FrozenHead, FrozenWeight};
+=======
+use chameleon_core::{FrozenWeight, fused};
+>>>>>>> stored
 use chameleon_hypernet::LayerFactors;
 
 use crate::error::ModelError;
@@ -192,6 +196,6 @@ pub trait CausalLm {
     /// - `hidden`: `[rows, hidden]`
     /// - output: `[rows, vocab]`
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        self.head_weight().product(hidden)
+        fused::frozen_product(hidden, &self.head_weight())
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use burn::module::Param;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Int, Tensor, TensorData};
-use chameleon_core::FrozenWeight;
 use chameleon_core::stored::StoredMatrix;
+use chameleon_core::{FrozenWeight, fused};
 use sha2::{Digest as _, Sha256};
 
 /// How the weights of a model are stored in memory.
@@ -95,7 +95,7 @@ impl StoredWeights {
         head: Option<&Linear>,
     ) -> Tensor<2> {
         match (&self.head, head) {
-            (Some(_), _) => self.head_weight(embedding, head).product(hidden),
+            (Some(_), _) => fused::frozen_product(hidden, &self.head_weight(embedding, head)),
             (None, Some(head)) => head.forward(hidden),
             (None, None) => tied_logits(hidden, embedding.weight.val()),
         }
