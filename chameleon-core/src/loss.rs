@@ -207,11 +207,7 @@ fn cross_entropy_in_chunks(
             narrow_grads.push(product(logit_grad.clone(), narrow.b.clone().transpose()));
         }
         if hidden_is_tracked {
-<<<<<<< HEAD
-            hidden_grads.push(plain.head.weight.input_gradient(logit_grad));
-=======
-            hidden_grads.push(input_gradient(logit_grad, &plain.weight));
->>>>>>> stored
+            hidden_grads.push(input_gradient(logit_grad, &plain.head.weight));
         }
     }
 
@@ -293,13 +289,8 @@ impl PlainHead {
     /// `[chunk, vocab]`
     fn logits(&self, range: Range<usize>) -> Tensor<2> {
         let hidden = self.hidden.clone().slice([range.clone()]);
-<<<<<<< HEAD
-        let base = self.head.weight.product(hidden);
+        let base = frozen_product(hidden, &self.head.weight);
         let logits = match &self.narrow {
-=======
-        let base = frozen_product(hidden, &self.weight);
-        match &self.narrow {
->>>>>>> stored
             Some(narrow) => {
                 let rows = narrow.rows.clone().slice([range]);
                 add_product(base, rows, narrow.b.clone())

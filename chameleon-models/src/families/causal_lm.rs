@@ -6,11 +6,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor};
-<<<<<<< HEAD
-use chameleon_core::{FrozenHead, FrozenWeight};
-=======
-use chameleon_core::{FrozenWeight, fused};
->>>>>>> stored
+use chameleon_core::{FrozenHead, FrozenWeight, fused};
 use chameleon_hypernet::LayerFactors;
 
 use crate::error::ModelError;
