@@ -193,8 +193,10 @@ impl YarnScaling {
     /// How far each pair is stretched, from 0 for not at all to 1 for in full.
     fn ramp(&self, dim: usize, base: f64) -> impl Fn(usize) -> f64 {
         let dim = dim as f64;
+        // A base of one would make all wavelengths the same, and the ramp undefined.
+        let log_base = base.ln().max(f64::EPSILON);
         let dim_of = |num_turns: f64| {
-            dim * (self.original_max_seq_len as f64 / (num_turns * TAU)).ln() / (2.0 * base.ln())
+            dim * (self.original_max_seq_len as f64 / (num_turns * TAU)).ln() / (2.0 * log_base)
         };
         let (mut low, mut high) = (dim_of(self.beta_fast), dim_of(self.beta_slow));
         if self.truncate {

@@ -106,6 +106,11 @@ fn scaling(
         Some(kind) => Some(kind),
         None => parameters.text("type")?,
     };
+    // Early files of Phi-3 call its kind `yarn`.
+    let kind = kind.map(|kind| match kind {
+        "yarn" if parameters.has("short_factor") => "longrope",
+        kind => kind,
+    });
     // What the extension is when it is not said.
     let extension = max_seq_len as f64 / original_max_seq_len as f64;
     match kind.unwrap_or("default") {

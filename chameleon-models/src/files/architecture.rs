@@ -61,7 +61,8 @@ impl Architecture {
     pub const NAMES: &'static str = "llama, mistral, qwen2, qwen3, gemma2, gemma3_text, phi3, smollm3, olmo2, \
          granite, gpt_neox and gpt2";
 
-    fn family(self) -> &'static Family {
+    /// Its description.
+    pub(crate) fn family(self) -> &'static Family {
         match self {
             Self::Llama => &llama::FAMILY,
             Self::Mistral => &mistral::FAMILY,
@@ -121,11 +122,6 @@ impl Architecture {
     /// What its tensors are called.
     pub(crate) fn names(self) -> &'static NameTable {
         &self.family().names
-    }
-
-    /// Where GGUF files hold its configuration.
-    pub(crate) fn gguf(self) -> &'static Family {
-        self.family()
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn architecture(file: &GgufFile) -> Result<Architecture, ModelError> 
 
 /// The configuration, with the keys and defaults of a Hugging Face `config.json`.
 pub(crate) fn config(file: &GgufFile, architecture: Architecture) -> Result<Value, ModelError> {
-    let family = architecture.gguf();
+    let family = architecture.family();
     let reader = ConfigReader {
         file,
         prefix: family.gguf,

@@ -77,6 +77,9 @@ fn positions_that_depend_on_the_length_end_where_they_change() {
     let long = config("phi3", &long);
     assert!(long.has_last_position());
     assert_eq!(long.sizes.max_seq_len, 32);
+    let early = json!({"rope_scaling": {"type": "yarn", "short_factor": [1, 1], "long_factor": [2, 2]},
+        "original_max_position_embeddings": 32});
+    assert_eq!(config("phi3", &early), long);
     let yarn = json!({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}});
     assert!(!config("llama", &yarn).has_last_position());
 }
