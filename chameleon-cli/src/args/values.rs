@@ -74,12 +74,9 @@ fn number(text: &str, range: &str, accepts: impl Fn(f64) -> bool) -> Result<f64,
 }
 
 pub(super) fn weight_storage() -> impl TypedValueParser<Value = WeightStorage> {
-    let stored = PossibleValue::new("stored")
-        .aliases(["quantised", "packed"])
-        .help("As the file stores them, mapped into memory; off flex as f32");
-    let f32 = PossibleValue::new("f32")
-        .alias("numbers")
-        .help("Dequantised to f32 when the model is loaded");
+    // Without help of their own: it would make the help of every command a long one.
+    let stored = PossibleValue::new("stored").aliases(["quantised", "packed"]);
+    let f32 = PossibleValue::new("f32").alias("numbers");
     one_of([(stored, WeightStorage::Stored), (f32, WeightStorage::F32)])
 }
 
