@@ -74,7 +74,7 @@ fn number(text: &str, range: &str, accepts: impl Fn(f64) -> bool) -> Result<f64,
 }
 
 pub(super) fn weight_storage() -> impl TypedValueParser<Value = WeightStorage> {
-    // Without help of their own, which would make the help of every command ten times as long.
+    // Without help of their own: it would make the help of every command a long one.
     let stored = PossibleValue::new("stored").aliases(["quantised", "packed"]);
     let f32 = PossibleValue::new("f32").alias("numbers");
     one_of([(stored, WeightStorage::Stored), (f32, WeightStorage::F32)])

@@ -7,6 +7,7 @@
 mod cache_block;
 mod kept_factors;
 mod pass;
+mod plans;
 
 use std::collections::BTreeMap;
 

@@ -1,18 +1,14 @@
 //! One pass of a model over new tokens of some rows: their places, their masks and their attention.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor, TensorData, assert_shape};
-use chameleon_core::fused::ScoreRule;
-use chameleon_core::{AttentionContext, ContextAttention, ContextKeys};
+use burn::tensor::{Int, Tensor, TensorData, assert_shape};
+use chameleon_core::AttentionContext;
 use chameleon_hypernet::{GroupLayers, LayerFactors};
 
+use super::plans::{Masks, ReadPlan, StepPlan};
 use super::{CacheRow, KvCache, MIN_PRODUCT_ROWS, Segment};
-use crate::families::attention::{
-    Attend, AttentionInput, AttentionMask, Heads, Projected, attend, attend_to_context,
-    hidden_slots,
-};
+use crate::families::attention::{Attend, Heads, Projected};
 use crate::families::indices::index_tensor;
 
 /// A pass that has begun: the tokens in the order in which the model computes them, side by side as one sequence.
@@ -48,76 +44,6 @@ struct BlockPlan {
     buffer_rows: Tensor<1, Int>,
     step: Option<StepPlan>,
     reads: Vec<ReadPlan>,
-}
-
-/// Rows that advance by one token, computed together.
-#[derive(Debug)]
-struct StepPlan {
-    /// Rows of the block from the first on.
-    num_places: usize,
-    /// The token of each of them, unless these are computed in the same order from the first of the block on. A row
-    /// without a token in this pass is given any other token.
-    queries: Option<Tensor<1, Int>>,
-    masks: Masks,
-    /// What each of them attends to beside its own tokens; empty if none does.
-    contexts: Vec<Option<Arc<AttentionContext>>>,
-}
-
-/// A row that advances by several tokens.
-#[derive(Debug)]
-struct ReadPlan {
-    first_token: usize,
-    num_tokens: usize,
-    place_idx: usize,
-    masks: Masks,
-    /// Whether it attends to tokens of former passes.
-    has_past: bool,
-    context: Option<Arc<AttentionContext>>,
-}
-
-/// The masks of some queries, one for each window that the layers have; built when the first such layer asks.
-#[derive(Debug)]
-struct Masks {
-    /// Rows of queries, each with the last slot that it sees.
-    last_slots: Vec<Vec<usize>>,
-    /// Slots of a row; `None` if all keys are those of the queries.
-    num_slots: Option<usize>,
-    device: Device,
-    by_window: BTreeMap<Option<usize>, AttentionMask>,
-}
-
-impl Masks {
-    /// The mask of a layer with this rule.
-    fn of(&mut self, rule: &ScoreRule) -> &AttentionMask {
-        // A window that reaches everything that any query sees is none.
-        let farthest = self
-            .last_slots
-            .iter()
-            .flatten()
-            .max()
-            .map_or(0, |last| last + 1);
-        let window = rule.window.filter(|&window| window < farthest);
-        if !self.by_window.contains_key(&window) {
-            let mask = self.build(&ScoreRule { window, ..*rule });
-            self.by_window.insert(window, mask);
-        }
-        &self.by_window[&window]
-    }
-
-    fn build(&self, rule: &ScoreRule) -> AttentionMask {
-        let seq_len = self.last_slots.first().map_or(0, Vec::len);
-        if self.num_slots.is_none() && rule.window.is_none() {
-            // A prompt attends only to itself, and not to the empty slots.
-            return AttentionMask::Causal;
-        }
-        let num_slots = self.num_slots.unwrap_or(seq_len);
-        AttentionMask::Hidden(hidden_slots(
-            &self.last_slots,
-            num_slots,
-            rule,
-            &self.device,
-        ))
-    }
 }
 
 /// A segment with its place.
@@ -258,7 +184,7 @@ impl KvCache {
         Some(StepPlan {
             num_places,
             queries,
-            masks: self.masks(last_slots, Some(num_slots)),
+            masks: Masks::new(last_slots, Some(num_slots), &self.device),
             contexts,
         })
     }
@@ -271,18 +197,9 @@ impl KvCache {
             first_token,
             num_tokens,
             place_idx: placed.place_idx,
-            masks: self.masks(last_slots, has_past.then_some(num_slots)),
+            masks: Masks::new(last_slots, has_past.then_some(num_slots), &self.device),
             has_past,
             context: placed.context(),
-        }
-    }
-
-    fn masks(&self, last_slots: Vec<Vec<usize>>, num_slots: Option<usize>) -> Masks {
-        Masks {
-            last_slots,
-            num_slots,
-            device: self.device.clone(),
-            by_window: BTreeMap::new(),
         }
     }
 }
@@ -445,74 +362,6 @@ impl Attend for LayerPass<'_, '_> {
             Some(rows) => attended.select(0, rows.clone()),
         }
         .unsqueeze()
-    }
-}
-
-impl StepPlan {
-    /// `heads` of the rows from the first on -> `[rows, 1, heads * head_dim]`
-    fn attend(&mut self, layer_idx: usize, heads: &Heads, rule: ScoreRule) -> Tensor<3> {
-        let Heads { query, key, value } = heads;
-        let mask = self.masks.of(&rule);
-        let hidden = mask.hidden(1, &query.device()); // [rows, 1, 1, slots]
-        let attend_own = |first: usize, num: usize| {
-            let part = |x: &Tensor<4>| x.clone().narrow(0, first, num);
-            attend(AttentionInput {
-                query: part(query),
-                key: part(key),
-                value: part(value),
-                mask: &AttentionMask::Hidden(hidden.clone().narrow(0, first, num)),
-                scores: rule,
-            })
-        };
-        let keys = |context: &Option<Arc<AttentionContext>>| -> Option<ContextKeys> {
-            context.as_ref()?.layer(layer_idx).cloned()
-        };
-        let contexts: Vec<Option<ContextKeys>> = self.contexts.iter().map(keys).collect();
-        if contexts.iter().all(Option::is_none) {
-            return attend_own(0, self.num_places);
-        }
-        // Row by row, so that none depends on how many others have a context.
-        let rows = contexts.iter().enumerate().map(|(place_idx, context)| {
-            let Some(context) = context else {
-                return attend_own(place_idx, 1);
-            };
-            let row = |x: &Tensor<4>| x.clone().narrow(0, place_idx, 1);
-            attend_to_context(ContextAttention {
-                query: row(query),
-                key: row(key),
-                value: row(value),
-                hidden: hidden.clone().narrow(0, place_idx, 1),
-                rule,
-                context,
-            })
-        });
-        Tensor::cat(rows.collect(), 0)
-    }
-}
-
-impl ReadPlan {
-    /// `heads` of the tokens -> `[1, tokens, heads * head_dim]`
-    fn attend(&mut self, layer_idx: usize, heads: Heads, rule: ScoreRule) -> Tensor<3> {
-        let Heads { query, key, value } = heads;
-        let mask = self.masks.of(&rule);
-        let context = self.context.as_ref();
-        let Some(context) = context.and_then(|context| context.layer(layer_idx)) else {
-            return attend(AttentionInput {
-                query,
-                key,
-                value,
-                mask,
-                scores: rule,
-            });
-        };
-        attend_to_context(ContextAttention {
-            hidden: mask.hidden(self.num_tokens, &query.device()),
-            query,
-            key,
-            value,
-            rule,
-            context,
-        })
     }
 }
 
