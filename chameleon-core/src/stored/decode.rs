@@ -122,7 +122,7 @@ mod tests {
             let (exponent, mantissa) = (bits >> 10 & 31, f64::from(bits & 1023));
             let magnitude = match exponent {
                 0 => mantissa * 2_f64.powi(-24),
-                31 if bits & 1023 == 0 => f64::INFINITY,
+                31 if bits.trailing_zeros() >= 10 => f64::INFINITY,
                 31 => f64::NAN,
                 _ => (1024.0 + mantissa) * 2_f64.powi(i32::from(exponent) - 25),
             };

@@ -98,7 +98,7 @@ fn train_step(bencher: Bencher, BatchSize(batch_size): BatchSize) {
         control: ConditionControl::None
             .plan(1, RunSeed(1))
             .expect("one group needs no other"),
-        steps: None,
+        exemplars: None,
         options: TrainOptions {
             // More than any bench takes.
             num_epochs: 1 << 20,

@@ -54,11 +54,7 @@ pub(super) struct ExemplarSections {
 }
 
 impl ExemplarSections {
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        clippy::ref_option,
-        reason = "serde passes the field by reference"
-    )]
+    #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
     pub(super) fn serialize<S: Serializer>(
         exemplars: &Option<ExemplarUse>,
         serializer: S,
