@@ -118,29 +118,34 @@ impl AdapterModule {
         exemplars: &ExemplarStates,
         how: ExemplarUse,
     ) -> GroupLayers {
-        let plain = self.clone().valid();
-        match how {
-            ExemplarUse::Attention(_) => plain.layers_with_context(model, exemplars),
-            ExemplarUse::Steps(steps) => plain
-                .layers_after_steps(model, exemplars, steps.num_steps)
-                .for_all_groups(),
-        }
+        self.clone()
+            .valid()
+            .trained_group_layers(model, exemplars, how)
     }
 
-    /// The layers of a group, whose requests attend to these exemplars. Gradients reach the factors of the layers, both
-    /// through the requests and through the exemplars.
+    /// Like [`group_layers`](Self::group_layers), with gradients. With attention these reach the factors of the layers,
+    /// both through the requests and through the exemplars; with steps, the start and the sizes of the steps.
     ///
     /// # Panics
     ///
-    /// When no layer is adapted, or cores are generated.
-    pub fn layers_with_context(
+    /// As [`group_layers`](Self::group_layers), and when cores are generated.
+    pub fn trained_group_layers(
         &self,
         model: &LanguageModel,
         exemplars: &ExemplarStates,
+        how: ExemplarUse,
     ) -> GroupLayers {
-        let layers = self.shared_layers().for_all_groups();
-        let context = exemplars.context(model, &layers.for_batch());
-        layers.with_context(context)
+        match how {
+            ExemplarUse::Attention(_) => {
+                let layers = self.shared_layers().for_all_groups();
+                let context = exemplars.context(model, &layers.for_batch());
+                layers.with_context(context)
+            }
+            ExemplarUse::Steps(steps) => {
+                let directions = self.step_directions(model, exemplars, steps.num_steps);
+                self.layers_along(&directions).for_all_groups()
+            }
+        }
     }
 
     /// The changes of the layers for a batch without exemplars.

@@ -11,31 +11,15 @@ use crate::families::language_model::LanguageModel;
 
 /// The directions of the steps of one group: normalised gradients, `[steps][tensors]`, as constants.
 #[derive(Debug, Clone)]
-pub struct StepDirections(Vec<Vec<Tensor<2>>>);
+pub(super) struct StepDirections(Vec<Vec<Tensor<2>>>);
 
 impl AdapterModule {
-    /// The layers of a group after `num_steps` steps down the loss of its exemplars.
-    ///
-    /// # Panics
-    ///
-    /// When no steps are learned.
-    pub fn layers_after_steps(
-        &self,
-        model: &LanguageModel,
-        exemplars: &ExemplarStates,
-        num_steps: usize,
-    ) -> SharedLayers {
-        let plain = self.clone().valid();
-        let directions = plain.step_directions(model, exemplars, num_steps);
-        plain.layers_along(&directions)
-    }
-
     /// The directions of `num_steps` steps from the start.
     ///
     /// # Panics
     ///
     /// When no steps are learned.
-    pub fn step_directions(
+    pub(super) fn step_directions(
         &self,
         model: &LanguageModel,
         exemplars: &ExemplarStates,
@@ -77,7 +61,7 @@ impl AdapterModule {
     /// # Panics
     ///
     /// When no steps are learned.
-    pub fn layers_along(&self, directions: &StepDirections) -> SharedLayers {
+    pub(super) fn layers_along(&self, directions: &StepDirections) -> SharedLayers {
         let (start, steps) = self.start();
         let sizes = steps.sizes(directions.0.len());
         let tensors: Vec<Tensor<2>> = flat(start.factors())

@@ -50,7 +50,6 @@ pub use self::identity::ModelIdentity;
 pub use self::layer_adaptation::{
     LayerAdaptation, LayerKind, LayerRange, NotALayerRange, UnknownTarget,
 };
-pub use self::learned_steps::StepDirections;
 pub use self::memory::{AdapterMemory, MemoryMatch};
 pub use self::prompts::{PromptEncoding, Representation, UnknownRepresentation, embed_prompts};
 pub(crate) use self::tensors::{load_tensors, tensor_bytes};

@@ -4,11 +4,12 @@
 
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData, assert_shape};
+use burn::tensor::{Device, Int, Tensor, assert_shape};
 use chameleon_core::fused::{self, CausalAttention, RotaryHalves, ScoreRule};
 use chameleon_core::{AttentionContext, ContextAttention, ContextKeys};
 
 use crate::families::indices::index_tensor;
+use crate::families::masks::{AttentionMask, Masks};
 
 /// Attention of one kind of pass.
 pub(crate) trait Attend {
@@ -96,6 +97,8 @@ fn heads(projected: Tensor<3>, head_dim: usize) -> Tensor<4> {
 /// Attention of a pass over whole sequences: each token to itself, to those before it, and to a context.
 pub(crate) struct Causal<'a> {
     context: Option<&'a AttentionContext>,
+    /// Built when the first layer with a context asks.
+    masks: Option<Masks>,
     layer_idx: usize,
 }
 
@@ -104,6 +107,7 @@ impl<'a> Causal<'a> {
     pub(crate) fn with_context(context: Option<&'a AttentionContext>) -> Self {
         Self {
             context,
+            masks: None,
             layer_idx: 0,
         }
     }
@@ -124,9 +128,11 @@ impl Attend for Causal<'_> {
         let rule = projected.scores;
         let Heads { query, key, value } = projected.into_heads();
         let [_, _, seq_len, _] = query.dims();
-        let last_slots = [(0..seq_len).collect()];
+        let masks = self
+            .masks
+            .get_or_insert_with(|| Masks::new(vec![(0..seq_len).collect()], None, &query.device()));
         attend_to_context(ContextAttention {
-            hidden: hidden_slots(&last_slots, seq_len, &rule, &query.device()),
+            hidden: masks.hidden(&rule),
             query,
             key,
             value,
@@ -243,46 +249,6 @@ pub(crate) struct AttentionInput<'a> {
     pub(crate) mask: &'a AttentionMask,
     /// The factor and the cap of scores.
     pub(crate) scores: ScoreRule,
-}
-
-/// The mask of each query; built once for a forward pass and shared by its layers.
-#[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "one or a few exist in a pass")]
-pub(crate) enum AttentionMask {
-    /// Later tokens, in a pass over whole sequences.
-    Causal,
-    /// Given slots: `true` is masked; `[batch, 1, seq, slots]`.
-    Hidden(Tensor<4, Bool>),
-}
-
-impl AttentionMask {
-    /// What a sequence of `seq_len` tokens does not see of itself, or of the slots: `[batch or 1, 1, seq, slots]`.
-    pub(crate) fn hidden(&self, seq_len: usize, device: &Device) -> Tensor<4, Bool> {
-        match self {
-            Self::Causal => Tensor::<2, Bool>::tril_mask([seq_len, seq_len], 0, device).unsqueeze(),
-            Self::Hidden(hidden) => hidden.clone(),
-        }
-    }
-}
-
-/// The slots that queries do not see, `[batch, 1, seq, slots]`, from the last slot that each of them sees.
-pub(crate) fn hidden_slots(
-    last_slots: &[Vec<usize>],
-    num_slots: usize,
-    rule: &ScoreRule,
-    device: &Device,
-) -> Tensor<4, Bool> {
-    let seq_len = last_slots.first().map_or(0, Vec::len);
-    let hidden: Vec<bool> = last_slots
-        .iter()
-        .flatten()
-        .flat_map(|&last| {
-            let seen = rule.first_key(last)..=last;
-            (0..num_slots).map(move |slot| !seen.contains(&slot))
-        })
-        .collect();
-    let data = TensorData::new(hidden, [last_slots.len(), 1, seq_len, num_slots]);
-    Tensor::from_data(data, device)
 }
 
 /// Softmax of the scaled, masked scores times the values, heads side by side.

@@ -29,6 +29,7 @@ mod config_keys;
 pub(crate) mod indices;
 mod layer;
 mod layer_context;
+pub(crate) mod masks;
 mod norm;
 mod presets;
 mod rope;

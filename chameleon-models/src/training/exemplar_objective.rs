@@ -2,11 +2,10 @@
 
 use burn::tensor::{Device, Tensor};
 use chameleon_core::{HeadInput, linear_cross_entropy};
-use chameleon_hypernet::GroupLayers;
 use rand::seq::SliceRandom as _;
 
 use crate::adapter::adaptation::AdapterModule;
-use crate::adapter::exemplar_states::{ExemplarStates, similar_lengths};
+use crate::adapter::exemplar_states::similar_lengths;
 use crate::adapter::exemplar_use::ExemplarUse;
 use crate::data::Example;
 use crate::families::language_model::LanguageModel;
@@ -71,23 +70,14 @@ impl<'a> ExemplarObjective<'a> {
             .map_or_else(Vec::new, <[usize]>::to_vec)
     }
 
-    /// The layers of a group, as gradients pass through them.
-    fn group_layers(&self, module: &AdapterModule, exemplars: &ExemplarStates) -> GroupLayers {
-        match self.how {
-            ExemplarUse::Attention(_) => module.layers_with_context(self.model, exemplars),
-            ExemplarUse::Steps(steps) => {
-                let directions = module.step_directions(self.model, exemplars, steps.num_steps);
-                module.layers_along(&directions).for_all_groups()
-            }
-        }
-    }
-
     /// Mean loss of a group's scored answers by gradients, their negative log-likelihood, and their tokens.
     fn group_loss(&self, module: &AdapterModule, split: &ExemplarSplit) -> (Tensor<1>, f64, usize) {
         let states = &self.setup.hidden_states;
         let data = self.setup.data;
         let exemplars = states.exemplars(data, split.exemplars(), self.first_layer);
-        let layers = self.group_layers(module, &exemplars).for_batch();
+        let layers = module
+            .trained_group_layers(self.model, &exemplars, self.how)
+            .for_batch();
         let device = self.device();
         let lens: Vec<usize> = split
             .scored()

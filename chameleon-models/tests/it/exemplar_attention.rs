@@ -6,6 +6,8 @@ use chameleon_models::adapter::{AttentionConfig, ExemplarUse};
 use crate::exemplar_case::ExemplarCase;
 use crate::fixture::Fixture;
 
+const HOW: ExemplarUse = ExemplarUse::Attention(AttentionConfig { num_exemplars: 3 });
+
 fn case(device: &Device) -> ExemplarCase {
     let expected = Fixture::of_attention("llama", "tied");
     ExemplarCase::read(expected, &["k_proj", "v_proj", "down_proj"], device)
@@ -16,17 +18,16 @@ fn loss_and_gradients_through_requests_and_exemplars_are_those_of_pytorch() {
     let case = case(&Device::flex().autodiff());
     let layers = case
         .module
-        .layers_with_context(&case.model, &case.exemplars());
+        .trained_group_layers(&case.model, &case.exemplars(), HOW);
     case.check_loss_and_gradients(&layers);
 }
 
 #[test]
 fn layers_for_inference_hold_the_tokens_of_every_exemplar() {
     let case = case(&Device::flex());
-    let how = ExemplarUse::Attention(AttentionConfig { num_exemplars: 3 });
     let layers = case
         .module
-        .group_layers(&case.model, &case.exemplars(), how);
+        .group_layers(&case.model, &case.exemplars(), HOW);
     let context = layers.context().unwrap();
     assert_eq!(context.num_tokens(), 7 + 13 + 6);
     assert!(layers.is_finite());

@@ -2,11 +2,16 @@
 
 use burn::tensor::Device;
 use chameleon_hypernet::LearnedSteps;
+use chameleon_models::adapter::{ExemplarUse, StepsConfig};
 
 use crate::exemplar_case::ExemplarCase;
 use crate::fixture::Fixture;
 
 const NUM_STEPS: usize = 2;
+const HOW: ExemplarUse = ExemplarUse::Steps(StepsConfig {
+    num_steps: NUM_STEPS,
+    num_exemplars: 3,
+});
 /// Gradients of the sizes are scaled down, so that clipping looks at the factors.
 const SIZE_GRADIENT_SCALE: f64 = 1e-3;
 
@@ -25,8 +30,7 @@ fn factors_after_the_steps_are_those_of_pytorch() {
         let case = case(&device);
         let layers = case
             .module
-            .layers_after_steps(&case.model, &case.exemplars(), NUM_STEPS)
-            .for_all_groups();
+            .group_layers(&case.model, &case.exemplars(), HOW);
         for (module, factors) in layers.module_factors() {
             for (name, tensor) in [("a", factors.a), ("b", factors.b)] {
                 let name = format!("after.{}.{name}", module.path);
@@ -40,10 +44,9 @@ fn factors_after_the_steps_are_those_of_pytorch() {
 fn gradients_of_the_start_and_of_the_sizes_are_those_of_pytorch() {
     let device = Device::flex().autodiff();
     let case = case(&device);
-    let directions = case
+    let layers = case
         .module
-        .step_directions(&case.model, &case.exemplars(), NUM_STEPS);
-    let layers = case.module.layers_along(&directions).for_all_groups();
+        .trained_group_layers(&case.model, &case.exemplars(), HOW);
     let grads = case.check_loss_and_gradients(&layers);
     let sizes = &case.module.steps.as_ref().unwrap().log_sizes;
     let grad = sizes.val().grad(&grads).unwrap() / SIZE_GRADIENT_SCALE;

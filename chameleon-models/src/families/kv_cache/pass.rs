@@ -6,10 +6,11 @@ use burn::tensor::{Int, Tensor, TensorData, assert_shape};
 use chameleon_core::AttentionContext;
 use chameleon_hypernet::{GroupLayers, LayerFactors};
 
-use super::plans::{Masks, ReadPlan, StepPlan};
+use super::plans::{ReadPlan, StepPlan};
 use super::{CacheRow, KvCache, MIN_PRODUCT_ROWS, Segment};
 use crate::families::attention::{Attend, Heads, Projected};
 use crate::families::indices::index_tensor;
+use crate::families::masks::Masks;
 
 /// A pass that has begun: the tokens in the order in which the model computes them, side by side as one sequence.
 #[derive(Debug)]

@@ -1,15 +1,13 @@
 //! The attention of rows in one pass: what each of them sees.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use chameleon_core::fused::ScoreRule;
 use chameleon_core::{AttentionContext, ContextAttention, ContextKeys};
 
-use crate::families::attention::{
-    AttentionInput, AttentionMask, Heads, attend, attend_to_context, hidden_slots,
-};
+use crate::families::attention::{AttentionInput, Heads, attend, attend_to_context};
+use crate::families::masks::{AttentionMask, Masks};
 
 /// Rows that advance by one token, computed together.
 #[derive(Debug)]
@@ -36,70 +34,11 @@ pub(super) struct ReadPlan {
     pub(super) context: Option<Arc<AttentionContext>>,
 }
 
-/// The masks of some queries, one for each window that the layers have; built when the first such layer asks.
-#[derive(Debug)]
-pub(super) struct Masks {
-    /// Rows of queries, each with the last slot that it sees.
-    last_slots: Vec<Vec<usize>>,
-    /// Slots of a row; `None` if all keys are those of the queries.
-    num_slots: Option<usize>,
-    device: Device,
-    by_window: BTreeMap<Option<usize>, AttentionMask>,
-}
-
-impl Masks {
-    pub(super) fn new(
-        last_slots: Vec<Vec<usize>>,
-        num_slots: Option<usize>,
-        device: &Device,
-    ) -> Self {
-        Self {
-            last_slots,
-            num_slots,
-            device: device.clone(),
-            by_window: BTreeMap::new(),
-        }
-    }
-
-    /// The mask of a layer with this rule.
-    fn of(&mut self, rule: &ScoreRule) -> &AttentionMask {
-        // A window that reaches everything that any query sees is none.
-        let farthest = self
-            .last_slots
-            .iter()
-            .flatten()
-            .max()
-            .map_or(0, |last| last + 1);
-        let window = rule.window.filter(|&window| window < farthest);
-        if !self.by_window.contains_key(&window) {
-            let mask = self.build(&ScoreRule { window, ..*rule });
-            self.by_window.insert(window, mask);
-        }
-        &self.by_window[&window]
-    }
-
-    fn build(&self, rule: &ScoreRule) -> AttentionMask {
-        let seq_len = self.last_slots.first().map_or(0, Vec::len);
-        if self.num_slots.is_none() && rule.window.is_none() {
-            // A prompt attends only to itself, and not to the empty slots.
-            return AttentionMask::Causal;
-        }
-        let num_slots = self.num_slots.unwrap_or(seq_len);
-        AttentionMask::Hidden(hidden_slots(
-            &self.last_slots,
-            num_slots,
-            rule,
-            &self.device,
-        ))
-    }
-}
-
 impl StepPlan {
     /// `heads` of the rows from the first on -> `[rows, 1, heads * head_dim]`
     pub(super) fn attend(&mut self, layer_idx: usize, heads: &Heads, rule: ScoreRule) -> Tensor<3> {
         let Heads { query, key, value } = heads;
-        let mask = self.masks.of(&rule);
-        let hidden = mask.hidden(1, &query.device()); // [rows, 1, 1, slots]
+        let hidden = self.masks.hidden(&rule); // [rows, 1, 1, slots]
         let attend_own = |first: usize, num: usize| {
             let part = |x: &Tensor<4>| x.clone().narrow(0, first, num);
             attend(AttentionInput {
@@ -140,19 +79,18 @@ impl ReadPlan {
     /// `heads` of the tokens -> `[1, tokens, heads * head_dim]`
     pub(super) fn attend(&mut self, layer_idx: usize, heads: Heads, rule: ScoreRule) -> Tensor<3> {
         let Heads { query, key, value } = heads;
-        let mask = self.masks.of(&rule);
         let context = self.context.as_ref();
         let Some(context) = context.and_then(|context| context.layer(layer_idx)) else {
             return attend(AttentionInput {
                 query,
                 key,
                 value,
-                mask,
+                mask: self.masks.of(&rule),
                 scores: rule,
             });
         };
         attend_to_context(ContextAttention {
-            hidden: mask.hidden(self.num_tokens, &query.device()),
+            hidden: self.masks.hidden(&rule),
             query,
             key,
             value,

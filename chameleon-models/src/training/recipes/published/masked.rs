@@ -8,9 +8,10 @@ use chameleon_core::TokenBatch;
 use chameleon_core::fused::ScoreRule;
 use chameleon_hypernet::LayerFactors;
 
-use crate::families::attention::{Attend, AttentionInput, AttentionMask, Heads, Projected, attend};
+use crate::families::attention::{Attend, AttentionInput, Heads, Projected, attend};
 use crate::families::causal_lm::{CausalLm as _, PassEnd, PassInput, SequencePass};
 use crate::families::language_model::LanguageModel;
+use crate::families::masks::AttentionMask;
 use crate::training::grouped_examples::{
     StatePass, StateRequest, requested_hidden_states, select_positions,
 };
